@@ -1,0 +1,369 @@
+"""Typed views: the fields of API objects that controllers, scheduler, node and gateway read.
+
+A view is decoded from an object's JSON in microseconds and ignores every field that it doesn't name, so an object
+must never be written back from a view; writers send patches or whole documents (`core.api.meta.Document`).
+Add the field that you need to the view; don't make a second view of the same kind.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct, field
+
+__all__ = [
+    "Condition", "Container", "ContainerPort", "ContainerState", "ContainerStatus", "EnvVar", "Event", "Lease", "Metadata", "Namespace",
+    "Node", "ObjectView", "OwnerReference", "Pod", "PodSpec", "PodTemplate", "Probe", "ReplicaSet", "Service", "Taint",
+    "Toleration", "Volume",
+]  # fmt: skip
+
+
+class View(Struct, rename="camel", kw_only=True, omit_defaults=True):
+    """Base of all views: camelCase on the wire, defaults for what is absent."""
+
+
+class OwnerReference(View):
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+    block_owner_deletion: bool | None = None
+
+
+class Metadata(View):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    generate_name: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    finalizers: list[str] = []
+    owner_references: list[OwnerReference] = []
+
+    @property
+    def controller(self) -> OwnerReference | None:
+        """The owner that manages this object, if one does."""
+        return next((each for each in self.owner_references if each.controller), None)
+
+
+class ObjectView(View):
+    """What every object has."""
+
+    api_version: str = ""
+    kind: str = ""
+    metadata: Metadata = field(default_factory=Metadata)
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        return self.metadata.namespace
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`, or `name` for an object of the cluster."""
+        meta = self.metadata
+        return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
+
+
+class Condition(View):
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str | None = None
+
+
+# Pods
+
+
+class EnvVar(View):
+    name: str = ""
+    value: str = ""
+    value_from: dict[str, Any] | None = None
+
+
+class ContainerPort(View):
+    name: str = ""
+    container_port: int = 0
+    protocol: str = "TCP"
+    host_port: int = 0
+
+
+class VolumeMount(View):
+    name: str = ""
+    mount_path: str = ""
+    sub_path: str = ""
+    read_only: bool = False
+
+
+class Probe(View):
+    """A probe; times in seconds. Exactly one of the handlers is set."""
+
+    http_get: dict[str, Any] | None = None
+    tcp_socket: dict[str, Any] | None = None
+    exec: dict[str, Any] | None = None
+    grpc: dict[str, Any] | None = None
+    initial_delay_seconds: int = 0
+    period_seconds: int = 10
+    timeout_seconds: int = 1
+    success_threshold: int = 1
+    failure_threshold: int = 3
+    termination_grace_period_seconds: int | None = None
+
+
+class Resources(View):
+    limits: dict[str, str | int | float] = {}
+    requests: dict[str, str | int | float] = {}
+
+
+class Container(View):
+    name: str = ""
+    image: str = ""
+    image_pull_policy: str = ""
+    command: list[str] = []
+    args: list[str] = []
+    working_dir: str = ""
+    env: list[EnvVar] = []
+    env_from: list[dict[str, Any]] = []
+    ports: list[ContainerPort] = []
+    volume_mounts: list[VolumeMount] = []
+    resources: Resources = field(default_factory=Resources)
+    startup_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    liveness_probe: Probe | None = None
+    lifecycle: dict[str, Any] | None = None
+    security_context: dict[str, Any] = {}
+    termination_message_path: str = "/dev/termination-log"
+    termination_message_policy: str = "File"
+    restart_policy: str = ""
+    stdin: bool = False
+    tty: bool = False
+
+
+class Volume(View):
+    name: str = ""
+    empty_dir: dict[str, Any] | None = None
+    secret: dict[str, Any] | None = None
+    config_map: dict[str, Any] | None = None
+    host_path: dict[str, Any] | None = None
+    projected: dict[str, Any] | None = None
+    csi: dict[str, Any] | None = None
+    downward_api: dict[str, Any] | None = field(default=None, name="downwardAPI")
+    persistent_volume_claim: dict[str, Any] | None = None
+
+
+class Toleration(View):
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+    toleration_seconds: int | None = None
+
+
+class PodSpec(View):
+    node_name: str = ""
+    node_selector: dict[str, str] = {}
+    affinity: dict[str, Any] | None = None
+    tolerations: list[Toleration] = []
+    topology_spread_constraints: list[dict[str, Any]] = []
+    scheduler_name: str = "default-scheduler"
+    priority: int = 0
+    init_containers: list[Container] = []
+    containers: list[Container] = []
+    volumes: list[Volume] = []
+    restart_policy: str = "Always"
+    termination_grace_period_seconds: int = 30
+    active_deadline_seconds: int | None = None
+    service_account_name: str = ""
+    automount_service_account_token: bool | None = None
+    host_network: bool = False
+    hostname: str = ""
+    subdomain: str = ""
+    dns_policy: str = "ClusterFirst"
+    security_context: dict[str, Any] = {}
+    overhead: dict[str, str | int | float] = {}
+    readiness_gates: list[dict[str, Any]] = []
+
+
+class ContainerState(View):
+    """One of three; each has the fields of `v1.ContainerState*`."""
+
+    waiting: dict[str, Any] | None = None
+    running: dict[str, Any] | None = None
+    terminated: dict[str, Any] | None = None
+
+
+class ContainerStatus(View):
+    name: str = ""
+    container_id: str = field(default="", name="containerID")
+    image: str = ""
+    image_id: str = field(default="", name="imageID")
+    ready: bool = False
+    started: bool | None = None
+    restart_count: int = 0
+    state: ContainerState = field(default_factory=ContainerState)
+    last_state: ContainerState = field(default_factory=ContainerState)
+
+
+class PodStatus(View):
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    nominated_node_name: str = ""
+    pod_ip: str = field(default="", name="podIP")
+    host_ip: str = field(default="", name="hostIP")
+    start_time: str | None = None
+    conditions: list[Condition] = []
+    init_container_statuses: list[ContainerStatus] = []
+    container_statuses: list[ContainerStatus] = []
+
+
+class Pod(ObjectView):
+    spec: PodSpec = field(default_factory=PodSpec)
+    status: PodStatus = field(default_factory=PodStatus)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the condition Ready holds."""
+        return any(each.type == "Ready" and each.status == "True" for each in self.status.conditions)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the Pod has ended for good."""
+        return self.status.phase in ("Succeeded", "Failed")
+
+
+class PodTemplate(View):
+    metadata: Metadata = field(default_factory=Metadata)
+    spec: PodSpec = field(default_factory=PodSpec)
+
+
+# Workloads
+
+
+class ReplicaSetSpec(View):
+    replicas: int = 1
+    min_ready_seconds: int = 0
+    selector: dict[str, Any] | None = None
+    template: dict[str, Any] = {}
+
+
+class ReplicaSetStatus(View):
+    replicas: int = 0
+    fully_labeled_replicas: int = 0
+    ready_replicas: int = 0
+    available_replicas: int = 0
+    observed_generation: int = 0
+    conditions: list[Condition] = []
+
+
+class ReplicaSet(ObjectView):
+    """`spec.template` stays a document: it is copied into Pods whole."""
+
+    spec: ReplicaSetSpec = field(default_factory=ReplicaSetSpec)
+    status: ReplicaSetStatus = field(default_factory=ReplicaSetStatus)
+
+
+# Network
+
+
+class ServicePort(View):
+    name: str = ""
+    port: int = 0
+    target_port: int | str | None = None
+    protocol: str = "TCP"
+    app_protocol: str | None = None
+    node_port: int = 0
+
+
+class ServiceSpec(View):
+    type: str = "ClusterIP"
+    selector: dict[str, str] = {}
+    ports: list[ServicePort] = []
+    cluster_ip: str = field(default="", name="clusterIP")
+    publish_not_ready_addresses: bool = False
+
+
+class Service(ObjectView):
+    spec: ServiceSpec = field(default_factory=ServiceSpec)
+
+
+# Cluster
+
+
+class Taint(View):
+    key: str = ""
+    value: str = ""
+    effect: str = ""
+    time_added: str | None = None
+
+
+class NodeSpec(View):
+    pod_cidr: str = field(default="", name="podCIDR")
+    provider_id: str = field(default="", name="providerID")
+    unschedulable: bool = False
+    taints: list[Taint] = []
+
+
+class NodeAddress(View):
+    type: str = ""
+    address: str = ""
+
+
+class NodeStatus(View):
+    capacity: dict[str, str | int | float] = {}
+    allocatable: dict[str, str | int | float] = {}
+    conditions: list[Condition] = []
+    addresses: list[NodeAddress] = []
+    daemon_endpoints: dict[str, Any] = {}
+    node_info: dict[str, Any] = {}
+    images: list[dict[str, Any]] = []
+
+
+class Node(ObjectView):
+    spec: NodeSpec = field(default_factory=NodeSpec)
+    status: NodeStatus = field(default_factory=NodeStatus)
+
+
+class NamespaceSpec(View):
+    finalizers: list[str] = []
+
+
+class NamespaceStatus(View):
+    phase: str = "Active"
+
+
+class Namespace(ObjectView):
+    spec: NamespaceSpec = field(default_factory=NamespaceSpec)
+    status: NamespaceStatus = field(default_factory=NamespaceStatus)
+
+
+class LeaseSpec(View):
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    acquire_time: str | None = None
+    renew_time: str | None = None
+    lease_transitions: int | None = None
+
+
+class Lease(ObjectView):
+    spec: LeaseSpec = field(default_factory=LeaseSpec)
+
+
+class Event(ObjectView):
+    involved_object: dict[str, Any] = {}
+    reason: str = ""
+    message: str = ""
+    type: str = ""
+    count: int = 0
+    first_timestamp: str | None = None
+    last_timestamp: str | None = None

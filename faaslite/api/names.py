@@ -1,0 +1,46 @@
+"""Names that several parts of the platform must spell the same: labels, annotations, environment, headers, paths."""
+
+from __future__ import annotations
+
+from core.api.kinds import Kind
+
+__all__ = [
+    "ANNOTATION_REVISION_HASH", "ANNOTATION_SCALE", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON",
+    "HEADER_DEADLINE", "LABEL_FUNCTION", "LABEL_REVISION", "LAYER_PATH", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
+    "READY_PATH", "SECRETS_PATH", "SYSTEM_NAMESPACE", "revision_name",
+]  # fmt: skip
+
+GROUP = "faaslite.dev"
+FUNCTION = Kind(GROUP, "v1", "Function", "functions", True, ("fn",), ("status",), ("all", "faaslite"))
+SYSTEM_NAMESPACE = "faaslite-system"
+
+LABEL_FUNCTION = "faaslite.dev/function"
+LABEL_REVISION = "faaslite.dev/revision"
+ANNOTATION_SCALE = "faaslite.dev/scale"
+"""On a revision's ReplicaSet: the JSON of `faaslite.api.wire.ScalePolicy`, all that the autoscaler needs to know."""
+ANNOTATION_REVISION_HASH = "faaslite.dev/template-hash"
+PROCESS_TAINT = "faaslite.dev/process-runtime"
+"""Taint (NoSchedule) of process nodes, tolerated by function Pods: only `faaslite/<runtime>` images run there."""
+
+CONTAINER_NAME = "function"
+PORT = 8080
+READY_PATH = "/_/ready"
+PACKAGE_DRIVER = "packages.faaslite.dev"
+"""Inline CSI volumes with `volumeAttributes: {digest: "sha256:..."}`."""
+PACKAGE_PATH = "/var/faaslite/package"
+LAYER_PATH = "/var/faaslite/layer"
+SECRETS_PATH = "/var/run/secrets/faaslite"
+
+HEADER_CALL_ID = "X-Call-Id"
+HEADER_DEADLINE = "X-Faaslite-Deadline"
+"""Seconds since the epoch with millisecond decimals: `1732390000.250`."""
+HEADER_BUSY = "X-Faaslite-Busy"
+"""On a 503 of a shim: the instance is at its concurrency limit, the body was not read, go elsewhere."""
+HEADER_CRON = "X-Faaslite-Cron"
+HEADER_COLD_START = "X-Faaslite-Cold-Start"
+"""On a gateway's reply: milliseconds that the call waited for an instance; absent where it didn't wait."""
+
+
+def revision_name(function: str, number: int) -> str:
+    """`hello-00003`: the name of a revision and of its ReplicaSet."""
+    return f"{function}-{number:05d}"
