@@ -12,8 +12,8 @@ from typing import Any
 from msgspec import Struct, field
 
 __all__ = [
-    "Condition", "Container", "ContainerPort", "ContainerState", "ContainerStatus", "EnvVar", "Event", "Lease", "Metadata", "Namespace",
-    "Node", "ObjectView", "OwnerReference", "Pod", "PodSpec", "PodTemplate", "Probe", "ReplicaSet", "Service", "Taint",
+    "Condition", "ConfigMap", "Container", "ContainerPort", "ContainerState", "ContainerStatus", "EnvVar", "Event", "Lease", "Metadata", "Namespace",
+    "Node", "ObjectView", "OwnerReference", "Pod", "PodSpec", "PodTemplate", "Probe", "ReplicaSet", "Secret", "Service", "Taint",
     "Toleration", "Volume",
 ]  # fmt: skip
 
@@ -189,6 +189,7 @@ class PodSpec(View):
     hostname: str = ""
     subdomain: str = ""
     dns_policy: str = "ClusterFirst"
+    enable_service_links: bool | None = None
     security_context: dict[str, Any] = {}
     overhead: dict[str, str | int | float] = {}
     readiness_gates: list[dict[str, Any]] = []
@@ -295,6 +296,23 @@ class ServiceSpec(View):
 
 class Service(ObjectView):
     spec: ServiceSpec = field(default_factory=ServiceSpec)
+
+
+# Configuration
+
+
+class Secret(ObjectView):
+    """`data` is base64, as it stands on the wire."""
+
+    type: str = ""
+    data: dict[str, str] = {}
+
+
+class ConfigMap(ObjectView):
+    """`data` is text, `binary_data` is base64."""
+
+    data: dict[str, str] = {}
+    binary_data: dict[str, str] = {}
 
 
 # Cluster

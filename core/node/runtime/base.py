@@ -5,7 +5,7 @@ limits, log folder), containers live in it. Two things are added: `READY` events
 readiness from the workload itself spares the agent a probe, and *adoption*, by which a started sandbox is given to a Pod.
 
 Every call may be repeated: creating what exists returns it, stopping or removing what is gone succeeds. Calls of one
-sandbox are serialised by `guard.py`; drivers need no locks of their own.
+sandbox are serialised by `guard.py`, but that its containers may be stopped side by side; drivers need no locks of their own.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ class SandboxSpec:
     dns_searches: Sequence[str] = ()
     cpu: float = 0.0
     memory: int = 0
+    solitary: bool = False
+    """Exactly one container will ever run in it at a time: a runtime may let the container be the sandbox itself."""
 
 
 @dataclass(frozen=True, slots=True)
