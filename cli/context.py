@@ -1,0 +1,91 @@
+"""Which cluster a command speaks to, and the connections to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from cli.errors import Unreachable
+
+if TYPE_CHECKING:
+    from cli.gateway import Gateway
+    from core.client.http import HttpTransport
+    from core.client.rest import Client
+
+__all__ = ["connect", "gateway", "home_folder", "kubeconfig_file", "run"]
+
+T = TypeVar("T")
+
+
+def home_folder(data_dir: Path | None = None) -> Path:
+    """The data dir that `--data-dir`, `$FAASLITE_HOME` or the default names."""
+    return data_dir or Path(os.environ.get("FAASLITE_HOME") or Path.home() / ".faaslite")
+
+
+def kubeconfig_file() -> Path:
+    """`$FAASLITE_KUBECONFIG`, else the data dir's, else `$KUBECONFIG`. Raises Unreachable where there is none."""
+    if named := os.environ.get("FAASLITE_KUBECONFIG"):
+        return Path(named)
+    own = home_folder() / "kubeconfig"
+    if own.exists():
+        return own
+    if found := os.environ.get("KUBECONFIG"):
+        return Path(found.split(":")[0])
+    raise Unreachable(f"there is no cluster: {own} doesn't exist; start one with `faas up`, or set FAASLITE_KUBECONFIG")
+
+
+@asynccontextmanager
+async def connect(config: Path | None = None) -> AsyncIterator[tuple[Client, HttpTransport]]:
+    """A client of the cluster's API, and the transport under it. `config` names the kubeconfig."""
+    from core.client.http import HttpTransport
+    from core.client.rest import Client
+
+    transport = HttpTransport.from_kubeconfig(config or kubeconfig_file())
+    client = Client(transport)
+    try:
+        yield client, transport
+    finally:
+        await client.close()
+
+
+def run(work: Callable[[Client], Awaitable[T]], config: Path | None = None) -> T:
+    """Do something with a client and return what came of it. `config` names the kubeconfig."""
+
+    async def main() -> T:
+        async with connect(config) as (client, _):
+            return await work(client)
+
+    return asyncio.run(main())
+
+
+def gateway() -> Gateway:
+    """The cluster's gateway: `$FAASLITE_GATEWAY`, else where the data dir's cluster listens."""
+    from cli.gateway import Gateway
+    from faaslite.launch.home import Home
+    from faaslite.launch.settings import ClusterSettings
+
+    url = os.environ.get("FAASLITE_GATEWAY")
+    if not url:
+        home = Home(home_folder())
+        settings = ClusterSettings.load(home.settings)
+        if settings is None:
+            raise Unreachable(f"there is no cluster in {home.path}; start one with `faas up`, or set FAASLITE_GATEWAY")
+        url = settings.gateway_url
+    return Gateway(url, token=_token())
+
+
+def _token() -> str:
+    """The kubeconfig's bearer token, "" where it has none."""
+    import yaml
+
+    try:
+        document = yaml.safe_load(kubeconfig_file().read_text())
+        users = {each["name"]: each["user"] for each in document["users"]}
+        contexts = {each["name"]: each["context"] for each in document["contexts"]}
+        return str(users[contexts[document["current-context"]]["user"]].get("token", ""))
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise Unreachable(f"the kubeconfig {kubeconfig_file()} can't be read: {error}") from error

@@ -1,0 +1,83 @@
+"""Plain HTTP to the gateway: calls of functions, and the platform's own paths below `/system/`."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from cli.errors import CallFailed, NotThere, Unreachable
+
+__all__ = ["Gateway"]
+
+Response = http.client.HTTPResponse
+
+
+class Gateway:
+    """Where the gateway is, and the token that the platform's own paths ask for."""
+
+    def __init__(self, url: str, token: str = "", timeout: float = 330.0) -> None:
+        self.url = url.rstrip("/")
+        self._token = token
+        self._timeout = timeout
+
+    def function_url(self, namespace: str, name: str, path: str = "") -> str:
+        """Where people call it; the default namespace goes without saying."""
+        where = name if namespace == "default" else f"{name}.{namespace}"
+        return f"{self.url}/function/{quote(where)}{'/' + path.lstrip('/') if path else ''}"
+
+    @contextmanager
+    def request(
+        self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Iterator[Response]:
+        """One exchange; raises Unreachable where nobody answers."""
+        parts = urlsplit(self.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
+        try:
+            connection.request(method, path, body=body, headers=dict(headers or {}))
+            yield connection.getresponse()
+        except ConnectionRefusedError as error:
+            raise Unreachable(f"nothing answers at {self.url}; is the platform up? `faas status` shows it") from error
+        except TimeoutError as error:
+            raise Unreachable(f"{self.url} did not answer within {self._timeout:.0f} s") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(
+                f"the gateway at {self.url} ended the connection: {error or type(error).__name__}"
+            ) from error
+        finally:
+            connection.close()
+
+    def system(self, method: str, path: str, *, body: bytes | None = None) -> Any:
+        """A request below `/system/`; its JSON, None where it has no body. Raises CallFailed, NotThere."""
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        with self.request(method, path, body=body, headers=headers) as response:
+            data = response.read()
+            if response.status >= 400:
+                found = NotThere if response.status == 404 else CallFailed
+                raise found(_message(data) or f"{method} {path} answered {response.status} {response.reason}")
+            return json.loads(data) if data and "json" in (response.getheader("Content-Type") or "") else None
+
+    def has_package(self, digest: str) -> bool:
+        """Whether the package store has it."""
+        try:
+            self.system("HEAD", f"/system/packages/{digest}")
+        except NotThere:
+            return False
+        return True
+
+    def put_package(self, digest: str, data: bytes, namespace: str) -> None:
+        """Hand an archive to the package store, unless it has it."""
+        if not self.has_package(digest):
+            self.system("PUT", f"/system/packages/{digest}?namespace={quote(namespace)}", body=data)
+
+
+def _message(data: bytes) -> str:
+    try:
+        found = json.loads(data)
+        return str(found.get("message") or found.get("error") or "")
+    except (ValueError, AttributeError):
+        return data.decode(errors="replace").strip()[:500]

@@ -1,0 +1,121 @@
+"""`faas logs`: what a function's instances wrote, merged."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.context import connect
+from cli.errors import NotThere
+from cli.options import Namespace
+from cli.output import echo, note
+from core.errors import ApiError, NotFound
+
+if TYPE_CHECKING:
+    from core.client.http import HttpTransport
+    from core.client.rest import Client
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(logs)
+
+
+def logs(
+    name: str,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on as more is written, new instances too.")
+    ] = False,
+    tail: Annotated[int, typer.Option(help="Lines per instance to begin with, -1 for all.")] = -1,
+    previous: Annotated[
+        bool, typer.Option("-p", "--previous", help="Of the instance's run before the last restart.")
+    ] = False,
+    timestamps: Annotated[bool, typer.Option(help="Show when each line was written.")] = False,
+    namespace: Namespace = "default",
+) -> None:
+    """Print the logs of a function's instances."""
+    query = {
+        key: value
+        for key, value in (
+            ("tailLines", str(tail) if tail >= 0 else ""),
+            ("previous", "true" if previous else ""),
+            ("timestamps", "true" if timestamps else ""),
+        )
+        if value
+    }
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_follow(name, namespace, query) if follow else _print(name, namespace, query))
+
+
+async def _print(name: str, namespace: str, query: dict[str, str]) -> None:
+    from core.api import views
+    from core.api.kinds import POD
+    from faaslite.api.names import FUNCTION, LABEL_FUNCTION
+
+    async with connect() as (client, transport):
+        await client.get(FUNCTION, name, namespace)
+        pods, _ = await client.list(POD, namespace, labels=f"{LABEL_FUNCTION}={name}", as_=views.Pod)
+        if not pods:
+            raise NotThere(f"{name} has no instances now; call it, or follow what comes with `faas logs -f {name}`")
+        for pod in pods:
+            prefix = f"{pod.name}  " if len(pods) > 1 else ""
+            await _stream(transport, POD.path(namespace, pod.name, "log"), query, prefix)
+
+
+async def _follow(name: str, namespace: str, query: dict[str, str]) -> None:
+    """One task per instance, begun when the instance runs and ended with it."""
+    from core.api import views
+    from core.api.kinds import POD
+    from core.client.informer import Informers
+    from faaslite.api.names import FUNCTION, LABEL_FUNCTION
+
+    async with connect() as (client, transport):
+        await _exists(client, FUNCTION.path(namespace, name))
+        informers = Informers(client)
+        pods = informers.watch(POD, views.Pod, namespace=namespace, labels=f"{LABEL_FUNCTION}={name}")
+        tasks: dict[str, asyncio.Task[None]] = {}
+
+        def on_pod(_: views.Pod | None, pod: views.Pod | None) -> None:
+            if (
+                pod is None
+                or pod.metadata.uid in tasks
+                or not any(each.state.running for each in pod.status.container_statuses)
+            ):
+                return
+            path = POD.path(namespace, pod.name, "log")
+            work = _stream(transport, path, {**query, "follow": "true"}, f"{pod.name}  ")
+            tasks[pod.metadata.uid] = asyncio.get_running_loop().create_task(work)
+
+        pods.add_handler(on_pod)
+        await informers.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await informers.stop()
+
+
+async def _exists(client: Client, path: str) -> None:
+    await client.request("GET", path)
+
+
+async def _stream(transport: HttpTransport, path: str, query: dict[str, str], prefix: str) -> None:
+    """Print a log as it comes, whole lines at a time."""
+    rest = b""
+    try:
+        async with aclosing(transport.stream(path, query)) as chunks:
+            async for chunk in chunks:
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    echo(prefix + line.decode(errors="replace"))
+    except NotFound:
+        note(f"{prefix}is gone")
+    except ApiError as error:
+        note(f"{prefix}{error}")
+    if rest:
+        echo(prefix + rest.decode(errors="replace"))

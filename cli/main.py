@@ -1,0 +1,58 @@
+"""The command line's root: what there is, and how a failure ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cli import calls, cron, deploy, functions, invoke, logs, namespaces, platform, secrets
+from cli.errors import exit_code
+from core.errors import FaasliteError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="faas",
+    help="Deploy functions, call them over HTTP, run them by cron, on a cluster of your own.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"faas {installed('faaslite')}")
+        raise typer.Exit
+
+
+for each in (platform, deploy, invoke, functions, logs):
+    each.register(app)
+app.add_typer(cron.app, name="cron")
+app.add_typer(calls.app, name="calls")
+app.add_typer(secrets.app, name="secret")
+app.add_typer(namespaces.app, name="namespace")
+
+
+def main() -> None:
+    """The entry point of `faas`."""
+    try:
+        app()
+    except FaasliteError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(exit_code(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""`faas up`, `down`, `status`, `kubeconfig`, `run`: the platform itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.context import home_folder, run
+from cli.errors import CliError
+from cli.options import DataDir, Output
+from cli.output import Format, duration, echo, emit, note, table
+
+if TYPE_CHECKING:
+    from core.client.rest import Client
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
+    app.command()(kubeconfig)
+    app.command("run")(run_component)
+
+
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when it is ready, and leave it running.")
+    ] = False,
+    runtime: Annotated[str | None, typer.Option(help="auto, process or docker.", show_default="auto")] = None,
+    nodes: Annotated[int | None, typer.Option(help="How many nodes.", show_default="1")] = None,
+    workers: Annotated[int | None, typer.Option(help="How many gateway workers.", show_default="1")] = None,
+    api_port: Annotated[int | None, typer.Option(help="0 takes a free one.", show_default="6443")] = None,
+    gateway_port: Annotated[int | None, typer.Option(help="0 takes a free one.", show_default="8080")] = None,
+    listen: Annotated[str | None, typer.Option(help="The address to listen on.", show_default="127.0.0.1")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Start the platform. What isn't said stays as it was the last time."""
+    flags = {
+        "runtime": runtime, "nodes": nodes, "workers": workers, "api_port": api_port, "gateway_port": gateway_port, "listen": listen,
+    }  # fmt: skip
+    given = json.dumps({key: value for key, value in flags.items() if value is not None})
+    command = [sys.executable, "-P", "-m", "faaslite.launch", str(home_folder(data_dir).absolute()), given]
+    if not detach:
+        os.execv(command[0], command)  # noqa: S606
+    _detached(command)
+
+
+def _detached(command: list[str]) -> None:
+    """Start the supervisor in a session of its own, and show its progress until it is ready."""
+    reader, writer = os.pipe()
+    supervisor = subprocess.Popen(
+        [*command, str(writer)],
+        pass_fds=(writer,),
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writer)
+    with os.fdopen(reader) as progress:
+        for line in progress:
+            event = json.loads(line)
+            if "error" in event:
+                supervisor.wait()
+                raise CliError(event["error"])
+            if "text" in event:
+                echo(event["text"])
+            if event.get("ready"):
+                return
+    code = supervisor.wait()
+    raise CliError(f"the platform ended with exit code {code} before it was ready; see the logs in the data dir")
+
+
+def down(data_dir: DataDir = None) -> None:
+    """Stop the platform and everything that runs on it; the data stays."""
+    from faaslite.launch.control import stop
+    from faaslite.launch.home import Home
+
+    home = Home(home_folder(data_dir))
+    stop(home)
+    echo(f"stopped; the data is kept in {home.path}")
+
+
+def status(data_dir: DataDir = None, output: Output = Format.table) -> None:
+    """Show what runs, and whether all of it is ready."""
+    from faaslite.launch.control import ask
+    from faaslite.launch.home import Home
+
+    home = Home(home_folder(data_dir))
+    found = ask(home, "status")
+    found["nodes"] = _nodes(home.kubeconfig)
+    if output is not Format.table:
+        emit(found, output)
+        return
+    echo(f"{'ready' if found['ready'] else 'not ready'} for {duration(found['uptime'])}, data in {home.path}")
+    echo(f"API      {found['api']}")
+    echo(f"Gateway  {found['gateway']}")
+    echo()
+    rows = [
+        (
+            each["name"],
+            each["state"],
+            each["pid"] or "-",
+            each["restarts"],
+            duration(each["uptime"]),
+            each.get("lastExit", ""),
+        )
+        for each in found["components"]
+    ]
+    table(("COMPONENT", "STATE", "PID", "RESTARTS", "UPTIME", "LAST EXIT"), rows)
+    echo()
+    listed = [
+        (each["name"], each["status"], each["runtime"], ",".join(each["isolation"]) or "-") for each in found["nodes"]
+    ]
+    table(("NODE", "STATUS", "RUNTIME", "ISOLATION"), listed, "no nodes: the API doesn't answer yet")
+
+
+def _nodes(config: Path) -> list[dict[str, Any]]:
+    """The nodes as the API has them; none where it doesn't answer."""
+    from core.api import views
+    from core.api.kinds import NODE
+    from core.errors import ApiError
+
+    os.environ["FAASLITE_KUBECONFIG"] = str(config)
+
+    async def listed(client: Client) -> list[views.Node]:
+        return (await client.list(NODE, as_=views.Node))[0]
+
+    try:
+        nodes = run(listed)
+    except ApiError:
+        return []
+    return [
+        {
+            "name": each.name,
+            "status": "Ready"
+            if any(c.type == "Ready" and c.status == "True" for c in each.status.conditions)
+            else "NotReady",
+            "runtime": each.status.node_info.get("containerRuntimeVersion", ""),
+            "isolation": [
+                part for part in each.metadata.annotations.get("faaslite.dev/isolation", "").split(",") if part
+            ],
+        }
+        for each in nodes
+    ]
+
+
+def kubeconfig(
+    path_only: Annotated[bool, typer.Option("--path", help="Print where it is, not what it says.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Print the kubeconfig; `export KUBECONFIG=$(faas kubeconfig --path)` sets kubectl up."""
+    from faaslite.launch.errors import NotRunning
+
+    path = home_folder(data_dir) / "kubeconfig"
+    try:
+        text = path.read_text()
+        sys.stdout.write(f"{path}\n" if path_only else text)
+    except FileNotFoundError as error:
+        raise NotRunning(f"there is no cluster in {path.parent} yet; start one with `faas up`") from error
+
+
+def run_component(
+    component: Annotated[str, typer.Argument(help="core, jobs, node-1, sandboxer-1, gateway-1 ...")],
+    data_dir: DataDir = None,
+) -> None:
+    """Run one component alone in the foreground, on the data dir of a cluster."""
+    command = [sys.executable, "-P", "-m", "faaslite.launch.alone", str(home_folder(data_dir).absolute()), component]
+    note(f"running {component}; stop it with Ctrl-C")
+    os.execv(command[0], command)  # noqa: S606

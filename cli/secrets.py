@@ -1,0 +1,82 @@
+"""`faas secret`: what functions may read below `/var/run/secrets/faaslite/NAME/`."""
+
+from __future__ import annotations
+
+import base64
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.context import run
+from cli.errors import Usage
+from cli.options import Namespace, Output
+from cli.output import Format, age, echo, emit, table
+from core.api.kinds import SECRET
+from core.api.meta import Document
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Secrets that functions read as files.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    name: str,
+    from_literal: Annotated[
+        list[str] | None, typer.Option("--from-literal", help="KEY=VALUE; may be repeated.")
+    ] = None,
+    from_file: Annotated[list[str] | None, typer.Option("--from-file", help="[KEY=]PATH; may be repeated.")] = None,
+    namespace: Namespace = "default",
+) -> None:
+    """Make a secret from values and files."""
+    data: dict[str, str] = {}
+    for each in from_literal or ():
+        key, separator, value = each.partition("=")
+        if not separator or not key:
+            raise Usage(f"--from-literal {each!r} is not KEY=VALUE")
+        data[key] = base64.b64encode(value.encode()).decode()
+    for each in from_file or ():
+        key, separator, path = each.partition("=")
+        file = Path(path if separator else each)
+        try:
+            data[key if separator else file.name] = base64.b64encode(file.read_bytes()).decode()
+        except OSError as error:
+            raise Usage(f"--from-file {file}: {error.strerror}") from error
+    if not data:
+        raise Usage("a secret needs --from-literal KEY=VALUE or --from-file PATH")
+    document = {"metadata": {"name": name, "namespace": namespace}, "type": "Opaque", "data": data}
+    run(lambda client: client.create(SECRET, document, namespace))
+    echo(f"secret {name} created in {namespace}; give it to a function with `faas deploy PATH --secret {name}`")
+
+
+@app.command("list")
+def list_(namespace: Namespace = "default", output: Output = Format.table) -> None:
+    """List secrets: names and keys, never values."""
+    items: list[Document] = run(lambda client: client.list(SECRET, namespace))[0]
+    if output is not Format.table:
+        shown = [
+            {"name": each["metadata"]["name"], "type": each.get("type"), "keys": sorted(each.get("data") or {})}
+            for each in items
+        ]
+        emit(shown, output)
+        return
+    now = time.time()
+    rows = [
+        (
+            each["metadata"]["name"],
+            each.get("type", ""),
+            ",".join(sorted(each.get("data") or {})),
+            age(each["metadata"].get("creationTimestamp"), now),
+        )
+        for each in items
+    ]
+    table(("NAME", "TYPE", "KEYS", "AGE"), rows, f"no secrets in {namespace}; make one with `faas secret create`")
+
+
+@app.command()
+def delete(name: str, namespace: Namespace = "default") -> None:
+    """Delete a secret; functions that name it keep what they have until their next start."""
+    run(lambda client: client.delete(SECRET, name, namespace))
+    echo(f"secret {name} deleted from {namespace}")

@@ -1,0 +1,84 @@
+"""What a cluster was started with. Kept in the data dir, so that a restart is the same cluster."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from faaslite.launch.errors import LaunchError
+
+__all__ = ["ClusterSettings", "RuntimeName"]
+
+RuntimeName = Literal["auto", "process", "docker"]
+
+
+class ClusterSettings(BaseModel):
+    """One machine's cluster. A port of 0 takes a free one, which is then kept."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    listen: str = "127.0.0.1"
+    api_port: int = Field(default=6443, ge=0, le=65535)
+    gateway_port: int = Field(default=8080, ge=0, le=65535)
+    runtime: RuntimeName = "auto"
+    nodes: int = Field(default=1, ge=1, le=64)
+    workers: int = Field(default=1, ge=1, le=64)
+    store: str = ""
+    """The store's URL; empty: SQLite in the data dir."""
+    zygote_idle: float = Field(default=900.0, gt=0)
+    """Seconds after which a zygote that nobody used is let go."""
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        try:
+            return str(ip_address(value))
+        except ValueError as error:
+            raise ValueError(f"{value!r} is not an IP address") from error
+
+    @property
+    def api_url(self) -> str:
+        return f"https://{_host(self.listen)}:{self.api_port}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{_host(self.listen)}:{self.gateway_port}"
+
+    @classmethod
+    def make(cls, **values: object) -> ClusterSettings:
+        """Settings from flags; raises LaunchError with one line per flag that is wrong."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = [
+                f"--{'-'.join(str(part) for part in each['loc']).replace('_', '-')}: {each['msg']}"
+                for each in error.errors()
+            ]
+            raise LaunchError("; ".join(lines)) from error
+
+    @classmethod
+    def load(cls, path: Path) -> ClusterSettings | None:
+        """What the cluster of this data dir was last started with; None where it never was."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise LaunchError(f"{path} can't be read: {error.errors()[0]['msg']}; mend or remove it") from error
+
+    def save(self, path: Path) -> None:
+        scratch = path.with_suffix(".new")
+        scratch.write_text(self.model_dump_json(indent=2) + "\n")
+        scratch.replace(path)
+
+
+def _host(address: str) -> str:
+    """The address as it stands in a URL; the wildcard is reached over loopback."""
+    if address == "0.0.0.0":  # noqa: S104
+        return "127.0.0.1"
+    if address == "::":
+        return "[::1]"
+    return f"[{address}]" if ":" in address else address
