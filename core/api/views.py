@@ -193,6 +193,7 @@ class PodSpec(View):
     security_context: dict[str, Any] = {}
     overhead: dict[str, str | int | float] = {}
     readiness_gates: list[dict[str, Any]] = []
+    scheduling_gates: list[dict[str, Any]] = []
 
 
 class ContainerState(View):
