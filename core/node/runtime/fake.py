@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from core.clock import timestamp, wall
 from core.node.runtime.base import (
@@ -201,8 +202,8 @@ class FakeRuntime:
         if does.exit_after == 0:
             self._end(found, does.exit_code, does.message, does.oom_killed)
         elif does.exit_after is not None:
-            ends = (self._end, found, does.exit_code, does.message, does.oom_killed)
-            found.timers.append(loop.call_later(does.exit_after, *ends))
+            ends = partial(self._end, found, does.exit_code, does.message, does.oom_killed)
+            found.timers.append(loop.call_later(does.exit_after, ends))
 
     async def stop_container(self, container_id: str, grace: float) -> None:
         await self._change("stop_container", container_id)
