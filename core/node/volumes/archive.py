@@ -1,0 +1,199 @@
+"""Archives as read-only volumes: a node-local cache, addressed by content.
+
+A volume names an archive by its digest (`volumeAttributes: {digest: "sha256:HEX"}`). Each archive is fetched and extracted
+once, whatever the number of Pods that ask; its folder is shared by all of them. Folders that no Pod uses stay until the
+cache holds more than `keep` bytes, the least recently used go first. `cache_dir` belongs to one agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import re
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+
+from core.clock import monotonic
+from core.errors import NotFound, ServiceUnavailable
+from core.node.volumes.base import VolumeError
+from core.node.volumes.extract import BadArchive, Limits, extract, remove_tree
+
+__all__ = ["ArchiveVolumes", "Fetch"]
+
+log = logging.getLogger(__name__)
+
+Fetch = Callable[[str], AsyncIterator[bytes]]
+"""An async generator of the archive's bytes. It raises `core.errors.NotFound` where nobody has it, `ServiceUnavailable` or an OSError where the source can't be reached."""
+
+RETRY = 0.1
+"""Seconds between tries while the source can't be reached."""
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+class ArchiveVolumes:
+    """A `CsiPlugin`. `driver` is the name that it is registered under."""
+
+    def __init__(
+        self, driver: str, fetch: Fetch, cache_dir: Path, *, keep: int = 2 << 30, limits: Limits | None = None
+    ) -> None:
+        self.driver = driver
+        self._fetch = fetch
+        self._cache = cache_dir
+        self._keep = keep
+        self._limits = limits or Limits()
+        self._users: dict[str, set[str]] = {}
+        self._digests: dict[str, str] = {}
+        self._fetching: dict[str, asyncio.Task[Path]] = {}
+        self._sizes: dict[str, int] = {}
+        self._used: dict[str, float] = {}
+        self._opened = False
+
+    async def publish(self, key: str, attributes: Mapping[str, str]) -> Path:
+        digest = self._digest(attributes)
+        self._use(key, digest)
+        found = self._present(digest)
+        if found is not None:
+            return found
+        task = self._fetching.get(digest)
+        if task is None:
+            task = asyncio.create_task(self._get(digest), name=f"fetch {digest[:19]}")
+            self._fetching[digest] = task
+            task.add_done_callback(lambda _: self._fetching.pop(digest, None))
+        try:
+            # Several Pods wait for one fetch; when one of them goes, the others still want it.
+            return await asyncio.shield(task)
+        except BaseException:
+            self._unuse(key)
+            if not task.done() and not self._users.get(digest):
+                task.cancel()
+            raise
+
+    def adopt(self, key: str, attributes: Mapping[str, str]) -> Path | None:
+        try:
+            digest = self._digest(attributes)
+        except VolumeError:
+            return None
+        self._use(key, digest)
+        return self._present(digest)
+
+    async def unpublish(self, key: str) -> None:
+        self._unuse(key)
+        await self._evict()
+
+    async def close(self) -> None:
+        """Cancel what is being fetched."""
+        tasks = list(self._fetching.values())
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Inside
+
+    @staticmethod
+    def _digest(attributes: Mapping[str, str]) -> str:
+        digest = attributes.get("digest", "")
+        if not _DIGEST.fullmatch(digest):
+            raise VolumeError(f"{digest!r} is no digest (sha256:HEX)", "PackageInvalid")
+        return digest
+
+    def _folder(self, digest: str) -> Path:
+        return self._cache / digest.removeprefix("sha256:")
+
+    def _present(self, digest: str) -> Path | None:
+        folder = self._folder(digest)
+        return folder if digest in self._sizes or folder.is_dir() else None
+
+    def _use(self, key: str, digest: str) -> None:
+        self._users.setdefault(digest, set()).add(key)
+        self._digests[key] = digest
+        self._used[digest] = monotonic()
+
+    def _unuse(self, key: str) -> None:
+        digest = self._digests.pop(key, None)
+        if digest is not None:
+            users = self._users.get(digest, set())
+            users.discard(key)
+            if not users:
+                self._users.pop(digest, None)
+            self._used[digest] = monotonic()
+
+    async def _get(self, digest: str) -> Path:
+        warned = False
+        while True:
+            try:
+                return await self._get_once(digest)
+            except NotFound as error:
+                raise VolumeError(f"package {digest} isn't in the package store: {error}", "PackageNotFound") from error
+            except BadArchive as error:
+                raise VolumeError(f"package {digest}: {error}", "PackageInvalid") from error
+            except (ServiceUnavailable, ConnectionError, TimeoutError) as error:
+                if not warned:
+                    log.warning("package %s can't be fetched yet, going on: %s", digest, error)
+                    warned = True
+                await asyncio.sleep(RETRY)
+
+    async def _get_once(self, digest: str) -> Path:
+        if not self._opened:
+            await asyncio.to_thread(self._open)
+            self._opened = True
+        handle, name = tempfile.mkstemp(prefix=".fetch-", dir=self._cache)
+        try:
+            with os.fdopen(handle, "w+b") as file:
+                hashed, size = hashlib.sha256(), 0
+                async for chunk in self._fetch(digest):
+                    size += len(chunk)
+                    if size > self._limits.compressed:
+                        raise BadArchive(f"the archive has more than {self._limits.compressed} bytes")
+                    hashed.update(chunk)
+                    file.write(chunk)
+                if hashed.hexdigest() != digest.removeprefix("sha256:"):
+                    raise BadArchive(f"what was fetched has the digest sha256:{hashed.hexdigest()}")
+                file.seek(0)
+                folder, fresh = self._folder(digest), Path(f"{name}.d")
+                extraction = asyncio.ensure_future(asyncio.to_thread(_extract_to, file, fresh, folder, self._limits))
+                try:
+                    self._sizes[digest] = await asyncio.shield(extraction)
+                except BaseException:
+                    # A thread can't be cancelled: let it end before the file that it reads and the tree that it writes go.
+                    await asyncio.wait([extraction])
+                    await asyncio.to_thread(remove_tree, fresh)
+                    raise
+        finally:
+            os.unlink(name)
+        await self._evict()
+        return folder
+
+    def _open(self) -> None:
+        """Make the cache, and clear away what an earlier agent left unfinished."""
+        self._cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for each in self._cache.iterdir():
+            if each.name.startswith(".fetch-"):
+                if each.is_dir():
+                    remove_tree(each)
+                else:
+                    each.unlink()
+            else:
+                self._sizes[f"sha256:{each.name}"] = sum(path.lstat().st_size for path in each.rglob("*"))
+
+    async def _evict(self) -> None:
+        while sum(self._sizes.values()) > self._keep:
+            unused = [each for each in self._sizes if each not in self._users]
+            if not unused:
+                return
+            oldest = min(unused, key=lambda each: self._used.get(each, 0.0))
+            del self._sizes[oldest]
+            self._used.pop(oldest, None)
+            # Renamed first, so that a Pod that comes meanwhile fetches it afresh instead of finding half of it.
+            doomed = self._cache / f".fetch-{oldest.removeprefix('sha256:')}.gone"
+            self._folder(oldest).rename(doomed)
+            await asyncio.to_thread(remove_tree, doomed)
+
+
+def _extract_to(file: object, fresh: Path, folder: Path, limits: Limits) -> int:
+    size = extract(file, fresh, limits)  # type: ignore[arg-type]
+    os.rename(fresh, folder)
+    return size

@@ -1,0 +1,79 @@
+"""What a volume type is: a function from a request to a host path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from core.api import views
+from core.errors import FaasliteError
+from core.node.env import Objects
+
+__all__ = ["CsiPlugin", "Prepared", "VolumeContext", "VolumeError", "VolumeRequest", "VolumeType"]
+
+
+class VolumeError(FaasliteError):
+    """A volume can't be had. `reason` becomes the waiting reason of the Pod's containers."""
+
+    def __init__(self, message: str, reason: str = "FailedMount") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CsiPlugin(Protocol):
+    """Serves inline ephemeral CSI volumes of one driver. `key` names one volume of one Pod."""
+
+    async def publish(self, key: str, attributes: Mapping[str, str]) -> Path:
+        """The folder to mount; returns once it is complete. Raises `VolumeError`."""
+
+    def adopt(self, key: str, attributes: Mapping[str, str]) -> Path | None:
+        """Like `publish` for a Pod that already runs, from what is on the node; None where it isn't there."""
+
+    async def unpublish(self, key: str) -> None:
+        """The Pod is gone; calling it again, or for an unknown key, does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeContext:
+    """What volumes need of the node."""
+
+    objects: Objects
+    host_ip: str
+    allocatable: Mapping[str, str]
+    csi: Mapping[str, CsiPlugin]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRequest:
+    """One volume of one Pod. `folder` is its own place on the host, which the type makes if it needs it."""
+
+    pod: views.Pod
+    name: str
+    source: Mapping[str, Any]
+    folder: Path
+    context: VolumeContext
+
+    @property
+    def key(self) -> str:
+        return f"{self.pod.metadata.uid}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Where the volume is on the host; `read_only` holds for every mount of it."""
+
+    path: Path
+    read_only: bool = False
+
+
+class VolumeType(Protocol):
+    updates: bool
+    """Whether `prepare`, called again, brings changed content in."""
+
+    async def prepare(self, request: VolumeRequest) -> Prepared:
+        """Raises `VolumeError`, `core.node.env.ConfigError`."""
+
+    async def release(self, request: VolumeRequest) -> None:
+        """The Pod is gone; the folder is removed by the manager."""
