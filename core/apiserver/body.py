@@ -1,0 +1,126 @@
+"""Request bodies into JSON documents: JSON, YAML and Kubernetes protobuf. Whatever a client sends, only `ApiError`s come out.
+
+Duplicate keys are kept silently (the last one wins, as in Go) unless `strict` asks for them to be reported.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from core.apiserver import protobuf, yamlbody
+from core.errors import BadRequest, UnsupportedMediaType
+
+__all__ = ["JSON", "MAX_DEPTH", "PROTOBUF", "YAML", "media_type", "parse"]
+
+JSON = "application/json"
+YAML = "application/yaml"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+
+MAX_DEPTH = 250
+"""Deepest nesting of a body, so that recursive walks over documents stay far from Python's recursion limit."""
+
+_JSON_TYPES = frozenset((
+    "", JSON, "text/json", "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json",
+))  # fmt: skip
+_YAML_TYPES = frozenset((YAML, "application/x-yaml", "text/yaml", "text/x-yaml", "application/apply-patch+yaml"))
+
+
+def media_type(content_type: str) -> str:
+    """`application/json` from `Application/JSON; charset=utf-8`."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def parse(body: bytes, content_type: str, *, strict: bool = False) -> tuple[Any, list[str]]:
+    """The document in a body, and with `strict` what is doubtful in it (`duplicate field "spec.replicas"`).
+
+    No content type stands for JSON. Raises BadRequest for what can't be decoded or nests deeper than `MAX_DEPTH`, and
+    UnsupportedMediaType for an unknown content type.
+    """
+    media = media_type(content_type)
+    found: list[str] = []
+    if media in _JSON_TYPES:
+        document = _json(body)
+        if body.count(b"{") + body.count(b"[") > MAX_DEPTH:
+            _check_depth(document)
+        if strict:
+            found = _duplicates(body)
+    elif media in _YAML_TYPES:
+        document, found = yamlbody.load(body, MAX_DEPTH)
+        if not strict:
+            found = []
+    elif media == PROTOBUF:
+        document = protobuf.decode(body)
+        _check_depth(document)
+    else:
+        raise UnsupportedMediaType(
+            "the body of the request was in an unknown format - accepted media types include: "
+            f"{JSON}, {YAML}, {PROTOBUF}"
+        )
+    return document, found
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise BadRequest(f"the object provided is unrecognized: json parse error: {error}") from error
+    except RecursionError as error:
+        raise BadRequest("the object provided is unrecognized: json parse error: exceeded max depth") from error
+
+
+def _check_depth(document: Any) -> None:
+    level = [document]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for each in level:
+            if type(each) is dict:
+                below += [value for value in each.values() if type(value) in (dict, list)]
+            elif type(each) is list:
+                below += [value for value in each if type(value) in (dict, list)]
+        if not below:
+            return
+        level = below
+    raise BadRequest(f"the object provided is unrecognized: exceeded max depth of {MAX_DEPTH}")
+
+
+class _Repeated(dict[str, Any]):
+    """A JSON object that named some of its keys more than once."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        seen: set[str] = set()
+        self.repeated = [key for key, _ in pairs if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
+
+
+def _duplicates(body: bytes) -> list[str]:
+    """The messages for keys that occur twice in one object, with their paths. `body` is known to be good JSON."""
+    any_found = False
+
+    def gather(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal any_found
+        found = dict(pairs)
+        if len(found) == len(pairs):
+            return found
+        any_found = True
+        return _Repeated(pairs)
+
+    document = json.loads(body, object_pairs_hook=gather)
+    messages: list[str] = []
+    if any_found:
+        _name_repeated(document, "", messages)
+    return messages
+
+
+def _name_repeated(value: Any, path: str, into: list[str]) -> None:
+    if isinstance(value, dict):
+        prefix = f"{path}." if path else ""
+        if isinstance(value, _Repeated):
+            into += [f'duplicate field "{prefix}{key}"' for key in dict.fromkeys(value.repeated)]
+        for key, each in value.items():
+            _name_repeated(each, prefix + key, into)
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            _name_repeated(each, f"{path}[{index}]", into)

@@ -1,0 +1,53 @@
+"""The one door to the three patches: which content type means which, and who may use it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.api.kinds import Kind
+from core.apiserver import body
+from core.apiserver.patch_json import json_patch
+from core.apiserver.patch_merge import merge_patch
+from core.apiserver.patch_strategic import strategic_merge
+from core.apiserver.schema import Schemas
+from core.errors import BadRequest, UnsupportedMediaType
+
+__all__ = ["JSON_PATCH", "MERGE_PATCH", "STRATEGIC_PATCH", "apply_patch"]
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+
+
+def apply_patch(
+    kind: Kind, document: dict[str, Any], patch: bytes | Any, content_type: str, schema: Schemas
+) -> dict[str, Any]:
+    """`document` with `patch` (JSON as bytes, or decoded) applied: a value of its own, the arguments unchanged.
+
+    Raises BadRequest for what isn't a patch, Invalid (422) for one that doesn't apply, and UnsupportedMediaType for a
+    content type that the kind can't be patched with: strategic merge needs the merge keys of a built-in kind.
+    """
+    media = body.media_type(content_type)
+    if media not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH):
+        raise UnsupportedMediaType(_accepted(kind, schema))
+    struct = schema.struct(kind) if media == STRATEGIC_PATCH else None
+    if media == STRATEGIC_PATCH and struct is None:
+        raise UnsupportedMediaType(_accepted(kind, schema))
+    if isinstance(patch, bytes | bytearray | memoryview):
+        try:
+            patch = body.parse(bytes(patch), body.JSON)[0]
+        except BadRequest as error:
+            raise BadRequest(f"error decoding patch: {error.message}") from error
+    if media == JSON_PATCH:
+        return json_patch(document, patch)
+    if type(patch) is not dict:
+        raise BadRequest("error decoding patch: json: a merge patch is an object")
+    if struct is not None:
+        return strategic_merge(document, patch, struct)
+    found: dict[str, Any] = merge_patch(document, patch)
+    return found
+
+
+def _accepted(kind: Kind, schema: Schemas) -> str:
+    types = [JSON_PATCH, MERGE_PATCH] + ([STRATEGIC_PATCH] if schema.struct(kind) is not None else [])
+    return f"the body of the request was in an unknown format - accepted media types include: {', '.join(types)}"
