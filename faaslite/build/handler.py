@@ -100,7 +100,7 @@ def _collect(body: Sequence[ast.stmt], names: set[str]) -> bool:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             blocks = [getattr(node, inner, ()) for inner in ("body", "orelse", "finalbody")]
             blocks += [each.body for each in getattr(node, "handlers", ())]
-            if not all([_collect(block, names) for block in blocks]):
+            if not all(_collect(block, names) for block in blocks):
                 return False
     return True
 

@@ -1,0 +1,134 @@
+"""What commands decide before they speak to anybody."""
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.deploy import function_name, merge_specs, read_function_file, readiness
+from cli.errors import Unreachable, Usage, exit_code
+from cli.gateway import Gateway
+from cli.main import app
+from cli.output import duration
+from core.errors import Conflict, FaasliteError, NotFound, ServiceUnavailable
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (190, "3m10s"),
+        (3600, "60m"),
+        (4 * 3600 + 120, "4h2m"),
+        (90000, "25h"),
+        (300000, "3d11h"),
+    ],
+)
+def test_durations_read_as_kubectl_prints_them(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_names_come_from_flag_file_or_folder(tmp_path):
+    folder = tmp_path / "my-fn"
+    folder.mkdir()
+    assert function_name(folder, "", "") == "my-fn"
+    assert function_name(folder, "", "declared") == "declared"
+    assert function_name(folder, "flag", "declared") == "flag"
+    file = folder / "one.py"
+    file.write_text("")
+    assert function_name(file, "", "") == "one"
+    for bad in ("My_Fn", "-x", "x" * 51, "a.b"):
+        with pytest.raises(Usage, match="--name"):
+            function_name(folder, bad, "")
+
+
+def test_flags_lie_on_top_of_the_file():
+    base = {"scale": {"min": 1, "max": 5}, "env": [{"name": "A"}], "timeout": "1s"}
+    assert merge_specs(base, {"scale": {"max": 9}, "env": []}) == {
+        "scale": {"min": 1, "max": 9},
+        "env": [],
+        "timeout": "1s",
+    }
+    assert base["scale"] == {"min": 1, "max": 5}
+
+
+def test_function_file(tmp_path):
+    assert read_function_file(tmp_path) == {}
+    file = tmp_path / "function.yaml"
+    file.write_text("metadata: {name: x}\nspec: {timeout: 1s}")
+    assert read_function_file(tmp_path)["name"] == "x"
+    for text, message in (("a: [", "function.yaml"), ("- a", "must be a map"), ("nmae: x", "'nmae' is not known")):
+        file.write_text(text)
+        with pytest.raises(Usage, match=message):
+            read_function_file(tmp_path)
+
+
+def function(observed, ready=None, message=""):
+    conditions = [{"type": "Ready", "status": ready, "message": message}] if ready else []
+    return {"status": {"observedGeneration": observed, "conditions": conditions}}
+
+
+def test_readiness_is_of_the_generation_that_was_applied():
+    assert readiness(function(1, "True"), 2) == (None, "")
+    assert readiness(function(2, "True"), 2) == (True, "")
+    assert readiness(function(2, "False", "ImportError: x"), 2) == (False, "ImportError: x")
+    assert readiness(function(2, "Unknown", "starting"), 2) == (None, "starting")
+    assert readiness({}, 1) == (None, "")
+
+
+def test_exit_codes():
+    assert exit_code(NotFound("x")) == 3
+    assert exit_code(ServiceUnavailable("x")) == 4
+    assert exit_code(Unreachable("x")) == 4
+    assert exit_code(Conflict("x")) == 1
+    assert exit_code(FaasliteError("x")) == 1
+    assert exit_code(Usage("x")) == 2
+
+
+def test_function_urls():
+    gateway = Gateway("http://127.0.0.1:8080/")
+    assert gateway.function_url("default", "a") == "http://127.0.0.1:8080/function/a"
+    assert gateway.function_url("team", "a", "/x?y=1") == "http://127.0.0.1:8080/function/a.team/x?y=1"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["deploy", "--help"],
+        ["up", "--help"],
+        ["cron", "--help"],
+        ["secret", "create", "--help"],
+        ["logs", "-h"],
+    ],
+)
+def test_help_says_something(arguments):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_without_a_cluster_every_command_says_how_to_start_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAASLITE_HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    for arguments in (
+        ["list"],
+        ["describe", "x"],
+        ["status"],
+        ["down"],
+        ["kubeconfig"],
+        ["cron", "list"],
+        ["invoke", "x"],
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert isinstance(result.exception, FaasliteError), arguments
+        assert "faas up" in str(result.exception)
+        assert exit_code(result.exception) == 4
+
+
+def test_init_makes_what_deploy_takes(tmp_path):
+    result = CliRunner().invoke(app, ["init", str(tmp_path / "greeter")])
+    assert result.exit_code == 0, result.output
+    assert read_function_file(tmp_path / "greeter")["name"] == "greeter"
+    again = CliRunner().invoke(app, ["init", str(tmp_path / "greeter")])
+    assert isinstance(again.exception, Usage)
