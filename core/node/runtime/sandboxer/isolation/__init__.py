@@ -1,0 +1,17 @@
+"""What a process gives up before it runs code that isn't ours.
+
+Used on both sides: the sandboxer asks what is permitted (`abilities`), and the zygotes, which know nothing of this project's
+packages, load this folder by its path. So: the standard library alone, relative imports, nothing imported at use.
+"""
+
+from __future__ import annotations
+
+from .landlock import Ruleset, landlock_abi
+from .mounts import attach, detach, enter_root, make_private, make_shared
+from .privileges import drop, enter_user_namespace, no_new_privs, parent_death_signal, subreaper, unshare
+from .seccomp import install_filter, seccomp_supported
+
+__all__ = [
+    "Ruleset", "attach", "detach", "drop", "enter_root", "enter_user_namespace", "install_filter", "landlock_abi", "make_private", "make_shared", "no_new_privs", "parent_death_signal", "seccomp_supported",
+    "subreaper", "unshare",
+]  # fmt: skip

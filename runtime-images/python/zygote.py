@@ -1,0 +1,228 @@
+"""Processes that wait, warm, to become functions: `python -I -S zygote.py FD`, started by a node's sandboxer.
+
+Three generations, each forked from the one before, twice, so that all of them are children of the sandboxer:
+
+- the *base*, one per runtime image, has imported the shim and much of the standard library, and runs nothing else;
+- a *zygote*, one per namespace and dependency layer, has gone into its namespaces and given up its privileges for good,
+  and then imports what functions want of the layer; it stays single-threaded and never loads function code;
+- a *parked child* waits for one message, by which it becomes the instance of a function.
+
+Each is told what to do over a SOCK_SEQPACKET socket: one JSON document a message, descriptors beside it.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import types
+from typing import Any
+
+MAX_MESSAGE = 1 << 20
+RESERVED = 3  # where an instance finds its listening socket
+STANDARD = (
+    "asyncio", "base64", "collections.abc", "contextlib", "contextvars", "copy", "csv", "dataclasses", "datetime", "decimal", "email.message",
+    "enum", "functools", "hashlib", "hmac", "html", "http.client", "importlib.metadata", "inspect", "io", "itertools", "logging",
+    "math", "pathlib", "random", "re", "secrets", "sqlite3", "ssl", "string", "subprocess", "tempfile", "time", "traceback", "typing",
+    "urllib.parse", "urllib.request", "uuid", "zoneinfo",
+)  # fmt: skip
+
+
+def receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """The next message and its descriptors; None at the end."""
+    descriptors = array.array("i")
+    data, ancillary, _, _ = control.recvmsg(MAX_MESSAGE, socket.CMSG_SPACE(8 * descriptors.itemsize), socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        return None
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+    return json.loads(data), list(descriptors)
+
+
+def send(control: socket.socket, message: dict[str, Any]) -> None:
+    control.send(json.dumps(message).encode())
+
+
+def fork_away(control: socket.socket) -> bool:
+    """Fork a process that isn't our child but our parent's; True in it. `control` stays open there alone."""
+    between = os.fork()
+    if between == 0:
+        if os.fork() != 0:
+            os._exit(0)
+        return True
+    control.close()
+    os.waitpid(between, 0)
+    return False
+
+
+class Generations:
+    """What all three generations know: where the node's isolation code lies, and who the sandboxer is."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.sandboxer: int = options["sandboxer"]
+        self.isolation = _load_package("faaslite_isolation", options["isolation"])
+        sys.path.append(options["shim"])
+        try:
+            bootstrap = importlib.import_module("faaslite_shim.bootstrap")
+            bootstrap.import_libraries(options["libraries"])
+            self.server = importlib.import_module("faaslite_shim.server")
+            self.imports = importlib.import_module("faaslite_shim.imports")
+            for name in STANDARD:
+                with contextlib.suppress(ImportError):  # not every Python is built with all of them
+                    importlib.import_module(name)
+            self.server.new_loop().close()  # what the first loop imports and allocates is then shared
+        finally:
+            sys.path.remove(options["shim"])
+
+    def be_base(self, control: socket.socket) -> None:
+        """Fork zygotes until the sandboxer closes the socket."""
+        gc.collect()
+        gc.freeze()
+        send(control, {"born": os.getpid()})
+        while (message := receive(control)) is not None:
+            spec, (descriptor,) = message
+            theirs = socket.socket(fileno=descriptor)
+            if fork_away(theirs):
+                control.close()
+                self.be_zygote(theirs, spec)
+                os._exit(0)
+
+    def be_zygote(self, control: socket.socket, spec: dict[str, Any]) -> None:
+        """Give up what `spec` says, then fork children and import modules as told."""
+        try:
+            self._confine(spec)
+        except OSError as error:
+            send(control, {"failed": str(error)})
+            return
+        os.environ.clear()
+        gc.collect()
+        gc.freeze()
+        send(control, {"born": os.getpid()})
+        while (message := receive(control)) is not None:
+            request, descriptors = message
+            if request["op"] == "import":
+                gc.unfreeze()
+                found = self.imports.preload(request["package"], request["layer"])
+                gc.collect()
+                gc.freeze()
+                send(control, found)
+                continue
+            theirs = socket.socket(fileno=descriptors[0])
+            if fork_away(theirs):
+                control.close()
+                self.be_child(theirs, spec)
+                os._exit(0)
+
+    def _confine(self, spec: dict[str, Any]) -> None:
+        hold = self.isolation
+        held = spec["isolation"]
+        if "user" in held:
+            hold.enter_user_namespace()
+        if "mount" in held:
+            hold.unshare("mount", *(each for each in ("ipc", "uts") if each in held))
+            hold.enter_root(spec["root"], spec["folders"], spec["binds"])
+        if "uid" in held or os.geteuid() == 0 or "user" in held:
+            hold.drop(spec["uid"], spec["uid"])
+        hold.parent_death_signal(self.sandboxer)
+        hold.no_new_privs()
+        if "seccomp" in held:
+            hold.install_filter()
+
+    def be_child(self, control: socket.socket, spec: dict[str, Any]) -> None:
+        """Wait for a function, and become it."""
+        os.setsid()
+        self.isolation.parent_death_signal(self.sandboxer)
+        loop = self.server.new_loop()
+        rules = self.isolation.Ruleset() if "landlock" in spec["isolation"] else None
+        if rules is not None:
+            for path in spec["readable"]:
+                rules.allow(path)
+            for path in spec["writable"]:
+                rules.allow(path, write=True)
+        send(control, {"born": os.getpid()})
+        message = receive(control)
+        if message is None:
+            os._exit(0)
+        adoption, descriptors = message
+        if not adoption["argv"]:
+            os.dup2(descriptors[2], RESERVED, inheritable=True) if len(descriptors) > 2 else os.close(RESERVED)
+        os.dup2(descriptors[0], 1, inheritable=True)
+        os.dup2(descriptors[1], 2, inheritable=True)
+        for each in descriptors:
+            os.close(each)
+        environment = adoption["env"]
+        environment["FAASLITE_READY_FD"] = str(control.fileno())
+        control.detach()
+        os.environ.clear()
+        os.environ.update(environment)
+        os.umask(0o022)
+        os.chdir(adoption["directory"])
+        if rules is not None:
+            for path in adoption["readable"]:
+                rules.allow(path)
+            for path in adoption["writable"]:
+                rules.allow(path, write=True)
+            rules.restrict()
+        if adoption["argv"]:
+            _execute(adoption["argv"])
+        random.seed()
+        sys.argv = ["function"]
+        main = types.ModuleType("__main__")
+        sys.modules["__main__"] = main
+        code = 1
+        try:
+            code = self.server.run(os.environ, loop)
+        finally:
+            os._exit(code)
+
+
+def _execute(argv: list[str]) -> None:
+    """Become a plain command."""
+    del os.environ["FAASLITE_READY_FD"]
+    try:
+        os.execvp(argv[0], argv)
+    except OSError as error:
+        os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+    os._exit(127 if not os.path.exists(argv[0]) else 126)
+
+
+def _load_package(name: str, folder: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def main() -> None:
+    descriptor = os.dup(int(sys.argv[1]))  # a number above the reserved one, whatever it was
+    null = os.open("/dev/null", os.O_RDWR)
+    while descriptor <= RESERVED:
+        descriptor = os.dup(descriptor)
+    os.set_inheritable(descriptor, False)
+    os.dup2(null, RESERVED, inheritable=False)
+    sys.dont_write_bytecode = True
+    sys.executable = getattr(sys, "_base_executable", sys.executable)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    control = socket.socket(fileno=descriptor)
+    first = receive(control)
+    if first is not None:
+        generations = Generations(first[0])
+        generations.isolation.parent_death_signal(generations.sandboxer)
+        generations.be_base(control)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
