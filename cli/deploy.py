@@ -259,7 +259,8 @@ async def _until_ready(client: Client, applied: Document) -> Document:
 
     meta = applied["metadata"]
     query = {"resourceVersion": meta["resourceVersion"], "fieldSelector": f"metadata.name={meta['name']}"}
-    current, said = applied, ""
+    current: Document = applied
+    said = ""
     while True:
         async with aclosing(client.transport.watch(FUNCTION.path(meta["namespace"]), query)) as batches:
             async for batch in batches:
