@@ -1,0 +1,262 @@
+"""The ReplicaSet controller: as many Pods as a ReplicaSet says. What to do is decided in `core.controllers.replicas`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from core.api.kinds import POD, REPLICA_SET
+from core.api.meta import Document, controller_reference
+from core.api.views import Pod, ReplicaSet
+from core.client.events import Recorder, reference
+from core.client.informer import Informer, Informers
+from core.client.reconciler import Reconciler
+from core.client.rest import Client
+from core.client.workqueue import WorkQueue
+from core.clock import monotonic, wall
+from core.controllers import replicas
+from core.controllers.expectations import Expectations
+from core.errors import ApiError, NotFound
+
+__all__ = ["ReplicaSetController"]
+
+log = logging.getLogger(__name__)
+
+WORKERS = 16
+
+
+class ReplicaSetController:
+    """`clock` gives seconds since the epoch."""
+
+    def __init__(self, client: Client, informers: Informers, *, clock: Callable[[], float] = wall) -> None:
+        self._client = client
+        self._clock = clock
+        self._sets: Informer[ReplicaSet] = informers.watch(REPLICA_SET, ReplicaSet)
+        self._pods: Informer[Pod] = informers.watch(POD, Pod)
+        self._pods.add_index("controller", _controller)
+        self._sets.add_index("namespace", lambda found: [found.namespace])
+        self._expected = Expectations()
+        self._recorder = Recorder(client, component="replicaset-controller")
+        self.queue = WorkQueue()
+        self._reconciler = Reconciler("replicaset", self.sync, queue=self.queue, workers=WORKERS)
+        self._sets.add_handler(self.on_replica_set)
+        self._pods.add_handler(self.on_pod)
+
+    async def start(self) -> None:
+        await self._sets.wait_synced()
+        await self._pods.wait_synced()
+        await self._reconciler.start()
+
+    async def stop(self) -> None:
+        await self._reconciler.stop()
+        await self._recorder.stop()
+
+    # Events only add keys.
+
+    def on_replica_set(self, old: ReplicaSet | None, new: ReplicaSet | None) -> None:
+        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+            self._expected.forget(old.key)
+        found = new or old
+        if found is not None:
+            self.queue.add(found.key)
+
+    def on_pod(self, old: Pod | None, new: Pod | None) -> None:
+        before, after = self._owner(old), self._owner(new)
+        if before is not None and old is not None and (new is None or new.metadata.deletion_timestamp is not None):
+            self._expected.deleted(before, old.metadata.uid)
+        if before is not None and before != after:
+            self.queue.add(before)
+        if new is None:
+            return
+        if after is None:
+            if new.metadata.controller is None:
+                self._offer(new)
+            return
+        if old is None:
+            self._expected.created(after)
+        self.queue.add(after)
+
+    def _owner(self, pod: Pod | None) -> str | None:
+        """The key of the ReplicaSet that controls the Pod, where it is known by that uid."""
+        controller = pod.metadata.controller if pod is not None else None
+        if pod is None or controller is None or controller.kind != REPLICA_SET.kind:
+            return None
+        key = f"{pod.namespace}/{controller.name}"
+        found = self._sets.get(key)
+        # A Pod may be seen before the set that made it; its creation must count all the same.
+        return key if found is None or found.metadata.uid == controller.uid else None
+
+    def _offer(self, pod: Pod) -> None:
+        """An orphan: the sets that it matches may adopt it."""
+        for found in self._sets.by_index("namespace", pod.namespace):
+            selector = replicas.selector_of(found)
+            if selector is not None and selector.matches(pod.metadata.labels):
+                self.queue.add(found.key)
+
+    # The work
+
+    async def sync(self, key: str) -> float | None:
+        """One reconcile of `namespace/name`; seconds until a Pod becomes available, where that is to come."""
+        found = self._sets.get(key)
+        if found is None:
+            self._expected.forget(key)
+            return None
+        trusted = self._expected.satisfied(key, monotonic())
+        uid = found.metadata.uid
+        claim = replicas.claim(
+            found, [*self._pods.by_index("controller", uid), *self._pods.by_index("controller", f"{found.namespace}/")]
+        )
+        owned = list(claim.owned)
+        failure: ApiError | None = None
+        text: str | None = None
+        try:
+            await self._release(found, claim.release)
+            owned += await self._adopt(found, claim.adopt)
+            if trusted:
+                await self._manage(key, found, owned)
+        except _Failed as error:
+            failure, text = error.error, f"{error.reason}: {error.error.message}"
+        await self._write_status(found, owned, text)
+        if failure is not None:
+            raise failure
+        now = self._clock()
+        wait = [replicas.available_in(pod, found.spec.min_ready_seconds, now) for pod in owned]
+        return min((each for each in wait if each), default=None)
+
+    async def _manage(self, key: str, found: ReplicaSet, owned: Sequence[Pod]) -> None:
+        plan = replicas.plan(found, owned)
+        if plan.create:
+            self._expected.expect(key, monotonic(), creations=plan.create)
+            document = replicas.pod_document(found)
+            await self._create(key, found, document, plan.create)
+        elif plan.delete:
+            self._expected.expect(key, monotonic(), deletions=[pod.metadata.uid for pod in plan.delete])
+            errors = await _together([lambda pod=pod: self._delete(key, found, pod) for pod in plan.delete])  # type: ignore[misc]
+            if errors:
+                raise _Failed("FailedDelete", errors[0])
+
+    async def _create(self, key: str, found: ReplicaSet, document: Document, count: int) -> None:
+        """In batches of 1, 2, 4 ...: where the first is refused (quota, admission), the rest isn't tried."""
+        done, size = 0, 1
+        while done < count:
+            batch = min(size, count - done)
+            errors = await _together([lambda: self._create_one(key, found, document)] * batch)
+            done += batch
+            if errors:
+                self._expected.created(key, count - done)
+                raise _Failed("FailedCreate", errors[0])
+            size *= 2
+
+    async def _create_one(self, key: str, found: ReplicaSet, document: Document) -> None:
+        try:
+            pod = await self._client.create(POD, document, found.namespace)
+        except BaseException as error:
+            self._expected.created(key)
+            if isinstance(error, ApiError):
+                message = f"Error creating: {error.message}"
+                self._recorder.event(reference(REPLICA_SET, found), "Warning", "FailedCreate", message)
+            raise
+        name = pod["metadata"]["name"]
+        self._recorder.event(reference(REPLICA_SET, found), "Normal", "SuccessfulCreate", f"Created pod: {name}")
+
+    async def _delete(self, key: str, found: ReplicaSet, pod: Pod) -> None:
+        try:
+            await self._client.delete(POD, pod.name, pod.namespace, uid=pod.metadata.uid)
+        except NotFound:
+            self._expected.deleted(key, pod.metadata.uid)
+        except BaseException as error:
+            self._expected.deleted(key, pod.metadata.uid)
+            if isinstance(error, ApiError):
+                message = f"Error deleting: {error.message}"
+                self._recorder.event(reference(REPLICA_SET, found), "Warning", "FailedDelete", message)
+            raise
+        else:
+            message = f"Deleted pod: {pod.name}"
+            self._recorder.event(reference(REPLICA_SET, found), "Normal", "SuccessfulDelete", message)
+
+    async def _adopt(self, found: ReplicaSet, pods: Sequence[Pod]) -> list[Pod]:
+        """Make orphans ours, once the API has confirmed that the set is still there and not on its way out."""
+        if not pods:
+            return []
+        current = await self._client.get(REPLICA_SET, found.name, found.namespace, as_=ReplicaSet)
+        if current.metadata.uid != found.metadata.uid or current.metadata.deletion_timestamp is not None:
+            return []
+        mine = controller_reference(REPLICA_SET, found.name, found.metadata.uid)
+        adopted = []
+        for pod in pods:
+            if await self._write_owners(pod, [*_references(pod), mine]):
+                adopted.append(pod)
+        return adopted
+
+    async def _release(self, found: ReplicaSet, pods: Sequence[Pod]) -> None:
+        for pod in pods:
+            await self._write_owners(pod, [each for each in _references(pod) if each["uid"] != found.metadata.uid])
+
+    async def _write_owners(self, pod: Pod, owners: list[Document]) -> bool:
+        meta = pod.metadata
+        patch = {
+            "metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners or None}
+        }
+        try:
+            await self._client.patch(POD, pod.name, pod.namespace, patch)
+        except NotFound:
+            return False
+        return True
+
+    async def _write_status(self, found: ReplicaSet, owned: Sequence[Pod], failure: str | None) -> None:
+        status = replicas.new_status(found, owned, self._clock(), failure)
+        if status is None:
+            return
+        patch = {"metadata": {"uid": found.metadata.uid}, "status": status}
+        try:
+            await self._client.patch(REPLICA_SET, found.name, found.namespace, patch, subresource="status")
+        except NotFound:
+            log.debug("%s is gone, its status needn't be written", found.key)
+
+
+class _Failed(Exception):
+    def __init__(self, reason: str, error: ApiError) -> None:
+        super().__init__(reason)
+        self.reason, self.error = reason, error
+
+
+def _controller(pod: Pod) -> list[str]:
+    """Index term: the controller's uid, or `namespace/` for orphans."""
+    controller = pod.metadata.controller
+    return [controller.uid] if controller is not None else [f"{pod.namespace}/"]
+
+
+def _references(pod: Pod) -> list[Document]:
+    found = []
+    for each in pod.metadata.owner_references:
+        document: Document = {
+            "apiVersion": each.api_version,
+            "kind": each.kind,
+            "name": each.name,
+            "uid": each.uid,
+        }
+        if each.controller is not None:
+            document["controller"] = each.controller
+        if each.block_owner_deletion is not None:
+            document["blockOwnerDeletion"] = each.block_owner_deletion
+        found.append(document)
+    return found
+
+
+async def _together(calls: Sequence[Callable[[], Awaitable[None]]]) -> list[ApiError]:
+    """Run all; the API errors among their outcomes. One call runs without a task of its own. Other errors are raised."""
+    if len(calls) == 1:
+        try:
+            await calls[0]()
+        except ApiError as error:
+            return [error]
+        return []
+    outcomes = await asyncio.gather(*(call() for call in calls), return_exceptions=True)
+    errors: list[ApiError] = []
+    for outcome in outcomes:
+        if isinstance(outcome, ApiError):
+            errors.append(outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome
+    return errors
