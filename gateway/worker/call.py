@@ -21,7 +21,7 @@ class Call:
     """
 
     __slots__ = (
-        "attempts", "body", "body_size", "client", "connection", "deadline", "done", "head", "id", "instance", "method", "pool",
+        "attempts", "body", "body_size", "client", "connection", "deadline", "done", "expect", "head", "id", "instance", "method", "pool",
         "reply_begun", "revision", "started", "stats", "status", "upgrade", "waited",
     )  # fmt: skip
 
@@ -49,6 +49,8 @@ class Call:
         self.connection: UpstreamConnection | None = None
         self.body: list[bytes] | None = None
         self.body_size = 0
+        self.expect = False
+        """The client waits for `100 Continue` before it sends the body."""
         self.upgrade = False
         self.attempts = 0
         self.status = 0

@@ -19,14 +19,18 @@ UNLIMITED = 1 << 30
 class Instance:
     """One ready Pod. `in_flight` counts this worker's calls: a hint, the instance itself refuses what is too much."""
 
-    __slots__ = ("aside", "gone", "in_flight", "key", "pool")
+    __slots__ = ("aside", "busy", "gone", "identity", "in_flight", "key", "pool")
 
-    def __init__(self, key: str, pool: Pool) -> None:
+    def __init__(self, key: str, pool: Pool, identity: str) -> None:
         self.key = key
         self.pool = pool
+        self.identity = identity
+        """Tells it from an earlier Pod of the same name, and from itself at another address."""
         self.in_flight = 0
         self.aside = False
         """Gets no calls for a moment: it refused one."""
+        self.busy = False
+        """It is aside because it is at its limit, so the end of any of its calls brings it back."""
         self.gone = False
         """Its Pod is deleted or not ready any more: its calls finish, it gets no others."""
 
@@ -38,7 +42,19 @@ class Revision:
     (`gateway.worker.activator`), and a new call may only take a slot where nobody waits.
     """
 
-    __slots__ = ("asked", "function", "instances", "key", "limit", "load", "namespace", "ready", "routed", "starting", "waiting")
+    __slots__ = (
+        "asked",
+        "function",
+        "instances",
+        "key",
+        "limit",
+        "load",
+        "namespace",
+        "ready",
+        "routed",
+        "starting",
+        "waiting",
+    )
 
     def __init__(self, key: str, namespace: str, function: str, now: float) -> None:
         self.key = key
@@ -101,7 +117,7 @@ class Revision:
         """It may get calls again; whether that is news."""
         if instance.gone or not instance.aside:
             return False
-        instance.aside = False
+        instance.aside = instance.busy = False
         self.ready.append(instance)
         return True
 

@@ -32,7 +32,15 @@ _MAX_CHUNK_LINE = 4096
 _MAX_TRAILER = 16 * 1024
 
 _HOP_BY_HOP = frozenset(
-    (b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"http2-settings", b"proxy")
+    (
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"http2-settings",
+        b"proxy",
+    )
 )
 # Fields that a nomination by `Connection` can't remove: framing, and what the gateway itself decides on.
 _NOT_NOMINATED = frozenset((b"host", b"content-length", b"transfer-encoding", b"close", b"upgrade"))
@@ -41,7 +49,15 @@ _REQUEST_SPECIAL = _HOP_BY_HOP | frozenset(
      b"x-faaslite-deadline", b"x-faaslite-busy", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto")
 )  # fmt: skip
 _REPLY_SPECIAL = _HOP_BY_HOP - {b"proxy-authenticate"} | frozenset(
-    (b"connection", b"upgrade", b"content-length", b"transfer-encoding", b"x-call-id", b"x-faaslite-busy", b"x-faaslite-cold-start")
+    (
+        b"connection",
+        b"upgrade",
+        b"content-length",
+        b"transfer-encoding",
+        b"x-call-id",
+        b"x-faaslite-busy",
+        b"x-faaslite-cold-start",
+    )
 )
 
 
@@ -52,7 +68,18 @@ def valid_call_id(text: bytes) -> bool:
 class RequestFields:
     """What a request's fields say. `forward` is what an instance gets, each field with its line end."""
 
-    __slots__ = ("call_id", "chunked", "close", "deadline", "expect", "forward", "has_host", "keep_alive", "length", "upgrade")
+    __slots__ = (
+        "call_id",
+        "chunked",
+        "close",
+        "deadline",
+        "expect",
+        "forward",
+        "has_host",
+        "keep_alive",
+        "length",
+        "upgrade",
+    )
 
     def __init__(self) -> None:
         self.forward = b""

@@ -49,6 +49,7 @@ class Wheel:
 
     def forget(self, item: Timed) -> None:
         """`item` is gone."""
+        item.expires = NEVER
         if item.armed != NEVER:
             self._take(item)
 

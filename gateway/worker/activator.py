@@ -1,0 +1,263 @@
+"""Who gets an instance, who waits for one, and what becomes of a call whose instance failed it.
+
+The queue of a revision is bounded in length and time. While calls wait, the autoscaler is asked for instances: at once, again
+when more wait than it was asked for, and with every report. A slot or an instance that becomes free takes the longest
+waiter in the same callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from faaslite.api.wire import Notice, Poke
+from gateway.worker.call import Call
+from gateway.worker.concurrency import Instance, Revision
+from gateway.worker.errors import (
+    ACTIVATION_TIMEOUT,
+    BAD_REPLY,
+    CANCELLED,
+    DEADLINE_EXCEEDED,
+    INSTANCE_BUSY,
+    INSTANCE_DIED,
+    JOBS_UNAVAILABLE,
+    QUEUE_FULL,
+    Failure,
+)
+from gateway.worker.settings import Settings
+
+__all__ = ["Activator"]
+
+log = logging.getLogger(__name__)
+
+
+class Activator:
+    """`poke` sends to the autoscaler. It is the `Outcomes` of every connection to an instance or to `jobs`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, poke: Callable[[Poke], None]) -> None:
+        self._loop = loop
+        self._settings = settings
+        self._poke = poke
+        self._asking: set[Revision] = set()
+
+    # The way in
+
+    def admit(self, call: Call, revision: Revision) -> None:
+        """Send `call` to an instance of `revision`, or let it wait."""
+        revision.load.arrive(call.started)
+        if not revision.waiting:
+            instance = revision.acquire()
+            if instance is not None:
+                call.instance = instance
+                instance.pool.send(call)
+                return
+        self._wait(call, revision)
+
+    def _wait(self, call: Call, revision: Revision) -> None:
+        if len(revision.waiting) >= self._settings.queue_length:
+            self._fail(call, QUEUE_FULL, f"{self._settings.queue_length} calls wait for this function already")
+            return
+        if not revision.instances and call.stats is not None:
+            call.stats.cold_starts += 1
+        revision.waiting[call] = None
+        call.client.wait_until(min(call.deadline, self._loop.time() + self._settings.queue_timeout))
+        if len(revision.waiting) > revision.coming():
+            self._ask(revision)
+
+    def _wait_first(self, call: Call, revision: Revision) -> None:
+        """It had its turn once: it goes before all others, and can't find the queue full."""
+        revision.waiting[call] = None
+        revision.waiting.move_to_end(call, last=False)
+        call.client.wait_until(min(call.deadline, self._loop.time() + self._settings.queue_timeout))
+        self.dispatch(revision)
+        if len(revision.waiting) > revision.coming():
+            self._ask(revision)
+
+    def dispatch(self, revision: Revision) -> None:
+        """Give free slots to those who wait longest."""
+        waiting = revision.waiting
+        while waiting:
+            instance = revision.acquire()
+            if instance is None:
+                return
+            call, _ = waiting.popitem(last=False)
+            call.instance = instance
+            call.waited = monotonic() - call.started
+            call.client.wait_until(call.deadline)
+            instance.pool.send(call)
+        revision.asked = 0
+
+    # The autoscaler
+
+    def _ask(self, revision: Revision) -> None:
+        """Calls that arrive in the same turn of the loop are asked for together."""
+        revision.asked = len(revision.waiting)
+        if not self._asking:
+            self._loop.call_soon(self._send_pokes)
+        self._asking.add(revision)
+
+    def _send_pokes(self) -> None:
+        asking, self._asking = self._asking, set()
+        self.ask_again(asking)
+
+    def ask_again(self, revisions: Iterable[Revision]) -> None:
+        """Ask for instances for those of `revisions` that calls wait for."""
+        for revision in revisions:
+            if revision.waiting:
+                revision.asked = len(revision.waiting)
+                self._poke(Poke(revision.key, revision.asked))
+
+    def notice(self, notice: Notice, revision: Revision | None) -> None:
+        """There will be no (more) instances. Who waits where there are none, or none that starts, waits in vain."""
+        if revision is None or revision.instances or revision.starting:
+            return
+        failure = Failure(503, notice.reason, retry_after=1)
+        while revision.waiting:
+            call, _ = revision.waiting.popitem(last=False)
+            self._fail(call, failure, notice.message)
+        revision.asked = 0
+
+    # The way out (Outcomes)
+
+    def finish(self, call: Call) -> None:
+        now = monotonic()
+        call.done = True
+        revision = call.revision
+        if revision is None:
+            return
+        if call.stats is not None:
+            call.stats.count(call.status, now - call.started)
+        revision.load.leave(now)
+        instance = call.instance
+        if instance is not None:
+            self._free(instance, revision)
+
+    def _free(self, instance: Instance, revision: Revision) -> None:
+        instance.in_flight -= 1
+        if instance.busy:
+            revision.restore(instance)
+        if revision.waiting:
+            self.dispatch(revision)
+
+    def refused(self, call: Call, why: str) -> None:
+        instance, revision = self._give_up(call)
+        if revision is None or instance is None:
+            self._fail(call, JOBS_UNAVAILABLE, f"jobs can't be reached: {why}")
+            return
+        self._set_aside(instance, revision, self._settings.aside, busy=False)
+        self._free(instance, revision)
+        if call.done:
+            return
+        if call.attempts < self._settings.attempts:
+            call.attempts += 1
+            self._wait_first(call, revision)
+        else:
+            self._fail(call, INSTANCE_DIED, f"the instances can't be reached: {why}")
+
+    def lost(self, call: Call, reused: bool) -> None:
+        """Sent again only where nothing can have come of it: an instance closes an idle connection just as a call is sent.
+        A call that kills its instance must not go on to kill the next one."""
+        again = reused and call.idempotent and call.replayable and call.attempts < self._settings.attempts
+        pool = call.pool
+        instance, revision = self._give_up(call)
+        if pool is not None:
+            pool.flush()
+        if revision is not None and instance is not None:
+            self._free(instance, revision)
+            if again:
+                self._wait_first(call, revision)
+                return
+        elif again and pool is not None:
+            pool.send(call)
+            return
+        self._fail(call, INSTANCE_DIED, "the connection ended before the reply did")
+
+    def busy(self, call: Call) -> None:
+        instance, revision = self._give_up(call)
+        if revision is None or instance is None:
+            return
+        self._set_aside(instance, revision, self._settings.busy_pause, busy=True)
+        instance.in_flight -= 1
+        if call.replayable:
+            self._wait_first(call, revision)
+        else:
+            self._fail(call, INSTANCE_BUSY, "the instance is at its limit, and the body is too long to be sent again")
+
+    def garbled(self, call: Call, why: str) -> None:
+        instance, revision = self._give_up(call)
+        if revision is not None and instance is not None:
+            self._free(instance, revision)
+        self._fail(call, BAD_REPLY, f"the reply is not HTTP/1.1: {why}")
+
+    # Ends that come from this side
+
+    def expire(self, call: Call) -> None:
+        """Its time to wait, or its deadline, is over."""
+        waiting = call.revision is not None and call in call.revision.waiting
+        late = self._loop.time() >= call.deadline
+        self._withdraw(call)
+        if waiting and not late:
+            seconds = self._settings.queue_timeout
+            self._fail(call, ACTIVATION_TIMEOUT, f"no instance became free within {seconds:g} s")
+        else:
+            self._fail(call, DEADLINE_EXCEEDED, "the call took longer than the function's timeout")
+
+    def cancel(self, call: Call) -> None:
+        """Its client is gone."""
+        self._withdraw(call)
+        self._count(call, CANCELLED)
+
+    def reject(self, call: Call, failure: Failure, message: str) -> None:
+        """The listener found something wrong with it on its way."""
+        self._withdraw(call)
+        self._fail(call, failure, message)
+
+    def _withdraw(self, call: Call) -> None:
+        """Take it from wherever it is."""
+        revision = call.revision
+        if revision is not None:
+            revision.waiting.pop(call, None)
+        if call.pool is not None:
+            call.pool.forget(call)
+        if call.connection is not None:
+            call.connection.abort()
+        instance, _ = self._give_up(call)
+        if instance is not None and revision is not None:
+            self._free(instance, revision)
+
+    def _give_up(self, call: Call) -> tuple[Instance | None, Revision | None]:
+        """Part `call` from its instance, whose slot is still to be freed."""
+        instance = call.instance
+        call.instance = call.pool = call.connection = None
+        return instance, call.revision
+
+    def _fail(self, call: Call, failure: Failure, message: str) -> None:
+        if call.done:
+            return
+        begun = call.reply_begun
+        self._count(call, call.status if begun else failure.status)
+        if begun:
+            call.client.abort()
+        else:
+            call.client.fail(call, failure, message)
+
+    def _count(self, call: Call, status: int) -> None:
+        if not call.done:
+            call.status = status
+            self.finish(call)
+
+    # Instances that are left alone for a moment
+
+    def _set_aside(self, instance: Instance, revision: Revision, seconds: float, *, busy: bool) -> None:
+        if revision.set_aside(instance):
+            instance.busy = busy
+            if not busy:
+                instance.pool.flush()
+                log.info("instance %s refuses connections, set aside for %g s", instance.key, seconds)
+            self._loop.call_later(seconds, self._restore, instance, revision)
+
+    def _restore(self, instance: Instance, revision: Revision) -> None:
+        if revision.restore(instance):
+            self.dispatch(revision)

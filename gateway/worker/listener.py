@@ -1,0 +1,494 @@
+"""Clients' connections: where a request's walk through the gateway begins and where its reply leaves.
+
+`ClientConnection._on_head` is that walk: head -> route -> call -> activator -> instance; the reply comes back through
+`gateway.worker.upstream`. A connection has one call at a time, what a client sends ahead waits in the buffer, so replies are in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic, time
+from typing import TYPE_CHECKING, cast
+
+from gateway.worker import errors
+from gateway.worker.call import Call
+from gateway.worker.errors import BadHead, Failure
+from gateway.worker.http1 import REQUEST_LINE, Chunked, RequestFields, check_incomplete, parse_request_fields
+from gateway.worker.router import Place
+from gateway.worker.timers import NEVER
+
+if TYPE_CHECKING:
+    from gateway.worker.worker import Gateway
+
+__all__ = ["ClientConnection"]
+
+log = logging.getLogger(__name__)
+
+# What the bytes that come next are.
+_HEAD, _BODY, _AHEAD, _DISCARD, _TUNNEL, _LINGER = range(6)
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client's connection."""
+
+    __slots__ = (
+        "_block", "_buffer", "_call", "_chunked", "_close", "_fields", "_gateway", "_http10", "_left", "_no_body", "_paused", "_peer",
+        "_state", "_write_paused", "armed", "expires", "transport",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.expires = NEVER
+        self.armed = NEVER
+        self._gateway = gateway
+        self._state = _HEAD
+        self._buffer = b""
+        self._call: Call | None = None
+        self._chunked: Chunked | None = None
+        self._left = 0
+        self._close = False
+        self._http10 = False
+        self._no_body = False
+        self._paused = False
+        self._write_paused = False
+        self._peer = b""
+        self._block = b"\n"  # equal to no block
+        self._fields = RequestFields()
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0].encode("ascii") if isinstance(peer, tuple) else b"unix"
+        gateway = self._gateway
+        gateway.connections.add(self)
+        self.wait_until(gateway.loop.time() + gateway.settings.header_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state == _HEAD:
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            try:
+                self._on_head(data)
+            except BadHead as error:
+                self._refuse(error.failure, error.message)
+        elif state == _BODY or state == _DISCARD:
+            try:
+                self._on_body(data)
+            except BadHead as error:
+                self._on_bad_body(error)
+        elif state == _AHEAD:
+            self._buffer += data
+            if len(self._buffer) > self._gateway.settings.pipeline:
+                self.pause_reading()
+        elif state == _TUNNEL:
+            self._on_tunnel(data)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        gateway = self._gateway
+        gateway.wheel.forget(self)
+        gateway.on_connection_lost(self)
+        self._state = _LINGER
+        self._buffer = b""
+        call, self._call = self._call, None
+        if call is not None:
+            gateway.activator.cancel(call)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        if self._call is not None and self._call.connection is not None:
+            self._call.connection.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if self._call is None:
+            self._next()
+        elif self._call.connection is not None:
+            self._call.connection.resume_reading()
+
+    # A request comes in
+
+    def _on_head(self, data: bytes) -> None:
+        """The walk of a request. `data` begins with a head; its body and what is sent ahead may follow. Raises BadHead."""
+        gateway = self._gateway
+        settings = gateway.settings
+        end = data.find(b"\r\n\r\n")
+        if end < 4 or end > settings.max_head:
+            self._on_partial_head(data, end)
+            return
+        line_end = data.find(b"\r\n")
+        line = REQUEST_LINE.fullmatch(data, 0, line_end)
+        if line is None:
+            raise BadHead("malformed request line")
+        method, name, rest, target, minor = line.groups()
+        block = data[line_end + 2 : end + 2]
+        if block == self._block:
+            fields = self._fields
+        else:
+            fields = parse_request_fields(block, self._peer, trust_forwarded=settings.trust_forwarded)
+            self._block = block
+            self._fields = fields
+        self._http10 = minor == b"0"
+        if self._http10:
+            if fields.chunked:
+                raise BadHead("Transfer-Encoding in HTTP/1.0")
+            self._close = not fields.keep_alive
+        elif not fields.has_host:
+            raise BadHead("no Host")
+        elif fields.close:
+            self._close = True
+        self._no_body = method == b"HEAD"
+
+        body: bytes | None = None
+        if fields.length or fields.chunked:
+            body = self._begin_body(fields, data, end + 4, limited=name is not None)
+        else:
+            self._state = _AHEAD
+            if len(data) > end + 4:
+                self._buffer = data[end + 4 :]
+
+        if name is None:
+            self._on_other(method, target, fields, body)
+            return
+        route = gateway.functions.get(name)
+        if route is None:
+            self._answer(errors.FUNCTION_NOT_FOUND, f"there is no function {name.decode('ascii')!r}", fields.call_id)
+            return
+        revision = route.single or route.choose(gateway.random)
+        if revision is None:
+            self._answer(errors.FUNCTION_NOT_READY, route.message, fields.call_id)
+            return
+
+        now = monotonic()
+        timeout = route.timeouts[revision.key]
+        wall = time()
+        deadline = wall + timeout
+        if fields.deadline and fields.deadline < deadline:
+            deadline = fields.deadline
+            timeout = deadline - wall
+        if rest[:1] != b"/":
+            rest = b"/" + rest
+        call_id = fields.call_id or b"%032x" % gateway.random.getrandbits(128)
+        head = b"%s %s HTTP/1.1\r\n%sX-Call-Id: %s\r\nX-Faaslite-Deadline: %.3f\r\n\r\n" % (
+            method,
+            rest,
+            fields.forward,
+            call_id,
+            deadline,
+        )
+        call = Call(self, method, head, call_id, revision, route.stats, now, now + timeout)
+        if body is not None:
+            call.body = [body] if body else []
+            call.body_size = len(body)
+            call.expect = fields.expect and not body and not self._http10
+        call.upgrade = fields.upgrade
+        self._call = call
+        self.expires = call.deadline
+        if call.deadline < self.armed:
+            gateway.wheel.arm(self)
+        gateway.activator.admit(call, revision)
+
+    def _on_partial_head(self, data: bytes, end: int) -> None:
+        """No whole head within the limit, or empty lines before it (RFC 9112, 2.2)."""
+        settings = self._gateway.settings
+        start = 0
+        while data.startswith(b"\r\n", start):
+            start += 2
+        if start:
+            if start > 8:
+                raise BadHead("empty lines in place of a request")
+            if len(data) > start:
+                self._on_head(data[start:])
+            return
+        if end < 0 and not self._buffer and data:
+            self.wait_until(min(self.expires, self._gateway.loop.time() + settings.header_timeout))
+        check_incomplete(data if end < 0 else data[: end + 4], settings.max_head)
+        if end >= 0:
+            raise BadHead("malformed request line")
+        self._buffer = data
+
+    def _begin_body(self, fields: RequestFields, data: bytes, at: int, *, limited: bool) -> bytes:
+        """What of the body is in `data`; sets up for what follows."""
+        limit = self._gateway.settings.max_body
+        if limited and fields.length > limit:
+            raise BadHead(f"the body is longer than {limit} bytes", errors.PAYLOAD_TOO_LARGE)
+        self._state = _BODY
+        if fields.chunked:
+            self._chunked = Chunked()
+        self._left = fields.length
+        return self._take_body(data, at) if at < len(data) else b""
+
+    def _take_body(self, data: bytes, at: int) -> bytes:
+        """The part of `data` from `at` that is of the body; the rest was sent ahead. Raises BadHead."""
+        if self._chunked is None:
+            end = at + self._left
+            if end > len(data):
+                self._left = end - len(data)
+                return data[at:] if at else data
+        else:
+            end = self._chunked.feed(data, at)
+            if end < 0:
+                return data[at:] if at else data
+            self._chunked = None
+        self._left = 0
+        self._state = _AHEAD
+        if end < len(data):
+            self._buffer = data[end:]
+        return data[at:end]
+
+    def _on_body(self, data: bytes) -> None:
+        discard = self._state == _DISCARD
+        part = self._take_body(data, 0)
+        if discard:
+            if self._state == _AHEAD:
+                self._next_later()
+            elif self._chunked is not None and self._chunked.payload > self._gateway.settings.replay:
+                self._linger()
+            return
+        call = self._call
+        if call is None:
+            return
+        limit = self._gateway.settings.max_body
+        if self._chunked is not None and call.revision is not None and self._chunked.payload > limit:
+            raise BadHead(f"the body is longer than {limit} bytes", errors.PAYLOAD_TOO_LARGE)
+        call.body_size += len(part)
+        connection = call.connection
+        if connection is not None:
+            connection.send_body(call, part)
+        elif call.body is not None:
+            call.body.append(part)
+            if call.body_size > self._gateway.settings.replay:
+                self.pause_reading()
+
+    def _on_bad_body(self, error: BadHead) -> None:
+        """The end of the body can't be known any more, so neither can that of the request."""
+        self._close = True
+        if self._call is not None:
+            self._gateway.activator.reject(self._call, error.failure, error.message)
+        else:
+            self._linger()
+
+    def _on_other(self, method: bytes, target: bytes, fields: RequestFields, body: bytes | None) -> None:
+        """A request that isn't a call of a function."""
+        gateway = self._gateway
+        if not target.startswith(b"/"):
+            scheme, _, rest = target.partition(b"://")
+            slash = rest.find(b"/")
+            if scheme.lower() not in (b"http", b"https") or slash < 0:
+                raise BadHead("the request target is no path")
+            target = rest[slash:]  # absolute form (RFC 9112, 3.2.2); it may name a function after all
+            if target.startswith(b"/function/") and self._state == _AHEAD:
+                self._state = _HEAD
+                ahead, self._buffer = self._buffer, b""
+                self._on_head(
+                    b"%s %s HTTP/1.%d\r\n%s\r\n%s" % (method, target, 0 if self._http10 else 1, self._block, ahead)
+                )
+                return
+        place = gateway.router.resolve(target)
+        if place is Place.JOBS:
+            call_id = fields.call_id or b"%032x" % gateway.random.getrandbits(128)
+            head = b"%s %s HTTP/1.1\r\n%sX-Call-Id: %s\r\n\r\n" % (method, target, fields.forward, call_id)
+            now = monotonic()
+            call = Call(self, method, head, call_id, None, None, now, now + gateway.settings.jobs_timeout)
+            if body is not None:
+                call.body = [body] if body else []
+                call.body_size = len(body)
+                call.expect = fields.expect and not body and not self._http10
+            self._call = call
+            self.wait_until(call.deadline)
+            gateway.jobs.send(call)
+        elif place is Place.HEALTH:
+            self._answer_text(
+                b"200 OK" if gateway.healthy else b"503 Service Unavailable",
+                b"ok\n" if gateway.healthy else b"draining\n",
+            )
+        elif place is Place.METRICS:
+            self._answer_text(b"200 OK", gateway.render_metrics().encode("utf-8"))
+        else:
+            self._answer(errors.NOT_FOUND, "functions are at /function/NAME", fields.call_id)
+
+    # A reply goes out
+
+    @property
+    def takes_chunks(self) -> bool:
+        return not self._http10
+
+    @property
+    def request_complete(self) -> bool:
+        """Whether all of the request has come in (and was passed on, where its call has a connection)."""
+        return self._state != _BODY
+
+    def reply_tail(self, call: Call) -> bytes:
+        """The fields that the gateway adds to an instance's reply, and the empty line."""
+        if call.waited < 0 and not self._close and not self._http10 and not self._gateway.draining:
+            return b"X-Call-Id: %s\r\n\r\n" % call.id
+        waited = b"X-Faaslite-Cold-Start: %d\r\n" % (call.waited * 1000) if call.waited >= 0 else b""
+        return b"X-Call-Id: %s\r\n%s%s\r\n" % (call.id, waited, self._connection_field())
+
+    def send(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def close_after(self) -> None:
+        """The end of this reply can only be said by closing."""
+        self._close = True
+
+    def on_sent(self, call: Call) -> None:
+        """What had come of the request is on its way to an instance, which takes the rest now."""
+        if call.expect:
+            call.expect = False
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.resume_reading()
+
+    def on_reply_end(self) -> None:
+        """The reply is written whole."""
+        self._call = None
+        if self._state == _BODY:
+            self._linger()  # the instance didn't want the rest of the request
+        elif self._close:
+            self._finish()
+        else:
+            self._state = _HEAD
+            self.expires = self._gateway.loop.time() + self._gateway.settings.idle_timeout
+            if self._buffer or self._paused:
+                self._next_later()
+
+    def fail(self, call: Call, failure: Failure, message: str) -> None:
+        """Answer `call` with an error of the gateway's own."""
+        self._call = None
+        self._answer(failure, message, call.id)
+
+    def begin_tunnel(self, head: bytes, call: Call) -> None:
+        """The instance has switched protocols: from here on bytes are passed through, both ways."""
+        self.transport.write(head + b"X-Call-Id: %s\r\n\r\n" % call.id)
+        self._close = True
+        self._state = _TUNNEL
+        self.wait_until(self._gateway.loop.time() + self._gateway.settings.tunnel_timeout)
+        ahead, self._buffer = self._buffer, b""
+        if ahead:
+            self._on_tunnel(ahead)
+
+    def _on_tunnel(self, data: bytes) -> None:
+        self.expires = self._gateway.loop.time() + self._gateway.settings.tunnel_timeout
+        if self._call is not None and self._call.connection is not None:
+            self._call.connection.transport.write(data)
+
+    def _answer(self, failure: Failure, message: str, call_id: bytes) -> None:
+        call_id = call_id or b"%032x" % self._gateway.random.getrandbits(128)
+        unread = self._left or self._chunked is not None
+        if unread and (self._fields.expect or self._left > self._gateway.settings.replay):
+            self._close = True
+        self.transport.write(
+            errors.render(failure, message, call_id, connection=self._connection_field(), body=not self._no_body)
+        )
+        self._after_answer()
+
+    def _answer_text(self, status: bytes, text: bytes) -> None:
+        self.transport.write(
+            b"HTTP/1.1 %s\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: %d\r\n%s\r\n%s"
+            % (status, len(text), self._connection_field(), b"" if self._no_body else text)
+        )
+        self._after_answer()
+
+    def _after_answer(self) -> None:
+        if self._state == _BODY and not self._close:
+            self._state = _DISCARD
+            self.wait_until(self._gateway.loop.time() + self._gateway.settings.header_timeout)
+            self.resume_reading()
+        else:
+            self.on_reply_end()
+
+    def _refuse(self, failure: Failure, message: str) -> None:
+        """What follows can't be told apart any more: answer, and close."""
+        self._close = True
+        self._state = _BODY
+        self._answer(failure, message, b"")
+
+    def _connection_field(self) -> bytes:
+        if self._gateway.draining:
+            self._close = True
+        if self._close:
+            return b"Connection: close\r\n"
+        return b"Connection: keep-alive\r\n" if self._http10 else b""
+
+    # Between requests, and ends
+
+    def _next_later(self) -> None:
+        """Not at once: a client that sends many requests ahead must not grow the stack."""
+        self._gateway.loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        """Begin with what was sent ahead."""
+        if self._call is not None or self._state not in (_HEAD, _AHEAD) or self._write_paused:
+            return
+        if self._state == _AHEAD:  # the end of a body that nobody wanted
+            self._state = _HEAD
+            self.expires = self._gateway.loop.time() + self._gateway.settings.idle_timeout
+        self.resume_reading()
+        data, self._buffer = self._buffer, b""
+        if data:
+            self.data_received(data)
+
+    def pause_reading(self) -> None:
+        if not self._paused and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+
+    def wait_until(self, expires: float) -> None:
+        """Call `on_timer` soon after `expires`."""
+        self.expires = expires
+        if expires < self.armed:
+            self._gateway.wheel.arm(self)
+
+    def on_timer(self, now: float) -> None:
+        self.expires = NEVER
+        call = self._call
+        if call is not None:
+            if self._state == _BODY and not call.reply_begun:
+                self._close = True
+            self._gateway.activator.expire(call)
+        elif self._state == _HEAD and self._buffer:
+            self._refuse(errors.REQUEST_TIMEOUT, "the request's head didn't come in time")
+        elif self._state == _LINGER:
+            self.abort()
+        else:
+            self._finish()
+
+    def drain(self) -> None:
+        """Close as soon as the call that is on its way is answered."""
+        if self._call is None and self._state in (_HEAD, _DISCARD):
+            self._finish()
+
+    def _linger(self) -> None:
+        """Send what is written and end our side, but read on for a moment: a reset could overtake the reply (RFC 9112, 9.6)."""
+        self._state = _LINGER
+        self._buffer = b""
+        self._chunked = None
+        if self.transport.is_closing():
+            return
+        self.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.wait_until(self._gateway.loop.time() + self._gateway.settings.linger_timeout)
+
+    def _finish(self) -> None:
+        self._state = _LINGER
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Break it: the client must not take what it has for a whole reply."""
+        self._call = None
+        self._state = _LINGER
+        self.transport.abort()

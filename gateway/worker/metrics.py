@@ -1,0 +1,56 @@
+"""This worker's numbers in Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.worker.concurrency import Revision
+from gateway.worker.stats import BOUNDS, FunctionStats
+
+__all__ = ["render"]
+
+
+def render(functions: Iterable[FunctionStats], revisions: Iterable[Revision], connections: int) -> str:
+    functions, revisions = list(functions), list(revisions)
+    lines: list[str] = []
+    _family(lines, "faaslite_function_invocations_total", "counter", "Finished calls by class of the status code.")
+    for each in functions:
+        lines += [
+            f'faaslite_function_invocations_total{{{_labels(each)},code="{hundreds}xx"}} {count}'
+            for hundreds, count in enumerate(each.codes)
+            if count
+        ]
+    _family(lines, "faaslite_function_duration_seconds", "histogram", "From a call's head to its reply's end.")
+    for each in functions:
+        total = 0
+        for bound, count in zip((*map(str, BOUNDS), "+Inf"), each.buckets, strict=True):
+            total += count
+            lines.append(f'faaslite_function_duration_seconds_bucket{{{_labels(each)},le="{bound}"}} {total}')
+        lines.append(f"faaslite_function_duration_seconds_sum{{{_labels(each)}}} {each.seconds:.6f}")
+        lines.append(f"faaslite_function_duration_seconds_count{{{_labels(each)}}} {total}")
+    _family(lines, "faaslite_function_cold_starts_total", "counter", "Calls that found no instance.")
+    lines += [f"faaslite_function_cold_starts_total{{{_labels(each)}}} {each.cold_starts}" for each in functions]
+    _family(lines, "faaslite_function_in_flight", "gauge", "Calls that instances are at work on.")
+    lines += [
+        f"faaslite_function_in_flight{{{_revision(each)}}} {each.load.active - len(each.waiting)}" for each in revisions
+    ]
+    _family(lines, "faaslite_function_queue_depth", "gauge", "Calls that wait for an instance.")
+    lines += [f"faaslite_function_queue_depth{{{_revision(each)}}} {len(each.waiting)}" for each in revisions]
+    _family(lines, "faaslite_function_instances", "gauge", "Instances that get calls.")
+    lines += [f"faaslite_function_instances{{{_revision(each)}}} {len(each.ready)}" for each in revisions]
+    _family(lines, "faaslite_gateway_connections", "gauge", "Open connections of clients.")
+    lines.append(f"faaslite_gateway_connections {connections}")
+    return "\n".join(lines) + "\n"
+
+
+def _family(lines: list[str], name: str, kind: str, text: str) -> None:
+    lines.append(f"# HELP {name} {text}")
+    lines.append(f"# TYPE {name} {kind}")
+
+
+def _labels(each: FunctionStats) -> str:
+    return f'function="{each.name}",namespace="{each.namespace}"'
+
+
+def _revision(each: Revision) -> str:
+    return f'function="{each.function}",namespace="{each.namespace}",revision="{each.key.partition("/")[2]}"'

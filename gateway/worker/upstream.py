@@ -1,0 +1,434 @@
+"""Connections to instances (and to `jobs`): a pool per address, and the way of a reply back to its client.
+
+A connection has one call at a time. Every outcome is told to the `Outcomes` (the activator), which decides what follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, cast
+
+from gateway.worker.call import Call
+from gateway.worker.errors import BadHead
+from gateway.worker.http1 import Chunked, ReplyHead, parse_reply
+from gateway.worker.settings import Settings
+
+__all__ = ["Connect", "Outcomes", "Pool", "UpstreamConnection"]
+
+log = logging.getLogger(__name__)
+
+Connect = Callable[[Callable[[], asyncio.Protocol]], Coroutine[Any, Any, Any]]
+"""Makes one connection with a protocol of the factory: `loop.create_connection` with its address bound."""
+
+_LARGE = 4096
+"""From this size on a slice is passed as a view, since a copy costs more."""
+
+
+class Outcomes(Protocol):
+    def finish(self, call: Call) -> None:
+        """The client has the whole reply."""
+
+    def refused(self, call: Call, why: str) -> None:
+        """No connection could be made."""
+
+    def lost(self, call: Call, reused: bool) -> None:
+        """The connection ended before the reply did; `reused`: it had carried calls before, so it may just have been idle."""
+
+    def busy(self, call: Call) -> None:
+        """The instance is at its limit and didn't look at the call."""
+
+    def garbled(self, call: Call, why: str) -> None:
+        """The reply isn't HTTP."""
+
+
+class Pool:
+    """Keep-alive connections to one address, the last used first, so that those not needed grow old and are closed."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, connect: Connect, outcomes: Outcomes, settings: Settings
+    ) -> None:
+        self.outcomes = outcomes
+        self.settings = settings
+        self._loop = loop
+        self._open = connect
+        self._idle: list[UpstreamConnection] = []
+        self._all: set[UpstreamConnection] = set()
+        self._pending: dict[Call, None] = {}
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._retired = False
+
+    def send(self, call: Call) -> None:
+        """Give `call` a connection, at once or when there is one."""
+        call.pool = self
+        if self._idle:
+            self._idle.pop().start(call)
+            return
+        self._pending[call] = None
+        task = self._loop.create_task(self._connect())
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    def forget(self, call: Call) -> None:
+        """`call` waits for a connection no longer."""
+        self._pending.pop(call, None)
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """The connection is free: for a call that waits for one, or for later."""
+        if self._pending:
+            call = next(iter(self._pending))
+            del self._pending[call]
+            connection.start(call)
+        elif self._retired or len(self._idle) >= self.settings.pool_idle:
+            connection.close()
+        else:
+            connection.idle_since = self._loop.time()
+            self._idle.append(connection)
+
+    def drop(self, connection: UpstreamConnection) -> None:
+        """The connection is gone."""
+        self._all.discard(connection)
+        self.unlist(connection)
+
+    def unlist(self, connection: UpstreamConnection) -> None:
+        """The connection is closing."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def reap(self, now: float) -> None:
+        """Close what has been idle for too long."""
+        limit = now - self.settings.pool_idle_timeout
+        while self._idle and self._idle[0].idle_since < limit:
+            self._idle.pop(0).close()
+
+    def flush(self) -> None:
+        """Close every idle connection: the other side is not what it was."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def retire(self) -> None:
+        """No further calls: connections close when their calls have ended."""
+        self._retired = True
+        self.flush()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was retired and has no connection left."""
+        return self._retired and not self._all and not self._connecting
+
+    async def close(self) -> None:
+        """Break every connection, and wait until they are gone."""
+        self.retire()
+        for task in list(self._connecting):
+            task.cancel()
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+        closed = [connection.closed for connection in self._all]
+        for connection in list(self._all):
+            connection.abort()
+        await asyncio.gather(*closed)
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout):
+                _, connection = await self._open(lambda: UpstreamConnection(self, self._loop))
+        except (OSError, TimeoutError) as error:
+            pending, self._pending = self._pending, {}
+            for call in pending:
+                self.outcomes.refused(call, str(error) or "connecting timed out")
+            return
+        self._all.add(connection)
+        if connection.closed.done():
+            self.drop(connection)
+        self.give_back(connection)
+
+
+_HEAD, _LENGTH, _CHUNKED, _UNTIL_CLOSE, _TUNNEL = range(5)
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to an instance."""
+
+    __slots__ = (
+        "_buffer", "_chunked", "_dechunk", "_keep", "_left", "_outcomes", "_paused", "_pool", "_reply", "_reused", "_seen", "_state", "call",
+        "closed", "idle_since", "transport",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+
+    def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
+        self.call: Call | None = None
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self.idle_since = 0.0
+        self._pool = pool
+        self._outcomes = pool.outcomes
+        self._state = _HEAD
+        self._buffer = b""
+        self._left = 0
+        self._chunked = Chunked()
+        self._dechunk = False
+        self._keep = True
+        self._paused = False
+        self._reused = False
+        self._seen = b""
+        self._reply = ReplyHead(0)
+
+    # The call goes out
+
+    def start(self, call: Call) -> None:
+        """Send what there is of `call`; more of its body comes through `send_body`."""
+        self.call = call
+        call.connection = self
+        call.attempts += 1
+        if self.transport.is_closing():
+            self._on_broken(call)
+            return
+        self.transport.write(call.head)
+        if call.body is not None:
+            for part in call.body:
+                self.transport.write(part)
+            if call.body_size > self._pool.settings.replay:
+                call.body = None
+            call.client.on_sent(call)
+
+    def send_body(self, call: Call, part: bytes) -> None:
+        """`part` is already counted in the call's `body_size`."""
+        if call.body is not None:
+            if call.body_size > self._pool.settings.replay:
+                call.body = None
+            else:
+                call.body.append(part)
+        self.transport.write(part)
+
+    def pause_writing(self) -> None:
+        if self.call is not None:
+            self.call.client.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.call is not None:
+            self.call.client.resume_reading()
+
+    def pause_reading(self) -> None:
+        """The client is slower than the instance."""
+        if not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+
+    # The reply comes back
+
+    def data_received(self, data: bytes) -> None:
+        call = self.call
+        if call is None:
+            self.abort()  # nobody asked: what this connection says next can't be trusted
+            return
+        state = self._state
+        if state == _HEAD:
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            try:
+                self._on_head(call, data)
+            except BadHead as error:
+                self._on_garbled(call, error.message)
+        elif state == _LENGTH:
+            self._on_content(call, data)
+        elif state == _CHUNKED:
+            try:
+                self._on_chunks(call, data)
+            except BadHead as error:
+                self._on_garbled(call, error.message)
+        else:
+            call.client.send(data)
+
+    def _on_head(self, call: Call, data: bytes) -> None:
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            if len(data) > 2 * self._pool.settings.max_head:
+                raise BadHead("the reply's head is too long")
+            self._buffer = data
+            return
+        head = data[: end + 2]
+        if head == self._seen:
+            reply = self._reply
+        else:
+            reply = self._reply = parse_reply(head)
+            self._seen = head
+        at = end + 4
+        client = call.client
+        if reply.simple and call.method != b"HEAD":
+            call.status = reply.status
+            call.reply_begun = True
+            left = reply.length - (len(data) - at)
+            if len(data) - at < _LARGE:
+                client.transport.write(reply.head + client.reply_tail(call) + data[at : at + reply.length])
+            else:
+                client.transport.write(reply.head + client.reply_tail(call))
+                client.transport.write(memoryview(data)[at : at + reply.length])
+            if left > 0:
+                call.body = None
+                self._left = left
+                self._state = _LENGTH
+            else:
+                self._keep = left == 0
+                self._complete(call)
+            return
+        self._on_other_head(call, reply, data, at)
+
+    def _on_other_head(self, call: Call, reply: ReplyHead, data: bytes, at: int) -> None:
+        """Everything that isn't a final reply of known length."""
+        if reply.status < 200:
+            self._on_interim(call, reply, data, at)
+            return
+        if reply.busy and call.revision is not None:
+            self._on_busy(call, reply.keep and reply.length == len(data) - at)
+            return
+        client = call.client
+        call.status = reply.status
+        call.reply_begun = True
+        call.body = None
+        self._keep = reply.keep
+        if call.method == b"HEAD" or reply.status in (204, 304) or reply.length == 0:
+            framing = b"Transfer-Encoding: chunked\r\n" if reply.chunked and call.method == b"HEAD" else b""
+            client.send(reply.head + framing + client.reply_tail(call))
+            self._keep = self._keep and at == len(data)
+            self._complete(call)
+            return
+        if reply.length > 0:
+            client.send(reply.head + client.reply_tail(call))
+            self._left = reply.length
+            self._state = _LENGTH
+            if at < len(data):
+                self._on_content(call, data[at:])
+            return
+        if reply.chunked:
+            self._dechunk = not client.takes_chunks
+            framing = b"" if self._dechunk else b"Transfer-Encoding: chunked\r\n"
+            if self._dechunk:
+                client.close_after()
+            client.send(reply.head + framing + client.reply_tail(call))
+            self._chunked = Chunked()
+            self._state = _CHUNKED
+            if at < len(data):
+                self._on_chunks(call, data[at:])
+            return
+        client.close_after()
+        self._keep = False
+        self._state = _UNTIL_CLOSE
+        client.send(reply.head + client.reply_tail(call))
+        if at < len(data):
+            client.send(data[at:])
+
+    def _on_interim(self, call: Call, reply: ReplyHead, data: bytes, at: int) -> None:
+        client = call.client
+        if reply.status == 101:
+            if not call.upgrade or not reply.upgrade:
+                raise BadHead("an upgrade that nobody asked for")
+            call.status = 101
+            call.reply_begun = True
+            call.body = None
+            self._keep = False
+            self._state = _TUNNEL
+            client.begin_tunnel(reply.head + b"Connection: upgrade\r\nUpgrade: " + reply.upgrade + b"\r\n", call)
+            if at < len(data):
+                client.send(data[at:])
+            return
+        if reply.status != 100 and client.takes_chunks:  # 100 was answered by the gateway
+            client.send(reply.head + b"\r\n")
+        if at < len(data):
+            self._on_head(call, data[at:])
+
+    def _on_busy(self, call: Call, whole: bool) -> None:
+        """`whole`: nothing more of the refusal is to come. Otherwise the connection isn't worth waiting for."""
+        call.connection = self.call = None
+        if whole and call.client.request_complete:
+            self._reused = True
+            self._pool.give_back(self)
+        else:
+            self.close()
+        self._outcomes.busy(call)
+
+    def _on_content(self, call: Call, data: bytes) -> None:
+        left = self._left - len(data)
+        self._left = left
+        if left >= 0:
+            call.client.send(data)
+        else:
+            self._keep = False
+            call.client.send(data[:left])
+        if left <= 0:
+            self._complete(call)
+
+    def _on_chunks(self, call: Call, data: bytes) -> None:
+        content: list[bytes] | None = [] if self._dechunk else None
+        end = self._chunked.feed(data, 0, content)
+        if content is not None:
+            call.client.send(b"".join(content))
+        else:
+            call.client.send(data if end < 0 else data[:end])
+        if end >= 0:
+            self._keep = self._keep and end == len(data)
+            self._complete(call)
+
+    def _complete(self, call: Call) -> None:
+        """The client has all of the reply; this connection is free if the instance has all of the request."""
+        client = call.client
+        self.call = call.connection = None
+        self._state = _HEAD
+        if self._paused:
+            self.resume_reading()
+        if self._keep and client.request_complete:
+            self._reused = True
+            self._pool.give_back(self)
+        else:
+            self.close()
+        self._outcomes.finish(call)
+        client.on_reply_end()
+
+    # Ends
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.drop(self)
+        if not self.closed.done():
+            self.closed.set_result(None)
+        call = self.call
+        if call is None:
+            return
+        if exc is None and self._state in (_UNTIL_CLOSE, _TUNNEL):
+            call.client.close_after()
+            self._complete(call)
+        else:
+            self._on_broken(call)
+
+    def _on_broken(self, call: Call) -> None:
+        self.call = call.connection = None
+        self._outcomes.lost(call, self._reused and not self._buffer)
+
+    def _on_garbled(self, call: Call, why: str) -> None:
+        self.call = call.connection = None
+        self.transport.abort()
+        self._outcomes.garbled(call, why)
+
+    def close(self) -> None:
+        """End it once what was written is sent."""
+        self._pool.unlist(self)
+        self.transport.close()
+
+    def abort(self) -> None:
+        """End it now; its call, if it has one, isn't told."""
+        if self.call is not None:
+            self.call.connection = None
+            self.call = None
+        self._pool.unlist(self)
+        self.transport.abort()

@@ -1,0 +1,188 @@
+"""One gateway worker: the parts of the data plane made and joined, started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from time import monotonic
+
+from core.api import views
+from core.api.kinds import POD
+from core.client.informer import Informers
+from core.client.rest import Client
+from faaslite.api.names import FUNCTION, LABEL_FUNCTION
+from faaslite.api.wire import Notice
+from gateway.worker import metrics
+from gateway.worker.activator import Activator
+from gateway.worker.link import Link
+from gateway.worker.listener import ClientConnection
+from gateway.worker.router import Router
+from gateway.worker.settings import Settings
+from gateway.worker.stats import Stats
+from gateway.worker.timers import Wheel
+from gateway.worker.upstream import Pool
+from gateway.worker.views import Function
+
+__all__ = ["Gateway", "Worker"]
+
+log = logging.getLogger(__name__)
+
+_COLLECTOR_THRESHOLDS = (50_000, 50, 1000)
+
+
+class Gateway:
+    """What the connections of one worker share. Made within a running loop."""
+
+    def __init__(self, settings: Settings, autoscaler: Path, jobs: Path, name: str) -> None:
+        loop = self.loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.random = Random(os.urandom(16))  # workers are forked: the module's generator would repeat itself
+        self.wheel = Wheel(loop)
+        self.stats = Stats(monotonic())
+        self.link = Link(autoscaler, name, self._on_link, self._on_notice)
+        self.activator = Activator(loop, settings, self.link.send)
+        self.router = Router(
+            self.stats,
+            timeout=settings.timeout,
+            clock=monotonic,
+            make_pool=self._make_pool,
+            on_instance=self.activator.dispatch,
+        )
+        self.functions = self.router.functions
+        self.jobs = Pool(
+            loop, lambda factory: loop.create_unix_connection(factory, str(jobs)), self.activator, settings
+        )
+        self.connections: set[ClientConnection] = set()
+        self.draining = False
+        self._pools: set[Pool] = {self.jobs}
+        self._no_connections = asyncio.Event()
+
+    @property
+    def healthy(self) -> bool:
+        return not self.draining
+
+    def on_connection_lost(self, connection: ClientConnection) -> None:
+        self.connections.discard(connection)
+        if self.draining and not self.connections:
+            self._no_connections.set()
+
+    def render_metrics(self) -> str:
+        return metrics.render(self.stats.functions(), self.router.revisions.values(), len(self.connections))
+
+    def tick(self, now: float) -> None:
+        """One report, and what else is done at that pace. `now` is of the monotonic clock."""
+        revisions = list(self.router.revisions.values())
+        self.link.send(self.stats.report(revisions, now))
+        self.activator.ask_again(revisions)
+        for pool in list(self._pools):
+            pool.reap(self.loop.time())
+            if pool.finished:
+                self._pools.discard(pool)
+        for revision in revisions:
+            self.router.sweep(revision)
+
+    async def drain(self) -> None:
+        """Answer what is on its way, for at most the grace, and close every connection."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
+        if self.connections:
+            try:
+                async with asyncio.timeout(self.settings.drain_grace):
+                    await self._no_connections.wait()
+            except TimeoutError:
+                log.warning("%d connections outlived the grace", len(self.connections))
+        for connection in list(self.connections):
+            connection.transport.abort()
+        if self.connections:
+            await self._no_connections.wait()
+        await asyncio.gather(*(pool.close() for pool in self._pools))
+        self.wheel.stop()
+
+    def _make_pool(self, host: str, port: int) -> Pool:
+        loop = self.loop
+        pool = Pool(loop, lambda factory: loop.create_connection(factory, host, port), self.activator, self.settings)
+        self._pools.add(pool)
+        return pool
+
+    def _on_link(self) -> None:
+        self.activator.ask_again(self.router.revisions.values())
+
+    def _on_notice(self, notice: Notice) -> None:
+        self.activator.notice(notice, self.router.revisions.get(notice.revision))
+
+
+class Worker:
+    """Serves the gateway's HTTP on `listeners` (bound and listening; they are closed by `stop`).
+
+    `autoscaler` and `jobs` are the paths of those components' Unix sockets; neither needs to be there. `name` is unique
+    among gateway workers.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        listeners: Sequence[socket.socket],
+        autoscaler: Path,
+        jobs: Path,
+        settings: Settings,
+        name: str,
+    ) -> None:
+        self._client = client
+        self._listeners = listeners
+        self._autoscaler = autoscaler
+        self._jobs = jobs
+        self._settings = settings
+        self._name = name
+        self._servers: list[asyncio.Server] = []
+        self._ticker: asyncio.Task[None] | None = None
+        self._informers = Informers(client)
+        self.gateway: Gateway | None = None
+        """From `start` on."""
+
+    async def start(self) -> None:
+        """Returns when the routes are known and connections are accepted."""
+        gateway = self.gateway = Gateway(self._settings, self._autoscaler, self._jobs, self._name)
+        functions = self._informers.watch(FUNCTION, Function)
+        pods = self._informers.watch(POD, views.Pod, labels=LABEL_FUNCTION)
+        functions.add_handler(gateway.router.on_function)
+        pods.add_handler(gateway.router.on_pod)
+        await self._informers.start()
+        await functions.wait_synced()
+        await pods.wait_synced()
+        gateway.link.start()
+        self._ticker = gateway.loop.create_task(self._tick(gateway), name="gateway reports")
+        if self._settings.tune_collector:
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*_COLLECTOR_THRESHOLDS)
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self._servers.append(await gateway.loop.create_server(lambda: ClientConnection(gateway), sock=listener))
+        log.info("gateway %s serves on %d sockets", self._name, len(self._listeners))
+
+    async def stop(self) -> None:
+        """Accept nothing more, answer what is on its way with `Connection: close`, then let go of everything."""
+        for server in self._servers:
+            server.close()
+        if self.gateway is not None:
+            await self.gateway.drain()
+            await self.gateway.link.stop()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+        await self._informers.stop()
+
+    async def _tick(self, gateway: Gateway) -> None:
+        while True:
+            await asyncio.sleep(self._settings.report_period)
+            try:
+                gateway.tick(monotonic())
+            except Exception:
+                log.exception("the report failed")
