@@ -92,7 +92,7 @@ def shape(schema: dict[str, Any]) -> str:
     if kind == "object":
         more = schema.get("additionalProperties")
         return "{" + shape(more) if isinstance(more, dict) else "*"
-    return SCALARS[kind, schema.get("format", "")]
+    return SCALARS[str(kind), schema.get("format", "")]
 
 
 def read_definitions(folder: Path) -> tuple[str, dict[str, Any]]:

@@ -131,8 +131,8 @@ def _merge_list(original: list[Any], patch: list[Any], field: Field | None, orde
         merged = _merge_objects(original, patch, key, _below(field))
         wanted = [each for each in patch if each.get(_PATCH) != "delete"]
 
-        def identify(each: Any) -> Any:
-            return _identity(each.get(key) if type(each) is dict else each)
+        def identify(value: Any) -> tuple[str, Any]:
+            return _identity(value.get(key) if type(value) is dict else value)
     else:
         identify = _identity
         merged = list({identify(each): clone(each) for each in (*original, *patch)}.values())

@@ -46,12 +46,15 @@ class Mismatch(Exception):
         return f"json: cannot unmarshal {_json_name(self.value)} into {field} of type {self.go}"
 
 
+_JSON_NAMES: dict[type, str] = {str: "string", dict: "object", list: "array"}
+
+
 def _json_name(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int | float):
         return f"number {value}" if isinstance(value, float) or abs(value) > 2**31 - 1 else "number"
-    return {str: "string", dict: "object", list: "array"}.get(type(value), "null")
+    return _JSON_NAMES.get(type(value), "null")
 
 
 class Shape:
