@@ -1,0 +1,218 @@
+"""The protocol of call records and their queue.
+
+**Records are exactly once**: a call is inserted under its id, a cron call also under (namespace, function, cron, instant);
+inserting what is there changes nothing and says so. An answer to `insert` means that the record is durable.
+
+**Executions are at least once**: `claim` hands a call to one owner under a lease and a *fence*, a number that grows with every claim of
+that call. An owner that doesn't renew loses the call to the next claim, and from then on everything it says
+about it (`renew`, `finish`, `again`) is refused, because its fence is old.
+
+Times are seconds since the epoch, and `now` is always the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from core.errors import FaasliteError
+
+__all__ = [
+    "ASYNC", "CANCELED", "CRON", "EXPIRED", "FAILED", "QUEUED", "RUNNING", "SKIPPED", "SUCCEEDED", "CallRecord", "Calls", "CallsClosed", "CallsError",
+    "CallsUnavailable", "Claimed", "CronKey", "Inserted", "LeaseLost", "Mark", "NewCall", "Outcome", "Request",
+]  # fmt: skip
+
+QUEUED = "Queued"
+RUNNING = "Running"
+SUCCEEDED = "Succeeded"
+FAILED = "Failed"
+SKIPPED = "Skipped"
+"""A cron instant that was decided on and not run; `error` says why."""
+CANCELED = "Canceled"
+EXPIRED = "Expired"
+"""Its `max_age` passed before it could be run."""
+
+ASYNC = "async"
+CRON = "cron"
+
+CronKey = tuple[str, str, str]
+"""(namespace, function, name of the cron trigger)"""
+
+
+class CallsError(FaasliteError):
+    """The root of what a queue raises."""
+
+
+class CallsUnavailable(CallsError):
+    """The queue can't take the call now (disk full, connection lost); it may be tried again."""
+
+
+class CallsClosed(CallsError):
+    """The queue was closed."""
+
+
+class LeaseLost(CallsError):
+    """The call is no longer this owner's: its lease lapsed and it was claimed anew, or it was canceled."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """The HTTP request that a call is. `path` is below the function's name and begins with `/`; `query` has no `?`."""
+
+    method: str = "POST"
+    path: str = "/"
+    query: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+class NewCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call to record. `skip` is a reason to record it as Skipped at once.
+
+    `retries` bounds the executions that fail (`retries` + 1 in all); `max_age` is how many seconds after `accepted_at` it may
+    still begin (0: no bound). `overlap` is looked at for cron calls only: Allow, Skip, Replace or Queue.
+    """
+
+    id: str
+    namespace: str
+    function: str
+    trigger: str
+    accepted_at: float
+    scheduled_at: float = 0.0
+    cron: str = ""
+    request: Request = Request()
+    retries: int = 0
+    max_age: float = 0.0
+    overlap: str = "Allow"
+    skip: str = ""
+
+
+class Inserted(NamedTuple):
+    """`status` is what the record began with, "" where it was there already; `canceled` the calls that it replaced."""
+
+    id: str
+    status: str
+    canceled: tuple[str, ...] = ()
+
+
+class CallRecord(msgspec.Struct, kw_only=True):
+    """What is told of a call. Absent times are None; `result` is `{contentType, encoding, body, truncated}`."""
+
+    id: str
+    namespace: str
+    function: str
+    trigger: str
+    cron: str
+    scheduled_at: float | None
+    accepted_at: float
+    started_at: float | None
+    finished_at: float | None
+    status: str
+    attempts: int
+    http_status: int | None
+    result: Any
+    error: str
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """A call to execute now. `attempts` counts this one; `refusals` are the times that the gateway had no instance for it."""
+
+    id: str
+    namespace: str
+    function: str
+    trigger: str
+    cron: str
+    scheduled_at: float
+    accepted_at: float
+    attempts: int
+    refusals: int
+    retries: int
+    max_age: float
+    fence: int
+    request: Request
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How an execution ended. `http_status` 0 where there was no answer."""
+
+    status: str
+    http_status: int = 0
+    result: Any = None
+    error: str = ""
+
+
+class Mark(NamedTuple):
+    """How far one cron trigger is decided: every instant up to `through`.
+
+    `uid` (of the Function) and `fingerprint` (of schedule and zone) say for which trigger that holds: a Function that was deleted
+    and made anew, or a changed schedule, begins from its own time.
+    """
+
+    uid: str
+    fingerprint: str
+    through: float
+
+
+class Calls(Protocol):
+    """Every method raises `CallsUnavailable` where nothing was changed and it may be tried again, `CallsClosed` after `close`."""
+
+    async def insert(self, calls: Sequence[NewCall], marks: Mapping[CronKey, Mark] | None = None) -> list[Inserted]:
+        """Record calls and move marks, all or nothing; durable when it returns. One answer per call, in order.
+
+        An unfinished call of the same cron trigger makes a new one Skipped (overlap Skip), is canceled by it (Replace), or
+        goes before it (Queue).
+        """
+
+    async def marks(self) -> dict[CronKey, Mark]: ...
+
+    async def forget(self, keys: Sequence[CronKey]) -> None:
+        """Drop the marks of triggers that are gone."""
+
+    async def claim(
+        self,
+        owner: str,
+        now: float,
+        lease: float,
+        limit: int,
+        busy: Mapping[tuple[str, str], int] | None = None,
+        per_function: int = 0,
+    ) -> list[Claimed]:
+        """At most `limit` calls that are due, leased until `now + lease`; calls of other owners whose lease lapsed among them.
+
+        Functions (namespace, name) take turns; none gets more than `per_function` (0: no bound) together with what is `busy`.
+        Calls over their `max_age` become Expired instead.
+        """
+
+    async def renew(self, held: Mapping[str, int], now: float, lease: float) -> set[str]:
+        """Extend the leases of calls (id -> fence); returns the ids that are lost."""
+
+    async def finish(self, call: str, fence: int, outcome: Outcome, now: float) -> None:
+        """The end of a call. Raises `LeaseLost`."""
+
+    async def again(
+        self, call: str, fence: int, due: float, error: str, *, http_status: int = 0, executed: bool = True
+    ) -> None:
+        """Back into the queue until `due`. With `executed=False` the attempt doesn't count, a refusal does. Raises `LeaseLost`."""
+
+    async def cancel(self, call: str, reason: str, now: float) -> bool:
+        """Whether the call was unfinished and is now Canceled."""
+
+    async def next_due(self, now: float) -> float | None:
+        """When something becomes claimable that isn't at `now`: a waiting call, or a running one by its lease."""
+
+    async def get(self, call: str) -> CallRecord | None: ...
+
+    async def list(self, namespace: str, function: str = "", limit: int = 50) -> list[CallRecord]:
+        """Newest first. An empty `namespace` is all of them."""
+
+    async def latest_cron(self) -> dict[CronKey, CallRecord]:
+        """The record of each cron trigger's last instant, without its result."""
+
+    async def counts(self) -> dict[str, int]:
+        """How many records have each status."""
+
+    async def prune(self, before: float, limit: int = 1000) -> int:
+        """Delete up to `limit` records that finished before that time; returns how many."""
+
+    async def close(self) -> None: ...

@@ -1,0 +1,259 @@
+"""The embedded queue of calls: one SQLite database (WAL, fully synchronised), one writer, exactly one process.
+
+A lock on `calls.db.lock` keeps a second process out, whatever the cluster's Lease says. It is a file of its own because SQLite
+holds POSIX locks on the database, which closing any other descriptor of it would drop. As the lock proves that no
+other owner lives, `open` takes the leases of a process that died and doesn't wait for them to lapse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.jobs.calls import claims, schema
+from gateway.jobs.calls.base import (
+    CANCELED,
+    QUEUED,
+    RUNNING,
+    SKIPPED,
+    CallRecord,
+    CallsClosed,
+    CallsUnavailable,
+    Claimed,
+    CronKey,
+    Inserted,
+    LeaseLost,
+    Mark,
+    NewCall,
+    Outcome,
+)
+from gateway.jobs.calls.writer import Writer
+
+__all__ = ["SqliteCalls"]
+
+T = TypeVar("T")
+
+# One seek per trigger that has a mark, whatever the length of its history.
+_LATEST_CRON = f"""
+SELECT {schema.RECORD_COLUMNS.replace("result", "NULL")} FROM calls WHERE seq IN (
+    SELECT (SELECT seq FROM calls AS c WHERE c.namespace = m.namespace AND c.function = m.function AND c.cron = m.cron
+            AND c.cron <> '' ORDER BY scheduled_at DESC LIMIT 1) FROM cron_marks AS m)
+"""  # noqa: S608 - constants
+
+
+class SqliteCalls:
+    """`Calls` over a file. Made by `open`."""
+
+    def __init__(self, writer: Writer, reader: sqlite3.Connection, lock: int) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._lock = lock
+        self._threads = ThreadPoolExecutor(1, "calls-reader")
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: Path) -> SqliteCalls:
+        """Raises `CallsUnavailable` where another process has it open."""
+        lock = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise CallsUnavailable(f"another jobs process has {path} open") from error
+        try:
+            connection = await asyncio.to_thread(_connect, path)
+            reader = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            reader.execute("PRAGMA query_only = ON")
+        except BaseException:
+            os.close(lock)
+            raise
+        calls = cls(Writer(connection), reader, lock)
+        await calls._writer.run(claims.abandon)
+        return calls
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await self._writer.close()
+        await asyncio.to_thread(self._threads.shutdown)
+        self._reader.close()
+        os.close(self._lock)
+
+    # Writing
+
+    async def insert(self, calls: Sequence[NewCall], marks: Mapping[CronKey, Mark] | None = None) -> list[Inserted]:
+        packed = [(each, schema.pack(each.request)) for each in calls]
+
+        def operation(connection: sqlite3.Connection) -> list[Inserted]:
+            found = [_insert(connection, call, request) for call, request in packed]
+            connection.executemany(
+                "INSERT OR REPLACE INTO cron_marks VALUES (?, ?, ?, ?, ?, ?)",
+                [(*key, *mark) for key, mark in (marks or {}).items()],
+            )
+            return found
+
+        return await self._writer.run(operation)
+
+    async def forget(self, keys: Sequence[CronKey]) -> None:
+        sql = "DELETE FROM cron_marks WHERE namespace = ? AND function = ? AND cron = ?"
+        await self._writer.run(lambda connection: connection.executemany(sql, keys) and None)
+
+    async def claim(
+        self,
+        owner: str,
+        now: float,
+        lease: float,
+        limit: int,
+        busy: Mapping[tuple[str, str], int] | None = None,
+        per_function: int = 0,
+    ) -> list[Claimed]:
+        held = dict(busy or {})
+        return await self._writer.run(
+            lambda connection: claims.claim(connection, owner, now, lease, limit, held, per_function)
+        )
+
+    async def renew(self, held: Mapping[str, int], now: float, lease: float) -> set[str]:
+        leases = dict(held)
+        sql = "UPDATE calls SET lease_until = ? WHERE id = ? AND fence = ? AND status = 'Running'"
+
+        def operation(connection: sqlite3.Connection) -> set[str]:
+            return {
+                each
+                for each, fence in leases.items()
+                if not connection.execute(sql, (now + lease, each, fence)).rowcount
+            }
+
+        return await self._writer.run(operation)
+
+    async def finish(self, call: str, fence: int, outcome: Outcome, now: float) -> None:
+        result = schema.pack(outcome.result)
+        sql = (
+            "UPDATE calls SET status = ?, http_status = ?, result = ?, error = ?, finished_at = ?, owner = '' "
+            "WHERE id = ? AND fence = ? AND status = 'Running'"
+        )
+        values = (outcome.status, outcome.http_status or None, result, outcome.error, now, call, fence)
+        await self._writer.run(lambda connection: _held(connection.execute(sql, values), call))
+
+    async def again(
+        self, call: str, fence: int, due: float, error: str, *, http_status: int = 0, executed: bool = True
+    ) -> None:
+        sql = (
+            "UPDATE calls SET status = 'Queued', due = ?, error = ?, http_status = ?, owner = '', "
+            "attempts = attempts - ?, refusals = refusals + ? WHERE id = ? AND fence = ? AND status = 'Running'"
+        )
+        refused = 0 if executed else 1
+        values = (due, error, http_status or None, refused, refused, call, fence)
+        await self._writer.run(lambda connection: _held(connection.execute(sql, values), call))
+
+    async def cancel(self, call: str, reason: str, now: float) -> bool:
+        sql = "UPDATE calls SET status = ?, error = ?, finished_at = ? WHERE id = ? AND finished_at IS NULL"
+        values = (CANCELED, reason, now, call)
+        return await self._writer.run(lambda connection: connection.execute(sql, values).rowcount > 0)
+
+    async def prune(self, before: float, limit: int = 1000) -> int:
+        sql = "DELETE FROM calls WHERE seq IN (SELECT seq FROM calls WHERE finished_at IS NOT NULL AND finished_at < ? LIMIT ?)"
+        return await self._writer.run(lambda connection: connection.execute(sql, (before, limit)).rowcount)
+
+    # Reading
+
+    async def _read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        if self._closed:
+            raise CallsClosed("the queue of calls was closed")
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, operation, self._reader)
+        except sqlite3.Error as error:
+            raise CallsUnavailable(f"the calls database can't be read: {error}") from error
+
+    async def marks(self) -> dict[CronKey, Mark]:
+        rows = await self._read(lambda connection: connection.execute("SELECT * FROM cron_marks").fetchall())
+        return {(namespace, function, cron): Mark(*rest) for namespace, function, cron, *rest in rows}
+
+    async def next_due(self, now: float) -> float | None:
+        sql = (
+            "SELECT min(at) FROM (SELECT min(due) AS at FROM calls WHERE status = 'Queued' AND due > ? "
+            "UNION ALL SELECT min(lease_until) FROM calls WHERE status = 'Running')"
+        )
+        (found,) = await self._read(lambda connection: connection.execute(sql, (now,)).fetchone())
+        return None if found is None else float(found)
+
+    async def get(self, call: str) -> CallRecord | None:
+        sql = f"SELECT {schema.RECORD_COLUMNS} FROM calls WHERE id = ?"  # noqa: S608 - constants
+        row = await self._read(lambda connection: connection.execute(sql, (call,)).fetchone())
+        return None if row is None else schema.record(row)
+
+    async def list(self, namespace: str, function: str = "", limit: int = 50) -> list[CallRecord]:
+        terms = [(column, value) for column, value in (("namespace", namespace), ("function", function)) if value]
+        where = " AND ".join(f"{column} = ?" for column, _ in terms) or "1"
+        sql = f"SELECT {schema.RECORD_COLUMNS} FROM calls WHERE {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - constants
+        values = (*(value for _, value in terms), limit)
+        rows = await self._read(lambda connection: connection.execute(sql, values).fetchall())
+        return [schema.record(row) for row in rows]
+
+    async def latest_cron(self) -> dict[CronKey, CallRecord]:
+        rows = await self._read(lambda connection: connection.execute(_LATEST_CRON).fetchall())
+        return {(found.namespace, found.function, found.cron): found for found in map(schema.record, rows)}
+
+    async def counts(self) -> dict[str, int]:
+        sql = "SELECT status, count(*) FROM calls GROUP BY status"
+        return dict(await self._read(lambda connection: connection.execute(sql).fetchall()))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        schema.create(connection)
+    except BaseException:
+        connection.close()
+        raise
+    os.chmod(path, 0o600)
+    return connection
+
+
+def _held(cursor: sqlite3.Cursor, call: str) -> None:
+    if not cursor.rowcount:
+        raise LeaseLost(f"call {call} is no longer held")
+
+
+def _insert(connection: sqlite3.Connection, call: NewCall, request: bytes | None) -> Inserted:
+    status = SKIPPED if call.skip else QUEUED
+    finished = call.accepted_at if call.skip else None
+    cursor = connection.execute(
+        "INSERT INTO calls (id, namespace, function, trigger_, cron, overlap, scheduled_at, accepted_at, finished_at, status, "
+        "retries, max_age, error, due, request) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (call.id, call.namespace, call.function, call.trigger, call.cron, call.overlap, call.scheduled_at, call.accepted_at,
+         finished, status, call.retries, call.max_age, call.skip, call.accepted_at, request),
+    )  # fmt: skip
+    if not cursor.rowcount:
+        return Inserted(call.id, "")
+    if not call.cron or call.skip or call.overlap not in ("Skip", "Replace"):
+        return Inserted(call.id, status)
+    earlier = connection.execute(
+        "SELECT id, status FROM calls WHERE namespace = ? AND function = ? AND cron = ? AND cron <> '' "
+        "AND finished_at IS NULL AND seq < ?",
+        (call.namespace, call.function, call.cron, cursor.lastrowid),
+    ).fetchall()
+    if not earlier:
+        return Inserted(call.id, status)
+    if call.overlap == "Skip":
+        running = any(state == RUNNING for _, state in earlier)
+        reason = f"the earlier call {earlier[0][0]} {'still runs' if running else 'still waits'}"
+        connection.execute(
+            "UPDATE calls SET status = ?, error = ?, finished_at = accepted_at WHERE seq = ?",
+            (SKIPPED, reason, cursor.lastrowid),
+        )
+        return Inserted(call.id, SKIPPED)
+    connection.executemany(
+        "UPDATE calls SET status = ?, error = ?, finished_at = ? WHERE id = ?",
+        [(CANCELED, f"replaced by call {call.id}", call.accepted_at, each) for each, _ in earlier],
+    )
+    return Inserted(call.id, status, tuple(each for each, _ in earlier))
