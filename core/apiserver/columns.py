@@ -35,10 +35,7 @@ __all__ = ["COLUMNS"]
 
 def _node_status(document: Document, now: float) -> str:
     ready = next((each for each in dig(document, "status.conditions") or () if each.get("type") == "Ready"), None)
-    if ready is None:
-        found = "Unknown"
-    else:
-        found = "Ready" if ready.get("status") == "True" else "NotReady"
+    found = "Unknown" if ready is None else "Ready" if ready.get("status") == "True" else "NotReady"
     return f"{found},SchedulingDisabled" if dig(document, "spec.unschedulable") else found
 
 
