@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli import calls, cron, deploy, functions, invoke, logs, namespaces, platform, secrets
+from cli import calls, cron, deploy, functions, images, invoke, logs, namespaces, platform, secrets
 from cli.errors import exit_code
 from core.errors import FaasliteError
 
@@ -40,6 +40,7 @@ app.add_typer(cron.app, name="cron")
 app.add_typer(calls.app, name="calls")
 app.add_typer(secrets.app, name="secret")
 app.add_typer(namespaces.app, name="namespace")
+app.add_typer(images.app, name="images")
 
 
 def main() -> None:

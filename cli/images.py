@@ -1,0 +1,105 @@
+"""`faas images`: the runtime images that Docker nodes run functions in."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.errors import CliError, Unreachable, Usage
+from cli.options import Output
+from cli.output import Format, echo, emit, note, table
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Runtime images for Docker nodes.", no_args_is_help=True)
+
+
+@app.command()
+def build(
+    runtime: Annotated[str, typer.Argument(help="Which runtime.")] = "python",
+    base: Annotated[str, typer.Option(help="A local base image.", show_default="python:X.Y-slim")] = "",
+) -> None:
+    """Build `faaslite/RUNTIME` on the local engine, from the base image given or from the official one."""
+    from docker.errors import APIError, BuildError
+
+    from faaslite.launch.assets import runtime_images
+
+    folder = runtime_images() / runtime
+    if not (folder / "Dockerfile").exists():
+        known = ", ".join(sorted(each.parent.name for each in folder.parent.glob("*/Dockerfile")))
+        raise Usage(f"there is no runtime {runtime!r}; there are: {known}")
+    engine = _engine()
+    source = base or f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
+    _have(engine, source, given=bool(base))
+    note(f"building faaslite/{runtime} from {source}")
+    try:
+        image, _ = engine.images.build(
+            path=str(folder), tag=f"faaslite/{runtime}:latest", buildargs={"BASE": source}, rm=True, forcerm=True
+        )
+    except BuildError as error:
+        tail = "".join(str(each.get("stream") or each.get("error") or "") for each in error.build_log)[-800:]
+        raise CliError(f"faaslite/{runtime} can't be built: {error.msg}\n{tail}") from error
+    except APIError as error:
+        raise CliError(f"faaslite/{runtime} can't be built: {error.explanation or error}") from error
+    finally:
+        engine.close()
+    echo(f"faaslite/{runtime} is {image.short_id.removeprefix('sha256:')}, {image.attrs['Size'] / 1e6:.0f} MB")
+
+
+@app.command("list")
+def list_(output: Output = Format.table) -> None:
+    """List the runtime images that the local engine has."""
+    engine = _engine()
+    try:
+        found: list[dict[str, Any]] = [
+            {"name": tag, "id": each.short_id.removeprefix("sha256:"), "size": each.attrs["Size"]}
+            for each in engine.images.list()
+            for tag in each.tags
+            if tag.startswith("faaslite/")
+        ]
+    finally:
+        engine.close()
+    if output is not Format.table:
+        emit(found, output)
+        return
+    rows = [(each["name"], each["id"], f"{each['size'] / 1e6:.0f} MB") for each in found]
+    table(("IMAGE", "ID", "SIZE"), rows, "no runtime images; make one with `faas images build`")
+
+
+def _engine() -> Any:
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        engine = docker.from_env(timeout=600)
+        engine.ping()
+    except DockerException as error:
+        raise Unreachable(
+            "no Docker engine answers; start one, or name it with DOCKER_HOST (process nodes need no images)"
+        ) from error
+    return engine
+
+
+def _have(engine: Any, image: str, *, given: bool) -> None:
+    """Make sure that the engine has the base image. Raises CliError with what to do where it can't."""
+    from docker.errors import APIError, ImageNotFound
+
+    try:
+        engine.images.get(image)
+    except ImageNotFound:
+        script = Path("runtime-images", "base", "build.sh")
+        if given:
+            raise CliError(
+                f"the engine has no image {image}; `bash {script}` makes one from Debian's packages"
+            ) from None
+        note(f"pulling {image}")
+        try:
+            engine.images.pull(image)
+        except APIError as error:
+            raise CliError(
+                f"{image} can't be pulled ({error.explanation or error}); make a base image with `bash {script}` and "
+                "give it with --base"
+            ) from error

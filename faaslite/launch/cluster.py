@@ -1,0 +1,101 @@
+"""What every process of one cluster is made from: its data dir, settings, certificates, listeners."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from core.client.http import HttpTransport
+from core.client.rest import Client
+from faaslite.launch import kubeconfig
+from faaslite.launch.home import Home
+from faaslite.launch.listeners import bind
+from faaslite.launch.pki import Pki
+from faaslite.launch.settings import ClusterSettings
+
+__all__ = ["Cluster", "node_names", "prepare"]
+
+
+def node_names(settings: ClusterSettings) -> list[str]:
+    """`node-1` and so on."""
+    return [f"node-{number}" for number in range(1, settings.nodes + 1)]
+
+
+@dataclass(slots=True)
+class Cluster:
+    """One machine's cluster, prepared: what is on disk is there, listeners are bound."""
+
+    home: Home
+    settings: ClusterSettings
+    pki: Pki
+    runtime: str
+    """`process` or `docker`: what `auto` came to."""
+    api_listeners: list[socket.socket] = field(default_factory=list)
+    gateway_listeners: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def nodes(self) -> list[str]:
+        return node_names(self.settings)
+
+    def client(self, name: str) -> Client:
+        """A client of the API over HTTP as `admin`, `gateway`, `jobs` or `node/NAME`."""
+        transport = HttpTransport(
+            self.settings.api_url, token=self.pki.token(name), ssl=self.pki.client_context(), server_name="kubernetes"
+        )
+        return Client(transport)
+
+    def close_listeners(self) -> None:
+        for each in (*self.api_listeners, *self.gateway_listeners):
+            each.close()
+
+
+def prepare(home: Home, settings: ClusterSettings, *, listen: bool = True) -> Cluster:
+    """Make what isn't there yet and bind the listeners; ports of 0 become what was found and are kept.
+
+    Raises LaunchError where something can't be had.
+    """
+    home.prepare()
+    runtime = settings.runtime if settings.runtime != "auto" else ("docker" if _docker_serves() else "process")
+    pki = Pki(home.pki)
+    pki.prepare([*_own_names(settings.listen), settings.listen], node_names(settings))
+    cluster = Cluster(home, settings, pki, runtime)
+    if listen:
+        cluster.api_listeners = bind(settings.listen, settings.api_port, "the API server", "--api-port")
+        try:
+            cluster.gateway_listeners = bind(
+                settings.listen, settings.gateway_port, "the gateway", "--gateway-port", shares=settings.workers
+            )
+        except BaseException:
+            cluster.close_listeners()
+            raise
+        settings.api_port = cluster.api_listeners[0].getsockname()[1]
+        settings.gateway_port = cluster.gateway_listeners[0].getsockname()[1]
+        settings.save(home.settings)
+    kubeconfig.write(home.kubeconfig, settings.api_url, pki.ca_file.read_bytes(), pki.token("admin"))
+    return cluster
+
+
+def _own_names(listen: str) -> Iterator[str]:
+    yield "127.0.0.1"
+    if listen in ("0.0.0.0", "::"):  # noqa: S104
+        yield socket.gethostname()
+        with contextlib.suppress(OSError):
+            yield from sorted({str(each[4][0]) for each in socket.getaddrinfo(socket.gethostname(), None)})
+
+
+def _docker_serves() -> bool:
+    """Whether an engine answers where the docker command would look for it, and has the Python runtime's image."""
+    where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not where.startswith("unix://"):
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(where.removeprefix("unix://"))
+            probe.sendall(b"GET /images/faaslite/python/json HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
+            return probe.recv(64).startswith(b"HTTP/1.1 200")
+        except OSError:
+            return False

@@ -1,0 +1,61 @@
+"""The sockets that the supervisor binds and hands down, so that they outlive the processes that accept from them."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from faaslite.launch.errors import LaunchError
+
+__all__ = ["bind"]
+
+_BACKLOG = 2048
+
+
+def bind(address: str, port: int, what: str, flag: str, *, shares: int = 1) -> list[socket.socket]:
+    """`shares` listening sockets on one port (SO_REUSEPORT where more than one); port 0 takes a free one.
+
+    SO_REUSEPORT would quietly share a port with another process of the same user, so the port is first asked for without.
+
+    Raises LaunchError that says who can't listen where, and which flag chooses another place.
+    """
+    found: list[socket.socket] = []
+    try:
+        if port and shares > 1:
+            _listen(address, port, shared=False).close()
+        for _ in range(shares):
+            found.append(_listen(address, port, shared=shares > 1))
+            port = found[0].getsockname()[1]
+    except OSError as error:
+        for each in found:
+            each.close()
+        raise LaunchError(
+            f"{what} can't listen on {address}:{port}: {_reason(error)}; choose another with {flag}"
+        ) from error
+    return found
+
+
+def _listen(address: str, port: int, *, shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((address, port))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is in use"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    if error.errno == errno.EACCES:
+        return "ports under 1024 need root"
+    return error.strerror or str(error)

@@ -1,0 +1,116 @@
+"""Which processes a cluster is made of, and what runs in each: the composition root.
+
+A new component is a line here. Everything is imported before the supervisor forks, so that children share it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from core.apiserver.app import ApiServer, KubeletConnector, User
+from core.controllers.manager import Controllers
+from gateway.jobs.app import Jobs
+
+from autoscaler.scaler import Autoscaler
+from core.client.informer import Informers
+from core.client.rest import Client
+from core.scheduler.scheduler import Scheduler
+from core.store.factory import open_store
+from faaslite.controllers.function import FunctionController
+from faaslite.launch.bootstrap import Bootstrap, Closing
+from faaslite.launch.child import Component, run_components
+from faaslite.launch.cluster import Cluster
+from faaslite.launch.node import node_process, sandboxer_process
+from faaslite.launch.process import ProcessSpec
+from faaslite.launch.serving import AsgiServer
+from gateway.worker.settings import Settings as WorkerSettings
+from gateway.worker.worker import Worker
+
+__all__ = ["processes"]
+
+_SWITCH_INTERVAL = 0.0002
+"""Seconds: with the default of 5 ms a busy event loop starves the store's writer thread."""
+
+
+def processes(cluster: Cluster) -> list[ProcessSpec]:
+    """In the order of starting; stopped in reverse."""
+    table = [ProcessSpec("core", lambda report: _core(cluster, report), grace=15.0)]
+    table.append(ProcessSpec("jobs", lambda report: _jobs(cluster, report), after=["core"]))
+    for name in cluster.nodes:
+        if cluster.runtime == "process":
+            table.append(sandboxer_process(cluster, name))
+        table.append(node_process(cluster, name))
+    for number, _ in enumerate(cluster.gateway_listeners, 1):
+        table.append(
+            ProcessSpec(
+                f"gateway-{number}", lambda report, n=number: _gateway(cluster, n, report), after=["core"], grace=30.0
+            )
+        )
+    return table
+
+
+def _core(cluster: Cluster, report: int) -> None:
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+
+    async def build() -> Sequence[Component]:
+        store = await open_store(cluster.settings.store or f"sqlite://{cluster.home.state}")
+        users = cluster.pki.users(cluster.nodes)
+        api = ApiServer(
+            store,
+            tokens={token: User(each["user"], tuple(each["groups"])) for token, each in users.items()},
+            kubelet=KubeletConnector(cluster.pki.client_context("apiserver-kubelet-client")),
+        )
+        client = Client(api.local(User("system:kube-controller-manager", ("system:masters",))))
+        informers = Informers(client)
+        return [
+            Closing(store),
+            api,
+            Bootstrap(client),
+            informers,
+            Controllers(client, informers, ca=cluster.pki.ca_file.read_text()),
+            Scheduler(client, informers),
+            FunctionController(client, informers, url=cluster.settings.gateway_url),
+            Autoscaler(client, informers, cluster.home.autoscaler_socket),
+            AsgiServer(api, cluster.api_listeners[0], cluster.pki.server_context("apiserver")),
+        ]
+
+    run_components(build, report)
+
+
+def _jobs(cluster: Cluster, report: int) -> None:
+    async def build() -> Sequence[Component]:
+        client = cluster.client("jobs")
+        informers = Informers(client)
+        jobs = Jobs(
+            client,
+            informers,
+            socket_path=cluster.home.jobs_socket,
+            data_dir=cluster.home.path,
+            gateway_url=cluster.settings.gateway_url,
+        )
+        return [Closing(client), informers, jobs]
+
+    run_components(build, report)
+
+
+def _gateway(cluster: Cluster, number: int, report: int) -> None:
+    for position, each in enumerate(cluster.gateway_listeners, 1):
+        if position != number:
+            each.close()
+
+    async def build() -> Sequence[Component]:
+        client = cluster.client("gateway")
+        informers = Informers(client)
+        worker = Worker(
+            client,
+            informers,
+            [cluster.gateway_listeners[number - 1]],
+            autoscaler=cluster.home.autoscaler_socket,
+            jobs=cluster.home.jobs_socket,
+            settings=WorkerSettings(),
+            name=f"gateway-{number}",
+        )
+        return [Closing(client), informers, worker]
+
+    run_components(build, report)
