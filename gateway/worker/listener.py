@@ -77,7 +77,7 @@ class ClientConnection(asyncio.Protocol):
                 self._on_head(data)
             except BadHead as error:
                 self._refuse(error.failure, error.message)
-        elif state == _BODY or state == _DISCARD:
+        elif state in (_BODY, _DISCARD):
             try:
                 self._on_body(data)
             except BadHead as error:

@@ -56,7 +56,7 @@ class RevisionLoad:
 class FunctionStats:
     """Totals of one function since the worker's start. `codes` by hundreds; 499 (client gone) counts as 4xx."""
 
-    __slots__ = ("buckets", "codes", "cold_starts", "namespace", "name", "seconds")
+    __slots__ = ("buckets", "codes", "cold_starts", "name", "namespace", "seconds")
 
     def __init__(self, namespace: str, name: str) -> None:
         self.namespace = namespace

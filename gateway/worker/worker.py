@@ -42,7 +42,8 @@ class Gateway:
     def __init__(self, settings: Settings, autoscaler: Path, jobs: Path, name: str) -> None:
         loop = self.loop = asyncio.get_running_loop()
         self.settings = settings
-        self.random = Random(os.urandom(16))  # workers are forked: the module's generator would repeat itself
+        # Of call ids and traffic splits, no secrets. Workers are forked: the module's generator would repeat itself.
+        self.random = Random(os.urandom(16))  # noqa: S311
         self.wheel = Wheel(loop)
         self.stats = Stats(monotonic())
         self.link = Link(autoscaler, name, self._on_link, self._on_notice)
