@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct, field
 
 __all__ = [
-    "Condition", "ConfigMap", "Container", "ContainerPort", "ContainerState", "ContainerStatus", "EnvVar", "Event", "Lease", "Metadata", "Namespace",
+    "Condition", "ConfigMap", "Container", "ContainerPort", "ContainerState", "ContainerStatus", "EndpointSlice", "EnvVar", "Event", "Lease", "Metadata", "Namespace",
     "Node", "ObjectView", "OwnerReference", "Pod", "PodSpec", "PodTemplate", "Probe", "ReplicaSet", "Secret", "Service", "Taint",
     "Toleration", "Volume",
 ]  # fmt: skip
@@ -314,6 +314,14 @@ class ConfigMap(ObjectView):
 
     data: dict[str, str] = {}
     binary_data: dict[str, str] = {}
+
+
+class EndpointSlice(ObjectView):
+    """`endpoints` and `ports` have the fields of `discovery.k8s.io/v1`."""
+
+    address_type: str = ""
+    endpoints: list[dict[str, Any]] = []
+    ports: list[dict[str, Any]] = []
 
 
 # Cluster

@@ -183,11 +183,7 @@ class ReplicaSetController:
         if current.metadata.uid != found.metadata.uid or current.metadata.deletion_timestamp is not None:
             return []
         mine = controller_reference(REPLICA_SET, found.name, found.metadata.uid)
-        adopted = []
-        for pod in pods:
-            if await self._write_owners(pod, [*_references(pod), mine]):
-                adopted.append(pod)
-        return adopted
+        return [pod for pod in pods if await self._write_owners(pod, [*_references(pod), mine])]
 
     async def _release(self, found: ReplicaSet, pods: Sequence[Pod]) -> None:
         for pod in pods:
