@@ -1,0 +1,323 @@
+"""What only the store with a disk has to do: survive, refuse, reopen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.store.base import Compacted, StoreError, StoreUnavailable
+from core.store.sqlite import SqliteStore
+from core.store.sqlite_log import SqliteLog
+
+WRITER = Path(__file__).with_name("crashing_writer.py")
+ROOT = Path(__file__).parents[4]
+
+
+def crash(path: Path, life: str, acknowledged: int) -> tuple[int, int, dict[str, int]]:
+    """Let a process write until that many writes are acknowledged, and kill it.
+
+    What it said: its first revision, the highest it handed out, and the acknowledged keys with their revisions.
+    """
+    process = subprocess.Popen(
+        [sys.executable, str(WRITER), str(path), life],
+        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+    )  # fmt: skip
+    acked: dict[str, int] = {}
+    begin = given = 0
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            match line.split():
+                case ["open", revision]:
+                    begin = int(revision)
+                case ["given", revision]:
+                    given = max(given, int(revision))
+                case ["acked", key, revision]:
+                    acked[key] = int(revision)
+            if len(acked) == acknowledged:
+                process.kill()
+    return begin, given, acked
+
+
+async def test_a_killed_process_loses_no_acknowledged_write_and_no_revision_is_reused(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    highest = 0
+    durable: dict[str, int] = {}
+    for life, count in (("one", 150), ("two", 40), ("three", 1)):
+        begin, given, acked = crash(path, life, count)
+        assert begin >= highest, "a revision of the life before was handed out again"
+        highest = given
+        durable |= acked
+        store = SqliteStore(path)
+        assert store.revision > given
+        entries = {entry.key: entry.revision for entry in (await store.list("/")).entries}
+        assert durable.items() <= entries.items()
+        revisions = sorted(revision for revision in entries.values() if revision > begin)
+        assert revisions == list(range(begin + 1, begin + 1 + len(revisions))), "there is a hole in the log"
+        assert revisions[-1] >= max(acked.values())
+
+        # What was durable can be watched on, what was lost can't.
+        watch = store.watch("/", revisions[-2])
+        batch = await watch.__anext__()
+        assert [event.revision for event in batch] == [revisions[-1]]
+        await watch.aclose()
+        with pytest.raises(Compacted):
+            store.watch("/", revisions[-1] + 1)
+        with pytest.raises(Compacted):
+            await store.list("/", revision=revisions[-1] + 1)
+        highest = max(highest, (await store.create(f"/after/{life}", b"")).revision)
+        await store.close()
+
+
+async def test_reopening_after_a_clean_close_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = SqliteStore(path)
+    made = [await store.create(f"/a/{n}", b"%d" % n, durable=n % 2 == 0) for n in range(200)]
+    changed = await store.update("/a/7", b"new", made[7].revision)
+    await store.delete("/a/8", made[8].revision)
+    await store.create("/a/9/soft", b"", durable=False)
+    listing, revision = await store.list("/"), store.revision
+    await store.close()
+
+    again = SqliteStore(path)
+    assert again.revision == revision
+    assert (await again.list("/")) == listing
+    watch = again.watch("/", made[-1].revision)
+    events = await watch.__anext__()
+    assert [(event.key, event.value) for event in events] == [("/a/7", b"new"), ("/a/8", None), ("/a/9/soft", b"")]
+    assert events[0].previous == made[7]
+    assert events[1].previous == made[8]
+    await watch.aclose()
+    assert (await again.update("/a/7", b"x", changed.revision)).created == made[7].revision
+    await again.close()
+
+
+async def test_a_store_that_only_was_opened_and_crashed_takes_a_new_revision(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    log = SqliteLog(path)
+    first = log.load().revision
+    log.close(None)  # As a crash leaves it: the mark is not taken back.
+    store = SqliteStore(path)
+    assert store.revision > first
+    await store.close()
+
+
+async def test_revisions_are_set_aside_ahead_of_their_use(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "state.db", reserve=50)
+    loaded = log.load()
+    log.close(None)
+    reopened = SqliteLog(tmp_path / "state.db", reserve=50)
+    assert reopened.load().revision == loaded.revision + 51
+    reopened.close(None)
+
+
+async def test_writes_wait_when_the_disk_is_behind_and_stop_at_the_reserve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.store.sqlite.MAX_BACKLOG", 3)
+    store = SqliteStore(tmp_path / "state.db")
+    calls = [asyncio.ensure_future(store.create(f"/a/{n}", b"", durable=False)) for n in range(5)]
+    await asyncio.sleep(0)
+    # One step of the loop, so that no commit can have been told: the first three return, the others wait for the disk.
+    await asyncio.sleep(0)
+    assert [call.done() for call in calls[:3]] == [True] * 3
+    await asyncio.gather(*calls)
+    monkeypatch.setattr(store._writer._log, "reserved", store.revision)
+    with pytest.raises(StoreUnavailable, match="behind"):
+        await store.create("/a/x", b"")
+    await store.close()
+
+
+async def test_a_second_opener_is_told_who_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = SqliteStore(path)
+    with pytest.raises(StoreUnavailable, match=f"open already, in process {os.getpid()}"):
+        SqliteStore(path)
+    code = f"from pathlib import Path; from core.store.sqlite import SqliteStore; SqliteStore(Path({str(path)!r}))"
+    other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert other.returncode == 1
+    assert f"StoreUnavailable: {path} is open already, in process {os.getpid()}" in other.stderr
+    await store.close()
+    await SqliteStore(path).close()
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"not a database at all" * 1000)
+    for _ in range(2):  # Twice: the first refusal must have released the lock.
+        with pytest.raises(StoreError, match="can't be used as a store: file is not a database"):
+            SqliteStore(path)
+    assert path.read_bytes() == b"not a database at all" * 1000
+
+
+def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE log (a)")
+    other.close()
+    with pytest.raises(StoreError, match="something else"):
+        SqliteStore(path)
+
+
+async def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    await SqliteStore(path).close()
+    newer = sqlite3.connect(path)
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(StoreError, match="newer version"):
+        SqliteStore(path)
+
+
+async def test_damage_in_the_middle_is_told_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = SqliteStore(path)
+    for n in range(200):
+        await store.create(f"/a/{n}", bytes(500), durable=False)
+    await store.close()
+    with path.open("r+b") as file:
+        file.seek(5 * 4096)
+        file.write(b"\xff" * 4096 * 10)
+    with pytest.raises(StoreError, match="can't be read"):
+        SqliteStore(path)
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="missing/state.db can't be used"):
+        SqliteStore(tmp_path / "missing" / "state.db")
+
+
+async def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = SqliteStore(path)
+    await store.create("/a/x", b"")
+    for each in tmp_path.iterdir():
+        assert stat.S_IMODE(each.stat().st_mode) == 0o600, each
+    await store.close()
+
+
+async def test_a_full_disk_fails_the_store_until_it_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = SqliteStore(path)
+    kept = await store.create("/a/kept", b"kept")
+    await store.close()
+
+    store = SqliteStore(path)
+    database = store._writer._log._db
+    database.execute(f"PRAGMA max_page_count = {database.execute('PRAGMA page_count').fetchone()[0]}")
+    told, applied = store.watch("/a/", store.revision), store.watch("/a/", store.revision, applied=True)
+    writes = [store.create(f"/a/{n}", bytes(100_000), durable=n > 0) for n in range(3)]
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert not isinstance(outcomes[0], Exception), "a soft write was applied before the disk refused it"
+    for outcome in outcomes[1:]:
+        assert isinstance(outcome, StoreUnavailable)
+        assert "full" in str(outcome)
+    with pytest.raises(StoreUnavailable):
+        await told.__anext__()
+    assert [len(batch) async for batch in until_failure(applied)] == [3]
+    for call in (store.get("/a/0"), store.create("/a/z", b""), store.durable(1), store.list("/a/")):
+        with pytest.raises(StoreUnavailable, match="open the store again"):
+            await call
+    lost = store.revision
+    await store.close()
+
+    again = SqliteStore(path)
+    assert (await again.list("/a/")).entries == [kept]
+    assert again.revision > lost
+    await again.create("/a/z", b"")
+    await again.close()
+
+
+async def until_failure(watch):
+    try:
+        async for batch in watch:
+            yield batch
+    except StoreUnavailable:
+        return
+
+
+async def test_closing_tells_when_the_last_writes_could_not_be_kept(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state.db")
+    database = store._writer._log._db
+    database.execute(f"PRAGMA max_page_count = {database.execute('PRAGMA page_count').fetchone()[0]}")
+    await store.create("/a/x", bytes(100_000), durable=False)
+    with pytest.raises(StoreUnavailable, match="not written to its end"):
+        await store.close()
+
+
+def rows(path: Path) -> list[tuple[int, str]]:
+    """What is in the file, read after it was closed."""
+    database = sqlite3.connect(path)
+    try:
+        return database.execute("SELECT revision, key FROM log ORDER BY revision").fetchall()
+    finally:
+        database.close()
+
+
+async def test_compaction_deletes_superseded_rows_and_tombstones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.store.sqlite_log._WINDOW", 7)
+    path = tmp_path / "state.db"
+    store = SqliteStore(path)
+    entry = await store.create("/a/x", b"0", durable=False)
+    for n in range(100):
+        entry = await store.update("/a/x", b"%d" % n, entry.revision, durable=False)
+    gone = await store.create("/a/gone", b"", durable=False)
+    await store.delete("/a/gone", gone.revision, durable=False)
+    revived = await store.create("/a/gone", b"again", durable=False)
+    async with asyncio.timeout(10):
+        await store.compact(store.revision)
+    later = await store.update("/a/x", b"later", entry.revision)
+    listing = await store.list("/")
+    await store.close()
+    assert rows(path) == [(entry.revision, "/a/x"), (revived.revision, "/a/gone"), (later.revision, "/a/x")]
+    again = SqliteStore(path)
+    assert (await again.list("/")) == listing
+    with pytest.raises(Compacted):
+        again.watch("/", entry.revision)
+    watch = again.watch("/", revived.revision)
+    assert [event.previous for event in await watch.__anext__()] == [entry]
+    await watch.aclose()
+    await again.close()
+
+
+async def test_the_file_follows_the_bound_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.store.sqlite._COMPACT_EVERY", 50)
+    path = tmp_path / "state.db"
+    store = SqliteStore(path, log_events=100)
+    entry = await store.create("/a/x", b"", durable=False)
+    for n in range(2000):
+        entry = await store.update("/a/x", b"%d" % n, entry.revision, durable=n % 50 == 0)
+    await store.close()
+    assert len(rows(path)) < 500
+    again = SqliteStore(path)
+    assert await again.get("/a/x") == entry
+    await again.close()
+
+
+async def test_a_crash_after_compaction_loads_what_is_live(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = SqliteStore(path)
+    entry = await store.create("/a/x", b"0")
+    entry = await store.update("/a/x", b"1", entry.revision)
+    gone = await store.create("/a/y", b"0")
+    await store.delete("/a/y", gone.revision)
+    await store.compact(store.revision)
+    last = store.revision
+    await store.close()
+    log = SqliteLog(path)
+    log.load()
+    log.close(None)
+    again = SqliteStore(path)
+    assert (await again.list("/")).entries == [entry]
+    watch = again.watch("/", last)  # The newest durable revision, though its row (a tombstone) is gone.
+    await watch.aclose()
+    await again.close()
