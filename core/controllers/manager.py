@@ -1,0 +1,80 @@
+"""All controllers of the core as one component. To add one: a file in this folder and a line in `CONTROLLERS`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from core.client.informer import Informers
+from core.client.rest import Client
+from core.clock import wall
+from core.controllers.endpointslice import EndpointSliceController
+from core.controllers.garbagecollector import GarbageCollector
+from core.controllers.namespace import NamespaceController
+from core.controllers.namespacedefaults import NamespaceDefaults
+from core.controllers.nodelifecycle import NodeLifecycleController
+from core.controllers.podgc import PodGarbageCollector
+from core.controllers.replicaset import ReplicaSetController
+
+__all__ = ["CONTROLLERS", "Controller", "Controllers"]
+
+log = logging.getLogger(__name__)
+
+
+class Controller(Protocol):
+    async def start(self) -> None:
+        """Returns once its caches are filled and its workers run."""
+
+    async def stop(self) -> None: ...
+
+
+class Settings(Protocol):
+    clock: Callable[[], float]
+    ca: str
+
+
+Make = Callable[[Client, Informers, Settings], Controller]
+
+CONTROLLERS: Mapping[str, Make] = {
+    "namespace-defaults": lambda client, informers, its: NamespaceDefaults(client, informers, ca=its.ca),
+    "replicaset": lambda client, informers, its: ReplicaSetController(client, informers, clock=its.clock),
+    "endpointslice": lambda client, informers, its: EndpointSliceController(client, informers),
+    "namespace": lambda client, informers, its: NamespaceController(client, informers),
+    "garbagecollector": lambda client, informers, its: GarbageCollector(client, informers),
+    "podgc": lambda client, informers, its: PodGarbageCollector(client, informers, clock=its.clock),
+    "nodelifecycle": lambda client, informers, its: NodeLifecycleController(client, informers, clock=its.clock),
+}
+
+
+class Controllers:
+    """`ca` is the PEM text of the cluster's CA, for ConfigMap `kube-root-ca.crt`; `clock` gives seconds since the epoch.
+
+    The informers are the process' own: whoever made them starts and stops them, and starts them before or while this starts.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        informers: Informers,
+        *,
+        clock: Callable[[], float] = wall,
+        ca: str = "",
+        controllers: Mapping[str, Make] = CONTROLLERS,
+    ) -> None:
+        self.clock = clock
+        self.ca = ca
+        self._controllers = {name: make(client, informers, self) for name, make in controllers.items()}
+
+    async def start(self) -> None:
+        """Returns when every controller works. Where one can't start, those that did are stopped and the error is raised."""
+        outcomes = await asyncio.gather(*(each.start() for each in self._controllers.values()), return_exceptions=True)
+        failed = [each for each in outcomes if isinstance(each, BaseException)]
+        if failed:
+            await self.stop()
+            raise failed[0]
+        log.info("controllers run: %s", ", ".join(self._controllers))
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(each.stop() for each in self._controllers.values()))
