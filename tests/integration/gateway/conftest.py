@@ -85,7 +85,9 @@ class Request:
         self.head, self.body = head, body
         self.line, *lines = head.decode("ascii").split("\r\n")
         self.method, self.target, _ = self.line.split(" ")
-        self.fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+        self.fields = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)
+        }
 
 
 async def read_request(reader: asyncio.StreamReader) -> Request:
@@ -306,7 +308,9 @@ class World:
         await self.worker.start()
         return self.worker
 
-    def function(self, name: str = "hello", *, limit: int = 0, timeout: float = 30.0, ready: bool = True, **extra: Any) -> None:
+    def function(
+        self, name: str = "hello", *, limit: int = 0, timeout: float = 30.0, ready: bool = True, **extra: Any
+    ) -> None:
         traffic = [{"revision": f"{name}-00001", "percent": 100, "concurrency": limit, "timeout": timeout}]
         self.api.put(
             "functions",
@@ -319,7 +323,9 @@ class World:
             },
         )
 
-    def pod(self, instance: Instance, revision: str = "hello-00001", *, ready: bool = True, deleted: bool = False) -> None:
+    def pod(
+        self, instance: Instance, revision: str = "hello-00001", *, ready: bool = True, deleted: bool = False
+    ) -> None:
         self.api.put(
             "pods",
             {
@@ -338,7 +344,9 @@ class World:
             },
         )
 
-    async def instance(self, handler: Handler | None = None, *, pod: bool = True, revision: str = "hello-00001") -> Instance:
+    async def instance(
+        self, handler: Handler | None = None, *, pod: bool = True, revision: str = "hello-00001"
+    ) -> Instance:
         found = Instance(f"{revision}-{len(self.instances)}", handler)
         await found.start()
         self.instances.append(found)

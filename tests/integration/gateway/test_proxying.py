@@ -13,7 +13,9 @@ async def test_a_call_is_passed_on_with_its_path_rewritten_and_its_fields_added(
     world.function()
     instance = await world.instance()
     await world.serve()
-    found = await world.ask("/function/hello/a/b?c=d", "GET", b"", "X-Mine: 1", "Keep-Alive: 5", "Connection: X-Gone", "X-Gone: 1")
+    found = await world.ask(
+        "/function/hello/a/b?c=d", "GET", b"", "X-Mine: 1", "Keep-Alive: 5", "Connection: X-Gone", "X-Gone: 1"
+    )
     assert (found.status, found.body) == (200, b"hello")
     request = instance.requests[0]
     assert request.line == "GET /a/b?c=d HTTP/1.1"
@@ -282,7 +284,9 @@ async def test_upgrade_passes_bytes_both_ways(world, read):
     async def handler(reader, writer):
         request = await read(reader)
         assert request.fields["upgrade"] == "websocket" and request.fields["connection"] == "upgrade"
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Key: k\r\n\r\nfirst")
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Key: k\r\n\r\nfirst"
+        )
         while data := await reader.read(100):
             writer.write(data.upper())
 
@@ -304,7 +308,9 @@ async def test_h2c_is_not_passed_on(world):
     world.function()
     instance = await world.instance()
     await world.serve()
-    await world.ask("/function/hello", "GET", b"", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAA")
+    await world.ask(
+        "/function/hello", "GET", b"", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAA"
+    )
     assert not {"upgrade", "connection", "http2-settings"} & set(instance.requests[0].fields)
 
 
