@@ -15,9 +15,10 @@ from msgspec import Struct, field
 from core import clock as clocks
 from core.api.views import ObjectView
 from faaslite.api.durations import parse_duration
+from faaslite.api.names import PACKAGE_DRIVER
 from faaslite.api.schedule import Schedule, load_zone, parse
 
-__all__ = ["CronTrigger", "FunctionView", "Queueing", "packages_of", "queueing", "triggers"]
+__all__ = ["CronTrigger", "FunctionView", "Queueing", "packages_in", "packages_of", "queueing", "triggers"]
 
 log = logging.getLogger(__name__)
 
@@ -119,3 +120,13 @@ def packages_of(function: FunctionView) -> set[str]:
     found = function.spec.get("package")
     values = (found.get("digest"), found.get("layer")) if isinstance(found, dict) else ()
     return {each for each in values if isinstance(each, str) and each}
+
+
+def packages_in(template: Mapping[str, Any]) -> set[str]:
+    """The digests that a Pod template mounts."""
+    volumes = (template.get("spec") or {}).get("volumes") or ()
+    found = (each.get("csi") or {} for each in volumes)
+    digests = (
+        (each.get("volumeAttributes") or {}).get("digest") for each in found if each.get("driver") == PACKAGE_DRIVER
+    )
+    return {each for each in digests if each}

@@ -15,7 +15,7 @@ import msgspec
 
 from core import clock as clocks
 from gateway.jobs.calls.base import CRON, Calls, CallsError, CronKey, Mark, NewCall, Request
-from gateway.jobs.cron.planner import Due, next_fire, plan
+from gateway.jobs.cron.planner import Due, Plan, next_fire, plan
 from gateway.jobs.functions import CronTrigger
 
 __all__ = ["Ticker"]
@@ -62,6 +62,7 @@ class Ticker:
     async def load(self) -> None:
         """Read the marks. Those of Functions that are gone stay until their names are used again: they cost a row."""
         self._marks = await self._calls.marks()
+        self._changed |= self._triggers.keys()
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -91,6 +92,10 @@ class Ticker:
         self._changed.discard(key)
         self._gone.add(key)
 
+    @property
+    def count(self) -> int:
+        return len(self._triggers)
+
     def upcoming(self) -> list[tuple[CronTrigger, float | None]]:
         """Every trigger and when it fires next (None: paused, or never again)."""
         found = []
@@ -109,21 +114,32 @@ class Ticker:
             for key in gone:
                 self._marks.pop(key, None)
         keys = self._changed | {key for key, at in self._fires.items() if at <= now}
-        found = plan([self._triggers[key] for key in sorted(keys)], self._marks, now)
+        planned = {key: self._triggers[key] for key in sorted(keys)}
+        found = plan(planned.values(), self._marks, now)
+        # From here on an edit of these triggers counts as new, or it would be lost while the insert runs.
+        self._changed -= keys
         if found.due or found.marks:
-            new = [_call(due, now) for due in found.due]
-            answers = await self._calls.insert(new, found.marks)
-            self._marks.update(found.marks)
-            if canceled := [each for answer in answers for each in answer.canceled]:
-                self._canceled(canceled)
-            if new:
-                self._inserted()
-        for key in keys:
-            # A trigger that was edited or dropped while the insert ran is planned again in the next step.
-            self._changed.discard(key)
-            self._fires.pop(key, None)
-        self._fires.update({key: at for key, at in found.fires.items() if key in self._triggers})
+            try:
+                await self._claim(found, now)
+            except BaseException:
+                self._changed |= keys & self._triggers.keys()
+                raise
+        for key, trigger in planned.items():
+            if self._triggers.get(key) is trigger:
+                self._fires.pop(key, None)
+                if key in found.fires:
+                    self._fires[key] = found.fires[key]
+        if self._changed or self._gone:
+            return now
         return min(self._fires.values(), default=None)
+
+    async def _claim(self, found: Plan, now: float) -> None:
+        answers = await self._calls.insert([_call(due, now) for due in found.due], found.marks)
+        self._marks.update(found.marks)
+        if canceled := [each for answer in answers for each in answer.canceled]:
+            self._canceled(canceled)
+        if answers:
+            self._inserted()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

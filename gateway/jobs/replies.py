@@ -1,0 +1,107 @@
+"""How jobs answers over HTTP: JSON, and errors as `{"error": REASON, "message": TEXT}`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from core.clock import micro_time
+from core.errors import ApiError
+from gateway.jobs.archive import ArchiveInvalid
+from gateway.jobs.calls.base import CallRecord, CallsError
+from gateway.jobs.packages import DigestMismatch, PayloadTooLarge
+
+__all__ = ["HANDLERS", "call_document", "error", "json"]
+
+log = logging.getLogger(__name__)
+
+_encode = msgspec.json.Encoder().encode
+_REASONS = {404: "NotFound", 405: "MethodNotAllowed"}
+
+
+def json(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(_encode(document), status, headers, "application/json")
+
+
+def error(status: int, reason: str, message: str, headers: dict[str, str] | None = None, **more: str) -> Response:
+    return json({"error": reason, "message": message, **more}, status, headers)
+
+
+def call_document(call: CallRecord) -> dict[str, Any]:
+    """A call record as users see it: times in RFC 3339, absent ones null."""
+    return {
+        "id": call.id,
+        "namespace": call.namespace,
+        "function": call.function,
+        "trigger": call.trigger,
+        "cron": call.cron,
+        "scheduledAt": _time(call.scheduled_at),
+        "acceptedAt": _time(call.accepted_at),
+        "startedAt": _time(call.started_at),
+        "finishedAt": _time(call.finished_at),
+        "status": call.status,
+        "attempts": call.attempts,
+        "httpStatus": call.http_status,
+        "result": call.result,
+        "error": call.error,
+    }
+
+
+def _time(value: float | None) -> str | None:
+    return None if value is None else micro_time(value)
+
+
+async def _api_error(request: Request, failure: Exception) -> Response:
+    assert isinstance(failure, ApiError)
+    headers = {"WWW-Authenticate": "Bearer"} if failure.status_code == 401 else None
+    return error(failure.status_code, failure.status_reason, failure.message, headers)
+
+
+async def _calls_error(request: Request, failure: Exception) -> Response:
+    log.warning("%s %s: %s", request.method, request.url.path, failure)
+    return error(503, "QueueUnavailable", str(failure), {"Retry-After": "1"})
+
+
+async def _too_large(request: Request, failure: Exception) -> Response:
+    return error(413, "PayloadTooLarge", str(failure))
+
+
+async def _bad_digest(request: Request, failure: Exception) -> Response:
+    return error(400, "DigestMismatch", str(failure))
+
+
+async def _bad_archive(request: Request, failure: Exception) -> Response:
+    return error(400, "PackageInvalid", str(failure))
+
+
+async def _gone(request: Request, failure: Exception) -> Response:
+    return error(400, "BadRequest", "the connection ended before the body did")
+
+
+async def _http(request: Request, failure: Exception) -> Response:
+    assert isinstance(failure, HTTPException)
+    message = f"{request.method} {request.url.path}: {failure.detail}"
+    headers = dict(failure.headers) if failure.headers else None
+    return error(failure.status_code, _REASONS.get(failure.status_code, "BadRequest"), message, headers)
+
+
+async def _failed(request: Request, failure: Exception) -> Response:
+    """Starlette raises it again after this answer, and the server logs it."""
+    return error(500, "InternalError", "jobs failed on this request; its log says why")
+
+
+HANDLERS: dict[Any, Any] = {
+    ApiError: _api_error,
+    CallsError: _calls_error,
+    PayloadTooLarge: _too_large,
+    DigestMismatch: _bad_digest,
+    ArchiveInvalid: _bad_archive,
+    ClientDisconnect: _gone,
+    HTTPException: _http,
+    Exception: _failed,
+}
