@@ -1,0 +1,288 @@
+"""A container on a process node: one adopted child, its pipes, its log, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from core.clock import wall
+from core.node.runtime.base import (
+    ContainerInfo,
+    ContainerSpec,
+    ContainerState,
+    RuntimeEventType,
+    RuntimeFailure,
+    SandboxInfo,
+    SandboxSpec,
+    Stats,
+)
+
+from .logfile import LogFile
+from .node import Node
+from .slots import rewrite_environment
+from .zygotes import Child
+
+__all__ = ["Container", "Sandbox", "defaults", "listen"]
+
+READ_SIZE = 64 << 10
+BACKLOG = 1024
+PACKAGE, LAYER, SECRETS = "/var/faaslite/package", "/var/faaslite/layer", "/var/run/secrets/faaslite"
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def defaults(spec: ContainerSpec) -> dict[str, str]:
+    """The container's environment with what the protocol takes for granted filled in, in container paths."""
+    env = {"PATH": os.defpath, "LANG": "C.UTF-8", "FAASLITE_PACKAGE": PACKAGE, "FAASLITE_SECRETS": SECRETS, **spec.env}
+    env.setdefault("FAASLITE_TERMINATION_LOG", spec.termination_message_path)
+    return env
+
+
+def host_path(spec: ContainerSpec, container_path: str) -> str:
+    """The host's folder that is mounted at exactly `container_path`; "" where none is."""
+    return next((each.host_path for each in spec.mounts if each.container_path.rstrip("/") == container_path.rstrip("/")), "")
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """A listening socket. Raises `RuntimeFailure`."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise RuntimeFailure(f"can't listen on {address}:{port}: {error.strerror}") from error
+    return listener
+
+
+@dataclass(slots=True)
+class Sandbox:
+    """A Pod's shared part; its id is the Pod's uid."""
+
+    spec: SandboxSpec
+    created_at: float
+    containers: dict[str, Container] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return self.spec.uid
+
+    def info(self) -> SandboxInfo:
+        spec = self.spec
+        containers = [each.info() for each in self.containers.values()]
+        return SandboxInfo(self.id, spec.uid, spec.name, spec.namespace, spec.address, self.created_at, containers)
+
+
+class Container:
+    """Created, then running, then exited; `push` is told of each step."""
+
+    def __init__(self, node: Node, sandbox: Sandbox, spec: ContainerSpec, image: str, push: Callable[[RuntimeEventType, Container], None]) -> None:  # fmt: skip
+        self.id = f"{sandbox.id}-{spec.name}-{spec.attempt}"
+        self.node = node
+        self.sandbox = sandbox
+        self.spec = spec
+        self.child: Child | None = None
+        self.starting = False
+        self.exited = asyncio.Event()
+        self._push = push
+        self._info = ContainerInfo(self.id, spec.name, sandbox.id, ContainerState.CREATED, spec.image, image, spec.attempt, wall())
+        self._log: LogFile | None = None
+        self._pipes: dict[int, str] = {}
+        self._loading = False
+        self.adopted: dict[str, Any] = {}
+
+    def info(self) -> ContainerInfo:
+        return self._info
+
+    @property
+    def running(self) -> bool:
+        return self._info.state is ContainerState.RUNNING
+
+    @property
+    def package(self) -> str:
+        """The host's folder with the function's package, "" where there is none."""
+        return host_path(self.spec, self.spec.env.get("FAASLITE_PACKAGE", PACKAGE))
+
+    @property
+    def layer(self) -> str:
+        """The host's folder with the function's dependencies, "" where there are none."""
+        path = self.spec.env.get("FAASLITE_LAYER", "")
+        return host_path(self.spec, path) if path else ""
+
+    # Start
+
+    def adopt(self, child: Child) -> None:
+        """Become what `child` runs. Raises `RuntimeFailure`; the child is then ended."""
+        try:
+            self._adopt(child)
+        except (OSError, RuntimeFailure) as error:
+            child.kill()
+            raise error if isinstance(error, RuntimeFailure) else RuntimeFailure(f"can't start {self.spec.name}: {error}") from error
+
+    def _adopt(self, child: Child) -> None:
+        spec, sandbox = self.spec, self.sandbox
+        port = spec.ports[0] if spec.ports else 0
+        argv = [*spec.command, *spec.args]
+        listener = listen(sandbox.spec.address, port) if port and not argv and sandbox.spec.address else None
+        try:
+            self.adopted = self.description(child, argv, listener is not None)
+            if child.cgroup is not None:
+                child.cgroup.limit(spec.cpu or sandbox.spec.cpu, spec.memory or sandbox.spec.memory)
+            self._log = LogFile(str(Path(sandbox.spec.log_dir) / spec.name / f"{spec.attempt}.log"))
+            writers: list[int] = []
+            for stream in ("stdout", "stderr"):
+                reader, writer = os.pipe2(os.O_CLOEXEC)
+                os.set_blocking(reader, False)
+                self._pipes[reader] = stream
+                writers.append(writer)
+                self.node.loop.add_reader(reader, self._readable, reader)
+            child.on_ready = self._ready
+            child.on_exit = self._ended
+            try:
+                child.channel.send(self.adopted, [*writers, *([listener.fileno()] if listener else [])])
+            finally:
+                for writer in writers:
+                    os.close(writer)
+        except BaseException:
+            self._close_pipes()
+            child.on_ready = child.on_exit = None
+            raise
+        finally:
+            if listener is not None:
+                listener.close()
+        self.child = child
+        self._loading = True
+        child.zygote.loading += 1
+        self._change(RuntimeEventType.STARTED, state=ContainerState.RUNNING, started_at=wall())
+
+    def description(self, child: Child, argv: list[str], listens: bool) -> dict[str, Any]:
+        """What the child is to become. Places the volumes."""
+        spec, slot, layer = self.spec, child.slot, self.layer
+        mounts = [each for each in spec.mounts if not layer or each.host_path != layer]
+        readable, writable = slot.place(mounts)
+        env = defaults(spec)
+        exact = {spec.termination_message_path: slot.message_path}
+        if layer:
+            exact[env["FAASLITE_LAYER"]] = child.zygote.layer
+            readable.append(layer)
+        env = rewrite_environment(env, mounts, slot.tree, exact)
+        env["TMPDIR"] = slot.tmp
+        env.setdefault("HOME", slot.tmp)
+        env.setdefault("HOSTNAME", self.sandbox.spec.hostname or self.sandbox.spec.name)
+        if listens:
+            env["LISTEN_FDS"] = "1"
+        directory = rewrite_environment({"": spec.working_dir}, mounts, slot.tree, {})[""] if spec.working_dir else ""
+        return {
+            "argv": argv,
+            "env": env,
+            "directory": directory or (env["FAASLITE_PACKAGE"] if self.package else slot.tmp),
+            "readable": [slot.seen, *readable],
+            "writable": [slot.tmp, slot.message_path, *writable],
+        }
+
+    # While it runs
+
+    def _ready(self) -> None:
+        self._loaded()
+        if self.running and not self._info.announced_ready:
+            self._change(RuntimeEventType.READY, announced_ready=True)
+
+    def _loaded(self) -> None:
+        if self._loading and self.child is not None:
+            self._loading = False
+            self.child.zygote.loaded()
+
+    def _readable(self, descriptor: int) -> None:
+        try:
+            data = os.read(descriptor, READ_SIZE)
+        except BlockingIOError:
+            return
+        if data and self._log is not None:
+            self._log.feed(self._pipes[descriptor], data, wall())
+        elif not data:
+            self._close_pipe(descriptor)
+
+    def signal(self, number: int) -> None:
+        """To the main process; nothing where it has ended."""
+        if self.running and self.child is not None:
+            try:
+                os.kill(self.child.pid, number)
+            except ProcessLookupError:
+                return
+
+    async def stop(self, grace: float) -> None:
+        """TERM or the stop signal of the container, KILL `grace` seconds later; returns once it has ended."""
+        if not self.running or self.child is None:
+            return
+        name = self.spec.stop_signal or "SIGTERM"
+        self.signal(signal.Signals[name if name.startswith("SIG") else f"SIG{name}"] if not name.isdigit() else int(name))
+        try:
+            await asyncio.wait_for(self.exited.wait(), max(0.0, grace))
+        except TimeoutError:
+            self.child.kill()
+            await self.exited.wait()
+
+    def stats(self) -> Stats:
+        """Raises `RuntimeFailure` where nothing runs."""
+        if not self.running or self.child is None:
+            raise RuntimeFailure(f"container {self.id} isn't running")
+        try:
+            fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
+            resident = int(Path(f"/proc/{self.child.pid}/statm").read_text().split()[1]) * _PAGE
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise RuntimeFailure(f"container {self.id} has just ended") from error
+        counted = self.child.cgroup.memory() if self.child.cgroup is not None else None
+        ticks = sum(int(each) for each in fields[11:15])
+        return Stats(cpu_ns=ticks * 1_000_000_000 // _TICKS, memory=max(resident, counted or 0))
+
+    # End
+
+    def _ended(self, code: int) -> None:
+        assert self.child is not None
+        child = self.child
+        try:
+            os.killpg(child.pid, signal.SIGKILL)  # what it left behind
+        except (ProcessLookupError, PermissionError):
+            pass
+        self._loaded()
+        self._close_pipes()
+        killed = child.cgroup is not None and child.cgroup.oom_kills() > 0
+        message = child.slot.message()
+        child.discard()
+        child.zygote.members.discard(child)
+        self._change(
+            RuntimeEventType.EXITED, state=ContainerState.EXITED, finished_at=wall(), exit_code=code, oom_killed=killed, message=message
+        )
+        self.exited.set()
+
+    def _close_pipes(self) -> None:
+        for descriptor in list(self._pipes):
+            while descriptor in self._pipes:  # what was written until the end
+                try:
+                    data = os.read(descriptor, READ_SIZE)
+                except BlockingIOError:
+                    data = b""
+                if data and self._log is not None:
+                    self._log.feed(self._pipes[descriptor], data, wall())
+                else:
+                    self._close_pipe(descriptor)
+        if self._log is not None:
+            self._log.close(wall())
+            self._log = None
+
+    def _close_pipe(self, descriptor: int) -> None:
+        self.node.loop.remove_reader(descriptor)
+        os.close(descriptor)
+        del self._pipes[descriptor]
+
+    def _change(self, event: RuntimeEventType, **fields: Any) -> None:
+        self._info = replace(self._info, **fields)
+        self._push(event, self)

@@ -1,0 +1,98 @@
+"""The control socket: calls in, replies and events out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import cast
+
+import msgspec
+
+from core.node.runtime.base import RuntimeEvent, RuntimeFailure
+
+from .protocol import Call, Pushed, Reply, decode_call, frame, frames
+from .service import Service
+
+__all__ = ["Connections", "DriverConnection"]
+
+log = logging.getLogger(__name__)
+
+
+class Connections:
+    """All drivers connected. Events that no one is there for are lost: a driver lists when it connects."""
+
+    def __init__(self) -> None:
+        self.service: Service | None = None
+        self.open: set[DriverConnection] = set()
+
+    def push(self, event: RuntimeEvent) -> None:
+        data = frame(Pushed(event))
+        for each in self.open:
+            each.write(data)
+
+
+class DriverConnection(asyncio.Protocol):
+    """One driver."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._buffer = bytearray()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._connections.open.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Calls under way go on: their driver asks again when it is back."""
+        self._connections.open.discard(self)
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        try:
+            for each in frames(self._buffer):
+                self._called(decode_call(each))
+        except (ValueError, msgspec.DecodeError) as error:
+            log.warning("a driver sent what isn't a call: %s", error)
+            if self._transport is not None:
+                self._transport.abort()
+
+    def _called(self, call: Call) -> None:
+        service = self._connections.service
+        assert service is not None
+        try:
+            reply = service.try_now(call)
+        except RuntimeFailure as error:
+            reply = Reply(call.id, error=error.reason, message=str(error))
+        if reply is not None:
+            self.write(frame(reply))
+            return
+        task = asyncio.create_task(self._serve(service, call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, service: Service, call: Call) -> None:
+        try:
+            if call.op not in service.OPERATIONS:
+                raise RuntimeFailure(f"there is no operation {call.op}")
+            reply = await getattr(service, call.op)(call)
+        except RuntimeFailure as error:
+            reply = Reply(call.id, error=error.reason, message=str(error))
+        except TimeoutError:
+            reply = Reply(call.id, error="Timeout", message=f"{call.op} took over {call.seconds} s")
+        except Exception as error:
+            log.exception("%s failed", call.op)
+            reply = Reply(call.id, error=RuntimeFailure.reason, message=f"{type(error).__name__}: {error}")
+        self.write(frame(reply))
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._transport is not None:
+            self._transport.abort()

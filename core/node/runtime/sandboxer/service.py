@@ -1,0 +1,304 @@
+"""What the sandboxer does for drivers: each public method named in `OPERATIONS` is one operation of the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+
+from core.clock import monotonic, wall
+from core.node.runtime.base import ContainerSpec, ImageNotFound, NotSupported, RuntimeEvent, RuntimeEventType, RuntimeFailure
+
+from .containers import Container, Sandbox
+from .images import image_name
+from .node import Node
+from .protocol import Call, Reply
+from .zygotes import Base, Child, Zygote
+
+__all__ = ["Service"]
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """All sandboxes of a node. `push` is given every event."""
+
+    def __init__(self, node: Node, push: Callable[[RuntimeEvent], None]) -> None:
+        self._node = node
+        self._push = push
+        self._bases: dict[str, Base] = {}
+        self._sandboxes: dict[str, Sandbox] = {}
+        self._containers: dict[str, Container] = {}
+        self._zygotes: dict[tuple[str, str, str], Zygote] = {}
+        self._old: list[Zygote] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Start the base of each image."""
+        for name, image in self._node.images.items():
+            self._bases[name] = Base(self._node, image)
+        for base in self._bases.values():
+            await base.ready()
+
+    async def stop(self) -> None:
+        """End everything that runs."""
+        for container in self._containers.values():
+            if container.running and container.child is not None:
+                container.child.kill()
+        for container in self._containers.values():
+            if container.running:
+                await container.exited.wait()
+        for zygote in [*self._zygotes.values(), *self._old]:
+            zygote.close()
+        for base in self._bases.values():
+            base.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def sweep(self, now: float) -> None:
+        """Let go of zygotes that were idle for long (`now` of the monotonic clock), and of what is left of dead ones."""
+        for key, zygote in list(self._zygotes.items()):
+            if not zygote.alive or (zygote.idle and now - zygote.used_at > self._node.settings.idle):
+                zygote.close()
+                self._old.append(self._zygotes.pop(key))
+        for zygote in list(self._old):
+            if not zygote.members:
+                zygote.remove_folders()
+                self._old.remove(zygote)
+        for zygote in self._zygotes.values():
+            zygote.refill()
+
+    # Operations
+
+    def try_now(self, call: Call) -> Reply | None:
+        """`run_pod` where all it takes is at hand, without a task of its own; None where it has to be awaited."""
+        if call.op != "run_pod" or call.sandbox is None or len(call.containers) != 1 or call.sandbox.uid in self._sandboxes:
+            return None
+        spec = call.containers[0]
+        image = image_name(spec.image)
+        sandbox = Sandbox(call.sandbox, wall())
+        container = Container(self._node, sandbox, spec, image, self._event)
+        zygote = self._zygotes.get((call.sandbox.namespace, image, container.layer))
+        if zygote is None or not zygote.alive or (child := zygote.take()) is None:
+            return None
+        container.adopt(child)
+        self._add(sandbox, container)
+        self._learn(zygote, container)
+        return Reply(call.id, sandboxes=[sandbox.info()])
+
+    async def run_pod(self, call: Call) -> Reply:
+        assert call.sandbox is not None
+        if len(call.containers) != 1 or image_name(call.containers[0].image) not in self._bases:
+            return Reply(call.id)
+        known = call.sandbox.uid in self._sandboxes
+        sandbox = self._sandbox(call)
+        try:
+            container = self._container(sandbox, call.containers[0])
+            await self._start(container)
+        except BaseException:
+            if not known:
+                self._forget(sandbox)
+            raise
+        return Reply(call.id, sandboxes=[sandbox.info()])
+
+    async def create_sandbox(self, call: Call) -> Reply:
+        return Reply(call.id, sandboxes=[self._sandbox(call).info()])
+
+    async def remove_sandbox(self, call: Call) -> Reply:
+        sandbox = self._sandboxes.get(call.target)
+        if sandbox is not None:
+            for container in list(sandbox.containers.values()):
+                await self._remove(container)
+            self._forget(sandbox)
+        return Reply(call.id)
+
+    async def create_container(self, call: Call) -> Reply:
+        sandbox = self._sandboxes.get(call.target)
+        if sandbox is None:
+            raise RuntimeFailure(f"there is no sandbox {call.target}")
+        return Reply(call.id, text=self._container(sandbox, call.containers[0]).id)
+
+    async def start_container(self, call: Call) -> Reply:
+        await self._start(self._known(call.target))
+        return Reply(call.id)
+
+    async def stop_container(self, call: Call) -> Reply:
+        container = self._containers.get(call.target)
+        if container is not None:
+            await container.stop(call.seconds)
+        return Reply(call.id)
+
+    async def remove_container(self, call: Call) -> Reply:
+        container = self._containers.get(call.target)
+        if container is not None:
+            await self._remove(container)
+        return Reply(call.id)
+
+    async def list(self, call: Call) -> Reply:
+        return Reply(call.id, sandboxes=[each.info() for each in self._sandboxes.values()])
+
+    async def info(self, call: Call) -> Reply:
+        return Reply(call.id, isolation=self._node.isolation, text="\n".join(self._bases))
+
+    async def stats(self, call: Call) -> Reply:
+        return Reply(call.id, stats=self._known(call.target).stats())
+
+    async def exec(self, call: Call) -> Reply:
+        container = self._known(call.target)
+        if not container.running or container.child is None:
+            raise RuntimeFailure(f"container {call.target} isn't running")
+        child = await container.child.zygote.fork()
+        code, output = await run_beside(container, child, call.command, call.seconds)
+        return Reply(call.id, code=code, output=output)
+
+    OPERATIONS = frozenset({
+        "create_container", "create_sandbox", "exec", "info", "list", "remove_container", "remove_sandbox", "run_pod",
+        "start_container", "stats", "stop_container",
+    })  # fmt: skip
+
+    # Parts
+
+    def _event(self, kind: RuntimeEventType, container: Container) -> None:
+        self._push(RuntimeEvent(kind, container.sandbox.id, container.sandbox.spec.uid, container.info()))
+
+    def _sandbox(self, call: Call) -> Sandbox:
+        assert call.sandbox is not None
+        sandbox = self._sandboxes.get(call.sandbox.uid)
+        if sandbox is None:
+            sandbox = self._sandboxes[call.sandbox.uid] = Sandbox(call.sandbox, wall())
+        return sandbox
+
+    def _container(self, sandbox: Sandbox, spec: ContainerSpec) -> Container:
+        image = image_name(spec.image)
+        if image not in self._bases:
+            raise ImageNotFound(f"process nodes run {', '.join(sorted(self._bases))} only, not {spec.image}")
+        if spec.tty or spec.stdin:
+            raise NotSupported("process nodes have no terminals and no standard input")
+        container = Container(self._node, sandbox, spec, image, self._event)
+        if container.id in self._containers:
+            return self._containers[container.id]
+        self._add(sandbox, container)
+        return container
+
+    def _add(self, sandbox: Sandbox, container: Container) -> None:
+        self._sandboxes[sandbox.id] = sandbox
+        self._containers[container.id] = sandbox.containers[container.id] = container
+
+    def _known(self, container_id: str) -> Container:
+        container = self._containers.get(container_id)
+        if container is None:
+            raise RuntimeFailure(f"there is no container {container_id}")
+        return container
+
+    async def _start(self, container: Container) -> None:
+        if container.starting or container.child is not None:
+            return
+        container.starting = True
+        try:
+            zygote = await self._zygote(container)
+            child = zygote.take()
+            if child is None:
+                if self._preloads and not zygote.knows(container.package):
+                    await zygote.preload(container.package)
+                child = await zygote.fork()
+            if container.id not in self._containers:
+                child.kill()
+                raise RuntimeFailure(f"container {container.id} was removed while it was started")
+            container.adopt(child)
+            self._learn(zygote, container)
+        finally:
+            container.starting = False
+
+    @property
+    def _preloads(self) -> bool:
+        """Whether zygotes may import code that isn't ours: only where it can't read what the node's user can."""
+        return self._node.mounts or "landlock" not in self._node.isolation
+
+    async def _zygote(self, container: Container) -> Zygote:
+        namespace, image, layer = container.sandbox.spec.namespace, image_name(container.spec.image), container.layer
+        key = (namespace, image, layer)
+        zygote = self._zygotes.get(key)
+        if zygote is not None and not zygote.alive:
+            self._old.append(self._zygotes.pop(key))
+            zygote = None
+        if zygote is None:
+            base = self._bases[image]
+            if not base.alive:
+                base.close()
+                base = self._bases[image] = Base(self._node, base.image)
+            await base.ready()
+            zygote = self._zygotes.get(key)
+            if zygote is None:
+                zygote = self._zygotes[key] = Zygote(self._node, base, namespace, layer)
+        await zygote.ready()
+        return zygote
+
+    def _learn(self, zygote: Zygote, container: Container) -> None:
+        """Off the critical path: import for the next ones what this package imports."""
+        if self._preloads and not zygote.knows(container.package):
+            task = asyncio.create_task(self._preload(zygote, container.package))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _preload(self, zygote: Zygote, package: str) -> None:
+        try:
+            await zygote.preload(package)
+        except (RuntimeFailure, OSError) as error:
+            log.warning("the imports of %s were not looked at: %s", package, error)
+
+    async def _remove(self, container: Container) -> None:
+        if container.running and container.child is not None:
+            container.child.kill()
+            await container.exited.wait()
+        self._containers.pop(container.id, None)
+        container.sandbox.containers.pop(container.id, None)
+
+    def _forget(self, sandbox: Sandbox) -> None:
+        for container in list(sandbox.containers.values()):
+            self._containers.pop(container.id, None)
+        self._sandboxes.pop(sandbox.id, None)
+        self.sweep(monotonic())
+
+
+async def run_beside(container: Container, child: Child, command: list[str], seconds: float) -> tuple[int, bytes]:
+    """Run a command with the volumes, limits and restrictions of `container`: exit code and output. Raises TimeoutError."""
+    loop = container.node.loop
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    ended: asyncio.Future[int] = loop.create_future()
+    child.on_exit = lambda code: ended.set_result(code) if not ended.done() else None
+    adopted = {**container.adopted, "argv": command}
+    own = [child.slot.seen, child.slot.tmp, child.slot.message_path]
+    adopted["writable"] = [*adopted["writable"], *own[1:]]
+    output = bytearray()
+    finished = asyncio.Event()
+
+    def readable() -> None:
+        data = os.read(reader, 64 << 10)
+        output.extend(data[: (4 << 20) - len(output)])
+        if not data:
+            loop.remove_reader(reader)
+            finished.set()
+
+    loop.add_reader(reader, readable)
+    try:
+        child.channel.send(adopted, [writer, writer])
+        os.close(writer)
+        writer = -1
+        async with asyncio.timeout(seconds or None):
+            code = await ended
+            child.kill()
+            await finished.wait()
+        return code, bytes(output)
+    except TimeoutError:
+        child.kill()
+        await ended
+        raise
+    finally:
+        loop.remove_reader(reader)
+        for each in (reader, writer):
+            if each >= 0:
+                os.close(each)
+        child.zygote.members.discard(child)
+        child.discard()
