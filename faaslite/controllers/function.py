@@ -1,0 +1,308 @@
+"""The Function controller: Service, revisions, traffic and status of each Function. It decides in `revisions`, builds in `resources`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from core.api.kinds import POD, REPLICA_SET, SERVICE
+from core.api.views import ObjectView, Pod, ReplicaSet, Service
+from core.client.events import Recorder, reference
+from core.client.informer import Informer, Informers
+from core.client.reconciler import Reconciler
+from core.client.rest import Client
+from core.client.workqueue import WorkQueue
+from core.clock import wall
+from core.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
+from faaslite.api import names
+from faaslite.api.function import Function, FunctionInvalid, validate
+from faaslite.controllers import resources, revisions
+from faaslite.controllers.status import Verdict, new_status, only_replicas_differ, ready_condition
+
+__all__ = ["FunctionController", "FunctionObject"]
+
+log = logging.getLogger(__name__)
+
+WORKERS = 16
+REPLICAS_DELAY = 1.0
+"""Seconds that a change of `status.replicas` alone may wait: it is for people, and scaling must not wait for its write."""
+
+
+class FunctionObject(ObjectView):
+    """A Function as stored: its spec may be invalid."""
+
+    spec: Any = None
+    status: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class FunctionController:
+    """`url` is the gateway's address (`http://127.0.0.1:8080`); `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self, client: Client, informers: Informers, *, url: str = "", clock: Callable[[], float] = wall
+    ) -> None:
+        self._client = client
+        self._url = url.rstrip("/")
+        self._clock = clock
+        self._functions: Informer[FunctionObject] = informers.watch(names.FUNCTION, FunctionObject)
+        self._sets: Informer[ReplicaSet] = informers.watch(REPLICA_SET, ReplicaSet)
+        self._services: Informer[Service] = informers.watch(SERVICE, Service)
+        self._pods: Informer[Pod] = informers.watch(POD, Pod)
+        self._sets.add_index("function", _owner_uid)
+        self._pods.add_index("revision", _revision_key)
+        self._recorder = Recorder(client, component="function-controller")
+        self._late: dict[str, float] = {}
+        self.queue = WorkQueue()
+        self._reconciler = Reconciler("function", self.sync, queue=self.queue, workers=WORKERS)
+        self._functions.add_handler(self.on_function)
+        self._sets.add_handler(self.on_child)
+        self._services.add_handler(self.on_child)
+        self._pods.add_handler(self.on_pod)
+
+    async def start(self) -> None:
+        await asyncio.gather(
+            self._functions.wait_synced(),
+            self._sets.wait_synced(),
+            self._services.wait_synced(),
+            self._pods.wait_synced(),
+        )
+        await self._reconciler.start()
+
+    async def stop(self) -> None:
+        await self._reconciler.stop()
+        await self._recorder.stop()
+
+    def on_function(self, old: FunctionObject | None, new: FunctionObject | None) -> None:
+        found = new or old
+        if found is not None:
+            self.queue.add(found.key)
+
+    def on_child(self, old: ObjectView | None, new: ObjectView | None) -> None:
+        for each in (old, new):
+            if each is not None:
+                controller = each.metadata.controller
+                if controller is not None and controller.kind == names.FUNCTION.kind:
+                    self.queue.add(f"{each.namespace}/{controller.name}")
+
+    def on_pod(self, old: Pod | None, new: Pod | None) -> None:
+        if old is not None and new is not None and old.status == new.status:
+            return
+        found = new or old
+        if found is not None:
+            function = found.metadata.labels.get(names.LABEL_FUNCTION)
+            if function:
+                self.queue.add(f"{found.namespace}/{function}")
+
+    # One reconcile
+
+    async def sync(self, key: str) -> float | None:
+        """Bring one Function (`namespace/name`) to what its spec says; seconds until a late status is due."""
+        found = self._functions.get(key)
+        if found is None or found.metadata.deletion_timestamp is not None:
+            self._late.pop(key, None)
+            return None
+        try:
+            function = validate({"metadata": {"name": found.name, "namespace": found.namespace}, "spec": found.spec})
+        except FunctionInvalid as error:
+            await self._write(found, {}, {"Ready": Verdict("False", "InvalidSpec", str(error))})
+            return None
+        packaged = _packaged(function)
+        known = await self._revisions(found)
+        if packaged.status == "True":
+            try:
+                await self._ensure_service(found, function)
+                known = await self._ensure_newest(found, function, known)
+            except (_Taken, Forbidden, Invalid) as error:
+                reason = "NameTaken" if isinstance(error, _Taken) else error.status_reason
+                verdicts = {"Packaged": packaged, "Ready": Verdict("False", reason, error.message)}
+                await self._write(found, {}, verdicts)
+                if isinstance(error, ApiError):
+                    raise
+                return None
+        return await self._observe(found, function, packaged, known)
+
+    async def _revisions(self, found: FunctionObject) -> dict[str, ReplicaSet]:
+        """The Function's ReplicaSets by name. Asks the API where the status knows of one that the cache doesn't have yet."""
+        sets = self._sets.by_index("function", found.metadata.uid)
+        newest = str(found.status.get("latestCreatedRevision") or "")
+        if newest and all(each.name != newest for each in sets):
+            labels = f"{names.LABEL_FUNCTION}={found.name}"
+            live, _ = await self._client.list(REPLICA_SET, found.namespace, labels=labels, as_=ReplicaSet)
+            sets = [each for each in live if _owner_uid(each) == [found.metadata.uid]]
+        ordered = sorted(sets, key=lambda each: revisions.number_of(each.name))
+        return {each.name: each for each in ordered if each.metadata.deletion_timestamp is None}
+
+    async def _ensure_service(self, found: FunctionObject, function: Function) -> None:
+        document = resources.service(function, found.metadata.uid)
+        current = self._services.get(found.key)
+        if current is None:
+            try:
+                await self._client.create(SERVICE, document, found.namespace)
+            except AlreadyExists:
+                current = await self._client.get(SERVICE, found.name, found.namespace, as_=Service)
+            else:
+                return
+        controller = current.metadata.controller
+        if controller is None or controller.uid != found.metadata.uid:
+            if current.metadata.deletion_timestamp is not None or (
+                controller is not None and controller.kind == names.FUNCTION.kind
+            ):
+                # Of a Function of this name that was deleted: the garbage collector is on its way.
+                raise Conflict(f"the Service {found.name} of an earlier Function is still there")
+            raise _Taken(f"there is a Service {found.name} that belongs to somebody else")
+        port = current.spec.ports[0] if current.spec.ports else None
+        wanted = document["spec"]
+        if current.spec.selector != wanted["selector"] or port is None or port.target_port != names.PORT:
+            await self._client.patch(SERVICE, found.name, found.namespace, {"spec": wanted})
+
+    async def _ensure_newest(
+        self, found: FunctionObject, function: Function, known: Mapping[str, ReplicaSet]
+    ) -> dict[str, ReplicaSet]:
+        """A template that isn't the newest revision's is a new revision."""
+        template = resources.pod_template(function)
+        newest = known[max(known, key=revisions.number_of)] if known else None
+        if newest is not None and revisions.hash_of(newest) == resources.template_hash(template):
+            return dict(known)
+        last = revisions.number_of(str(found.status.get("latestCreatedRevision") or ""))
+        number = max(last, revisions.number_of(newest.name) if newest is not None else 0) + 1
+        name = names.revision_name(found.name, number)
+        document = resources.replica_set(function, name, template, found.metadata.uid)
+        try:
+            made = await self._client.create(REPLICA_SET, document, found.namespace, as_=ReplicaSet)
+        except AlreadyExists:
+            made = await self._client.get(REPLICA_SET, name, found.namespace, as_=ReplicaSet)
+            if _owner_uid(made) != [found.metadata.uid]:
+                controller = made.metadata.controller
+                if controller is not None and controller.kind == names.FUNCTION.kind:
+                    raise Conflict(f"the revision {name} of an earlier Function is still there") from None
+                raise _Taken(f"there is a ReplicaSet {name} that belongs to somebody else") from None
+            if revisions.hash_of(made) != resources.template_hash(template):
+                raise Conflict(f"the revision {name} was made meanwhile") from None
+        else:
+            log.info("%s: created revision %s", found.key, name)
+            self._recorder.event(
+                reference(names.FUNCTION, found), "Normal", "RevisionCreated", f"Created revision {name}"
+            )
+        return {**known, name: made}
+
+    async def _observe(
+        self, found: FunctionObject, function: Function, packaged: Verdict, known: Mapping[str, ReplicaSet]
+    ) -> float | None:
+        """See how the revisions do; move traffic, write policies and status, prune."""
+        old = found.status
+        newest = max(known, key=revisions.number_of, default="")
+        latest_ready = str(old.get("latestReadyRevision") or "")
+        pods = self._pods.by_index("revision", f"{found.namespace}/{newest}") if newest else []
+        ready = any(pod.ready and pod.metadata.deletion_timestamp is None for pod in pods)
+        fit = ready or resources.initial_replicas(function) == 0
+        if newest and packaged.status == "True" and newest != latest_ready and fit:
+            latest_ready = newest
+            message = f"Revision {newest} is ready"
+            self._recorder.event(reference(names.FUNCTION, found), "Normal", "RevisionReady", message)
+        if latest_ready not in known:
+            latest_ready = ""
+        try:
+            traffic = revisions.resolve_traffic(function, known, latest_ready)
+            routes = (
+                Verdict("True", "Routed") if traffic else Verdict("Unknown", "Deploying", "no revision is ready yet")
+            )
+        except revisions.RouteError as error:
+            traffic = [each for each in old.get("traffic") or () if each.get("revision") in known]
+            routes = Verdict("False", "RevisionMissing", str(error))
+        failure = None if ready or not newest else revisions.diagnose(pods, known[newest])
+        serving = [str(each["revision"]) for each in traffic]
+        if failure is not None and failure.reason in ("PackageNotFound", "FailedMount"):
+            packaged = Verdict("False", failure.reason, failure.message)
+        verdicts = {
+            "Packaged": packaged,
+            "RoutesReady": routes,
+            "Ready": ready_condition(packaged, routes, newest, latest_ready, failure, serving),
+        }
+        fields = {
+            "url": f"{self._url}/function/{found.name}.{found.namespace}",
+            "latestCreatedRevision": newest,
+            "latestReadyRevision": latest_ready,
+            "replicas": sum(each.status.replicas for each in known.values()),
+            "traffic": traffic,
+        }
+        again = await self._write(found, fields, verdicts)
+        live = {*serving, newest}
+        await self._write_policies(function, known, live)
+        await self._prune(found, known.values(), {*live, latest_ready})
+        return again
+
+    async def _write(
+        self, found: FunctionObject, fields: Mapping[str, Any], verdicts: Mapping[str, Verdict]
+    ) -> float | None:
+        now = self._clock()
+        status = new_status(found.status, fields, verdicts, found.metadata.generation, now)
+        if status is None:
+            self._late.pop(found.key, None)
+            return None
+        if only_replicas_differ(found.status, status):
+            left = self._late.setdefault(found.key, now) + REPLICAS_DELAY - now
+            if left > 0:
+                return left
+        self._late.pop(found.key, None)
+        patch = {"metadata": {"uid": found.metadata.uid}, "status": status}
+        try:
+            await self._client.patch(names.FUNCTION, found.name, found.namespace, patch, subresource="status")
+        except NotFound:
+            log.debug("%s is gone, its status needn't be written", found.key)
+        return None
+
+    async def _write_policies(self, function: Function, known: Mapping[str, ReplicaSet], live: set[str]) -> None:
+        for name, each in known.items():
+            concurrency, _ = resources.limits_of(each.spec.template)
+            policy = resources.scale_policy(function, limit=concurrency, live=name in live)
+            text = resources.policy_text(policy)
+            if each.metadata.annotations.get(names.ANNOTATION_SCALE) == text:
+                continue
+            patch = {"metadata": {"uid": each.metadata.uid, "annotations": {names.ANNOTATION_SCALE: text}}}
+            try:
+                await self._client.patch(REPLICA_SET, name, each.namespace, patch)
+            except NotFound:
+                continue
+
+    async def _prune(self, found: FunctionObject, known: Iterable[ReplicaSet], keep: set[str]) -> None:
+        for each in revisions.to_prune(known, keep):
+            log.info("%s: pruning revision %s", found.key, each.name)
+            try:
+                await self._client.delete(
+                    REPLICA_SET, each.name, each.namespace, propagation="Background", uid=each.metadata.uid
+                )
+            except NotFound:
+                continue
+
+
+class _Taken(Exception):
+    """A name that we need belongs to somebody else."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+def _packaged(function: Function) -> Verdict:
+    spec = function.spec
+    if spec.runtime == "image":
+        return Verdict("True", "Image", f"the image {spec.image} is the package")
+    if spec.package is None:
+        return Verdict(
+            "False", "PackageMissing", "spec.package.digest is not set: upload a package, or run faas deploy"
+        )
+    return Verdict("True", "PackageSet", spec.package.digest)
+
+
+def _owner_uid(found: ReplicaSet) -> list[str]:
+    controller = found.metadata.controller
+    return [controller.uid] if controller is not None and controller.kind == names.FUNCTION.kind else []
+
+
+def _revision_key(pod: Pod) -> list[str]:
+    revision = pod.metadata.labels.get(names.LABEL_REVISION)
+    return [f"{pod.namespace}/{revision}"] if revision else []
