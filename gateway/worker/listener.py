@@ -33,8 +33,8 @@ class ClientConnection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
-        "_block", "_buffer", "_call", "_chunked", "_close", "_fields", "_gateway", "_http10", "_left", "_no_body", "_paused", "_peer",
-        "_state", "_write_paused", "armed", "expires", "transport",
+        "_block", "_buffer", "_call", "_chunked", "_close", "_fields", "_gateway", "_http10", "_left", "_limit", "_no_body", "_paused",
+        "_peer", "_state", "_write_paused", "armed", "expires", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -48,6 +48,7 @@ class ClientConnection(asyncio.Protocol):
         self._call: Call | None = None
         self._chunked: Chunked | None = None
         self._left = 0
+        self._limit: float = NEVER
         self._close = False
         self._http10 = False
         self._no_body = False
@@ -217,9 +218,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin_body(self, fields: RequestFields, data: bytes, at: int, *, limited: bool) -> bytes:
         """What of the body is in `data`; sets up for what follows."""
-        limit = self._gateway.settings.max_body
-        if limited and fields.length > limit:
-            raise BadHead(f"the body is longer than {limit} bytes", errors.PAYLOAD_TOO_LARGE)
+        self._limit = self._gateway.settings.max_body if limited else NEVER
+        if fields.length > self._limit:
+            raise BadHead(f"the body is longer than {self._limit} bytes", errors.PAYLOAD_TOO_LARGE)
         self._state = _BODY
         if fields.chunked:
             self._chunked = Chunked()
@@ -235,6 +236,8 @@ class ClientConnection(asyncio.Protocol):
                 return data[at:] if at else data
         else:
             end = self._chunked.feed(data, at)
+            if self._chunked.payload > self._limit:
+                raise BadHead(f"the body is longer than {self._limit} bytes", errors.PAYLOAD_TOO_LARGE)
             if end < 0:
                 return data[at:] if at else data
             self._chunked = None
@@ -256,9 +259,6 @@ class ClientConnection(asyncio.Protocol):
         call = self._call
         if call is None:
             return
-        limit = self._gateway.settings.max_body
-        if self._chunked is not None and call.revision is not None and self._chunked.payload > limit:
-            raise BadHead(f"the body is longer than {limit} bytes", errors.PAYLOAD_TOO_LARGE)
         call.body_size += len(part)
         connection = call.connection
         if connection is not None:
@@ -356,7 +356,7 @@ class ClientConnection(asyncio.Protocol):
             self._finish()
         else:
             self._state = _HEAD
-            self.expires = self._gateway.loop.time() + self._gateway.settings.idle_timeout
+            self.wait_until(self._gateway.loop.time() + self._gateway.settings.idle_timeout)
             if self._buffer or self._paused:
                 self._next_later()
 
@@ -430,7 +430,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._state == _AHEAD:  # the end of a body that nobody wanted
             self._state = _HEAD
-            self.expires = self._gateway.loop.time() + self._gateway.settings.idle_timeout
+            self.wait_until(self._gateway.loop.time() + self._gateway.settings.idle_timeout)
         self.resume_reading()
         data, self._buffer = self._buffer, b""
         if data:

@@ -57,6 +57,7 @@ class Pool:
         self._all: set[UpstreamConnection] = set()
         self._pending: dict[Call, None] = {}
         self._connecting: set[asyncio.Task[None]] = set()
+        self._opening = 0
         self._retired = False
 
     def send(self, call: Call) -> None:
@@ -66,6 +67,9 @@ class Pool:
             self._idle.pop().start(call)
             return
         self._pending[call] = None
+        if len(self._pending) <= self._opening:
+            return  # enough are on their way
+        self._opening += 1
         task = self._loop.create_task(self._connect())
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
@@ -134,10 +138,12 @@ class Pool:
             async with asyncio.timeout(self.settings.connect_timeout):
                 _, connection = await self._open(lambda: UpstreamConnection(self, self._loop))
         except (OSError, TimeoutError) as error:
+            self._opening -= 1
             pending, self._pending = self._pending, {}
             for call in pending:
                 self.outcomes.refused(call, str(error) or "connecting timed out")
             return
+        self._opening -= 1
         self._all.add(connection)
         if connection.closed.done():
             self.drop(connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import socket
@@ -141,9 +142,19 @@ class Instance:
             request = await read_request(reader)
             self.requests.append(request)
             self.arrived.put_nowait(request)
-            await self.gate.wait()
+            if not self.gate.is_set():
+                await self._gate_or_end(reader)
             writer.write(reply(self.body if request.method != "HEAD" else b""))
             await writer.drain()
+
+    async def _gate_or_end(self, reader: asyncio.StreamReader) -> None:
+        """Until the gate opens; IncompleteReadError where the gateway gives up before."""
+        gate, end = asyncio.ensure_future(self.gate.wait()), asyncio.ensure_future(reader.read(1))
+        done, _ = await asyncio.wait([gate, end], return_when=asyncio.FIRST_COMPLETED)
+        gate.cancel()
+        end.cancel()
+        if end in done:
+            raise asyncio.IncompleteReadError(b"", 1)
 
     async def start(self) -> None:
         while True:
@@ -214,10 +225,8 @@ class Peer:
 
     async def close(self) -> None:
         self.writer.close()
-        try:
+        with contextlib.suppress(OSError):
             await self.writer.wait_closed()
-        except OSError:
-            pass
 
 
 class Reply:
@@ -385,7 +394,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     finally:
         await found.close()
         leaked = asyncio.all_tasks() - {asyncio.current_task()}
-        done, left = await asyncio.wait(leaked, timeout=1) if leaked else (set(), set())
+        _, left = await asyncio.wait(leaked, timeout=1) if leaked else (set(), set())
         assert not left, f"leaked tasks: {left}"
 
 

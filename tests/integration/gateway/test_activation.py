@@ -1,0 +1,377 @@
+"""Calls that wait: the queue, the autoscaler's part, and instances that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from faaslite.api.wire import Notice
+
+
+async def poke(world):
+    return await asyncio.wait_for(world.autoscaler.pokes.get(), 5)
+
+
+async def test_a_call_waits_pokes_and_is_sent_when_an_instance_is_ready(world):
+    world.function()
+    instance = await world.instance(pod=False)
+    await world.autoscaler.start()
+    await world.serve()
+    assert (await asyncio.wait_for(world.autoscaler.hello.get(), 5)).gateway == "gateway-1"
+    peer = await world.peer()
+    asked = asyncio.ensure_future(peer.ask("/function/hello", "POST", b"x" * 200_000))
+    found = await poke(world)
+    assert (found.revision, found.queued) == ("default/hello-00001", 1)
+    world.pod(instance, ready=False)
+    world.pod(instance)
+    answer = await asked
+    assert answer.status == 200
+    assert int(answer.fields["x-faaslite-cold-start"]) >= 0
+    assert instance.requests[0].body == b"x" * 200_000
+    assert "x-faaslite-cold-start" not in (await peer.ask()).fields
+
+
+async def test_calls_poke_again_when_more_wait_than_is_coming(world):
+    world.function(limit=2)
+    instance = await world.instance(pod=False)
+    await world.autoscaler.start()
+    await world.serve(report_period=60)
+    await asyncio.wait_for(world.autoscaler.hello.get(), 5)
+    asked = []
+    queued = []
+    for count in range(5):
+        asked.append(asyncio.ensure_future(world.ask()))
+        if count in (0, 2, 4):  # one instance takes two calls
+            queued.append((await poke(world)).queued)
+        else:
+            while len(world.worker.gateway.router.revisions["default/hello-00001"].waiting) <= count:
+                await asyncio.sleep(0)
+    assert queued == [1, 3, 5]
+    assert world.autoscaler.pokes.empty()
+    world.pod(instance)
+    assert [each.status for each in await asyncio.gather(*asked)] == [200] * 5
+
+
+async def test_waiting_calls_are_poked_for_with_every_report(world):
+    world.function()
+    await world.autoscaler.start()
+    await world.serve(report_period=0.05)
+    asked = asyncio.ensure_future(world.ask())
+    for _ in range(3):
+        assert (await poke(world)).queued == 1
+    world.pod(await world.instance(pod=False))
+    assert (await asked).status == 200
+
+
+async def test_an_autoscaler_that_comes_late_is_told_who_waits(world):
+    world.function()
+    await world.serve(report_period=60)
+    asked = asyncio.ensure_future(world.ask())
+    await world.autoscaler.start()
+    assert (await poke(world)).queued == 1
+    await world.autoscaler.stop()
+    await world.autoscaler.start()
+    assert (await poke(world)).queued == 1
+    world.pod(await world.instance(pod=False))
+    assert (await asked).status == 200
+
+
+async def test_a_notice_fails_waiting_calls_with_its_reason(world):
+    world.function()
+    await world.autoscaler.start()
+    await world.serve()
+    asked = asyncio.ensure_future(world.ask())
+    await poke(world)
+    world.autoscaler.notify(Notice("default/hello-00001", "QuotaExceeded", "the namespace has no memory left"))
+    found = await asked
+    assert (found.status, found.error["error"]) == (503, "QuotaExceeded")
+    assert found.error["message"] == "the namespace has no memory left"
+    assert found.fields["retry-after"] == "1"
+
+
+async def test_a_notice_does_not_fail_calls_that_wait_for_a_slot(world):
+    world.function(limit=1)
+    instance = await world.instance()
+    instance.gate.clear()
+    await world.autoscaler.start()
+    await world.serve()
+    first = asyncio.ensure_future(world.ask())
+    await instance.arrived.get()
+    second = asyncio.ensure_future(world.ask())
+    await poke(world)
+    world.autoscaler.notify(Notice("default/hello-00001", "MaximumReached", "the maximum is reached"))
+    instance.gate.set()
+    assert [(await first).status, (await second).status] == [200, 200]
+
+
+async def test_the_queue_is_bounded_in_length(world):
+    world.function()
+    await world.serve(queue_length=2)
+    waiting = [asyncio.ensure_future(world.ask()) for _ in range(2)]
+    while len(world.worker.gateway.connections) < 2 or not all(each._call for each in world.worker.gateway.connections):
+        await asyncio.sleep(0)
+    found = await world.ask()
+    assert (found.status, found.error["error"], found.fields["retry-after"]) == (503, "QueueFull", "1")
+    world.pod(await world.instance(pod=False))
+    assert [each.status for each in await asyncio.gather(*waiting)] == [200, 200]
+
+
+async def test_the_queue_is_bounded_in_time(world):
+    world.function()
+    await world.serve(queue_timeout=0.1)
+    peer = await world.peer()
+    found = await peer.ask()
+    assert (found.status, found.error["error"]) == (503, "ActivationTimeout")
+    world.pod(await world.instance(pod=False))
+    assert (await peer.ask()).status == 200
+
+
+async def test_a_deadline_passes_in_the_queue(world):
+    world.function(timeout=0.1)
+    await world.serve()
+    found = await world.ask()
+    assert (found.status, found.error["error"]) == (504, "DeadlineExceeded")
+
+
+async def test_a_client_that_leaves_the_queue_is_not_called_for(world):
+    world.function()
+    instance = await world.instance(pod=False)
+    await world.serve()
+    leaver = await world.peer()
+    leaver.write(b"GET /function/hello/left HTTP/1.1\r\nHost: a\r\n\r\n")
+    stayer = await world.peer()
+    asked = asyncio.ensure_future(stayer.ask("/function/hello/stayed"))
+    revision = world.worker.gateway.router.revisions["default/hello-00001"]
+    while len(revision.waiting) < 2:
+        await asyncio.sleep(0)
+    await leaver.close()
+    while len(revision.waiting) > 1:
+        await asyncio.sleep(0)
+    world.pod(instance)
+    assert (await asked).status == 200
+    assert [each.target for each in instance.requests] == ["/stayed"]
+
+
+async def test_the_limit_of_each_instance_holds_and_the_longest_waiter_goes_first(world):
+    world.function(limit=1)
+    first, second = await world.instance(), await world.instance()
+    first.gate.clear()
+    second.gate.clear()
+    await world.serve()
+    asked = []
+    revision = world.worker.gateway.router.revisions["default/hello-00001"]
+    for count in range(4):
+        asked.append(asyncio.ensure_future(world.ask(f"/function/hello/{count}")))
+        while revision.load.active <= count:
+            await asyncio.sleep(0)
+    await first.arrived.get()
+    await second.arrived.get()
+    assert len(first.requests) == len(second.requests) == 1
+    assert len(revision.waiting) == 2
+    first.gate.set()
+    assert (await asked[2]).status == 200
+    assert [each.target for each in first.requests][1] == "/2"
+    second.gate.set()
+    assert [each.status for each in await asyncio.gather(*asked)] == [200] * 4
+    assert revision.load.active == 0
+    assert [each.in_flight for each in revision.ready] == [0, 0]
+
+
+async def test_a_busy_instance_is_left_for_another(world, read):
+    async def handler(reader, writer):
+        while True:
+            await read(reader)
+            refused.set()
+            writer.write(b"HTTP/1.1 503 Service Unavailable\r\nX-Faaslite-Busy: 1\r\nContent-Length: 4\r\n\r\nbusy")
+
+    refused = asyncio.Event()
+    world.function()
+    await world.instance(handler)
+    await world.serve()
+    asked = asyncio.ensure_future(world.ask("/function/hello", "POST", b"x" * 1000))
+    await asyncio.wait_for(refused.wait(), 5)
+    good = await world.instance()
+    found = await asked
+    assert (found.status, found.body) == (200, b"hello")
+    assert good.requests[0].body == b"x" * 1000
+
+
+async def test_a_call_is_tried_again_on_the_same_instance_once_it_is_no_longer_busy(world, read, make_reply):
+    answers = [b"HTTP/1.1 503 Service Unavailable\r\nX-Faaslite-Busy: 1\r\nContent-Length: 0\r\n\r\n"] * 3
+
+    async def handler(reader, writer):
+        while True:
+            await read(reader)
+            writer.write(answers.pop() if answers else make_reply())
+
+    world.function()
+    instance = await world.instance(handler)
+    await world.serve()
+    found = await world.ask()
+    assert found.status == 200
+    assert "x-faaslite-cold-start" in found.fields
+    assert instance.connections == 1
+
+
+async def test_a_503_of_the_function_itself_is_passed_on(world, read, make_reply):
+    async def handler(reader, writer):
+        await read(reader)
+        writer.write(make_reply(b"mine", "503 Service Unavailable"))
+
+    world.function()
+    await world.instance(handler)
+    await world.serve()
+    found = await world.ask()
+    assert (found.status, found.body) == (503, b"mine")
+
+
+async def test_an_instance_that_refuses_connections_is_left_for_another(world):
+    world.function()
+    dead = await world.instance()
+    await dead.stop()
+    good = await world.instance()
+    await world.serve()
+    peer = await world.peer()
+    for _ in range(3):
+        found = await peer.ask("/function/hello", "POST", b"body")
+        assert (found.status, found.body) == (200, b"hello")
+    assert len(good.requests) == 3
+
+
+async def test_a_refused_call_waits_for_the_next_instance(world):
+    world.function()
+    dead = await world.instance()
+    await dead.stop()
+    await world.autoscaler.start()
+    await world.serve(aside=60)
+    asked = asyncio.ensure_future(world.ask())
+    await poke(world)
+    await world.instance()
+    assert (await asked).status == 200
+
+
+async def test_an_instance_that_dies_mid_call(world, read):
+    async def handler(reader, writer):
+        deaths.append(await read(reader))
+
+    deaths = []
+    world.function()
+    await world.instance(handler)
+    await world.instance(handler)
+    await world.serve()
+    for method in ("GET", "POST"):
+        found = await world.ask("/function/hello", method)
+        assert (found.status, found.error["error"]) == (502, "InstanceDied")
+    assert len(deaths) == 2, "a call that kills its instance was sent to another"
+
+
+async def test_an_instance_that_dies_within_its_reply_breaks_the_client_off(world, read):
+    async def handler(reader, writer):
+        await read(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+
+    world.function()
+    await world.instance(handler)
+    await world.serve()
+    peer = await world.peer()
+    peer.write(b"GET /function/hello HTTP/1.1\r\nHost: a\r\n\r\n")
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await peer.reply()
+
+
+@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 502)])
+async def test_a_kept_connection_that_ends_as_a_call_is_sent(world, read, make_reply, method, status):
+    """The instance closes an idle connection at that moment: only what may be done twice is sent again."""
+
+    async def handler(reader, writer):
+        await read(reader)
+        writer.write(make_reply())
+        if instance.connections == 1:
+            await read(reader)
+        else:
+            await reader.read()
+
+    world.function()
+    instance = await world.instance(handler)
+    await world.serve()
+    peer = await world.peer()
+    assert (await peer.ask()).status == 200
+    assert (await peer.ask("/function/hello", method)).status == status
+    assert instance.connections == (2 if status == 200 else 1)
+
+
+async def test_a_pod_that_goes_finishes_its_calls_and_gets_no_more(world):
+    world.function()
+    old = await world.instance()
+    old.gate.clear()
+    await world.serve()
+    asked = asyncio.ensure_future(world.ask("/function/hello/old"))
+    await old.arrived.get()
+    new = await world.instance()
+    world.pod(old, deleted=True)
+    await world.settled()
+    assert (await world.ask("/function/hello/new")).status == 200
+    old.gate.set()
+    assert (await asked).status == 200
+    assert [each.target for each in old.requests] == ["/old"]
+    assert [each.target for each in new.requests] == ["/new"]
+    await asyncio.wait_for(old.lost.wait(), 5)
+
+
+async def test_no_function_and_no_ready_function(world):
+    world.function("broken", ready=False, message="the package has no handler")
+    await world.serve()
+    found = await world.ask("/function/nothing")
+    assert (found.status, found.error["error"]) == (404, "FunctionNotFound")
+    found = await world.ask("/function/broken")
+    assert (found.status, found.error["error"]) == (503, "FunctionNotReady")
+    assert found.error["message"] == "the package has no handler"
+    world.function("broken")
+    await world.instance(revision="broken-00001")
+    await world.settled()
+    assert (await world.ask("/function/broken")).status == 200
+    world.api.remove("functions", "default/broken")
+    await world.settled()
+    assert (await world.ask("/function/broken")).status == 404
+
+
+async def test_traffic_is_split_by_percent(world):
+    traffic = [
+        {"revision": "hello-00001", "percent": 80, "timeout": 30.0},
+        {"revision": "hello-00002", "percent": 20, "timeout": 30.0},
+        {"revision": "hello-00003", "percent": 0, "timeout": 30.0},
+    ]
+    world.function(traffic=traffic)
+    instances = [await world.instance(revision=f"hello-0000{number}") for number in (1, 2, 3)]
+    await world.serve()
+    world.worker.gateway.random.seed(1)
+    peer = await world.peer()
+    for _ in range(300):
+        await peer.ask()
+    shares = [len(each.requests) for each in instances]
+    assert shares[2] == 0 and 30 < shares[1] < 100 and sum(shares) == 300
+
+
+async def test_loads_are_reported(world):
+    world.function()
+    instance = await world.instance()
+    instance.gate.clear()
+    await world.autoscaler.start()
+    await world.serve(report_period=0.1)
+    await asyncio.wait_for(world.autoscaler.hello.get(), 5)
+    asked = [asyncio.ensure_future(world.ask()) for _ in range(3)]
+    requests = 0
+    while True:
+        report = await asyncio.wait_for(world.autoscaler.reports.get(), 5)
+        requests += sum(load.requests for load in report.loads)
+        if report.loads and report.loads[0].requests == 0:
+            break
+    assert requests == 3
+    (load,) = report.loads
+    assert (load.revision, load.queued) == ("default/hello-00001", 0)
+    assert load.concurrency == pytest.approx(3.0)
+    instance.gate.set()
+    await asyncio.gather(*asked)
+    while (await asyncio.wait_for(world.autoscaler.reports.get(), 5)).loads:
+        pass
