@@ -1,0 +1,44 @@
+"""The last word before the registry: rules that need the object, or the state of the cluster.
+
+The chain is one table; each plugin is called with what is asked and may change the document of a creation. It must not write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from core.api.kinds import Kind
+from core.apiserver.admission.lifecycle import NamespaceLifecycle
+from core.apiserver.admission.node import NodeRestriction
+from core.apiserver.authn import User
+from core.apiserver.dispatch import RequestInfo
+from core.store.base import Store
+
+__all__ = ["Admission", "Attributes", "Plugin"]
+
+
+class Attributes(NamedTuple):
+    """`document` is what a creation would store; None with other verbs."""
+
+    user: User
+    info: RequestInfo
+    kind: Kind
+    document: dict[str, Any] | None = None
+
+
+class Plugin(Protocol):
+    verbs: tuple[str, ...]
+
+    async def admit(self, attributes: Attributes) -> None:
+        """Raises an `ApiError` (`Forbidden`, mostly) where it refuses."""
+
+
+class Admission:
+    def __init__(self, store: Store) -> None:
+        self._plugins: Sequence[Plugin] = (NamespaceLifecycle(store), NodeRestriction())
+
+    async def admit(self, attributes: Attributes) -> None:
+        for each in self._plugins:
+            if attributes.info.verb in each.verbs:
+                await each.admit(attributes)

@@ -1,0 +1,218 @@
+"""The API server, from the request to the store:
+
+    authenticate -> authorise -> decode, check, admit -> registry (strategy) -> store -> durable -> reply
+
+`__call__` is the edge for HTTP (ASGI), `local` the one for the server's own process; both go through `answer`. Resources go
+through the dispatcher (`dispatch`, `resources`), everything else is Starlette's (`system`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from core.api.kinds import BUILT_IN, NAMESPACE, Kind
+from core.apiserver import dispatch, http
+from core.apiserver.admission import Admission
+from core.apiserver.admission.lifecycle import DEFAULT_NAMESPACES
+from core.apiserver.authn import Authenticator, User
+from core.apiserver.authz import Authorizer
+from core.apiserver.builtin import build_registries
+from core.apiserver.cache import Cache
+from core.apiserver.customs import CustomKinds
+from core.apiserver.documents import custom_shape
+from core.apiserver.dispatch import RequestInfo
+from core.apiserver.housekeeping import Housekeeping
+from core.apiserver.http import Receive, Scope, Send
+from core.apiserver.local import LocalTransport
+from core.apiserver.metrics import Metrics
+from core.apiserver.request import ApiRequest, Reply, TextStream, WatchStream
+from core.apiserver.resources import Answer, Resources
+from core.apiserver.reviews import Reviews
+from core.apiserver.schema import load
+from core.apiserver.served import Served
+from core.apiserver.status import from_store
+from core.apiserver.streams.log import KubeletConnector, PodLogs
+from core.apiserver.subresources import SERVED, Subresources
+from core.apiserver.system import build_system, in_process
+from core.clock import monotonic, wall
+from core.errors import AlreadyExists, ApiError, InternalError, NotFound
+from core.store.base import Store, StoreError
+
+__all__ = ["ApiServer"]
+
+log = logging.getLogger(__name__)
+
+
+class ApiServer:
+    """An ASGI application over a store. `tokens`: bearer token -> user. `kubelet` reaches node agents, for logs.
+
+    The server doesn't close the store; it closes `kubelet`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        tokens: Mapping[str, User],
+        kinds: Sequence[Kind] = BUILT_IN,
+        kubelet: KubeletConnector | None = None,
+        service_cidr: str = "127.32.0.0/16",
+        clock: Callable[[], float] = wall,
+    ) -> None:
+        self._store = store
+        self._kubelet = kubelet
+        self._ready = False
+        cache, schemas, served = Cache(), load(), Served()
+        self._served = served
+        self._customs = CustomKinds(store, cache, served, custom_shape, clock)
+        kinds = [replace(each, subresources=tuple(sub for sub in each.subresources if sub in SERVED)) for each in kinds]
+        for registry in build_registries(kinds, store, cache, schemas, service_cidr, self._customs, clock):
+            served.add(registry)
+        self._authenticator = Authenticator(tokens)
+        self._authorizer = Authorizer(store)
+        admission = Admission(store)
+        self.resources = Resources(
+            store,
+            served,
+            admission,
+            Reviews(self._authenticator, self._authorizer),
+            schemas,
+            Subresources(admission, schemas, PodLogs(served, kubelet), clock),
+        )
+        self._metrics = Metrics(lambda: self.resources.watching, lambda: store.revision)
+        self._system = build_system(served, {"ping": _ping, "store": self._check_store, "started": self._check_started}, self._metrics)
+        self._housekeeping = Housekeeping(store, served, clock)
+
+    async def start(self) -> None:
+        """Load what is stored, create the Namespaces that every cluster has, and serve."""
+        await self._customs.load()
+        for kind in self._served.kinds():
+            registry = self._served.of(kind)
+            if registry.strategy.tracks_stored:
+                for entry in (await self._store.list(registry.prefix())).entries:
+                    registry.strategy.stored(registry.codec.document(entry))
+        namespaces = self._served.of(next(each for each in self._served.kinds() if each.resource == NAMESPACE.resource))
+        for name in DEFAULT_NAMESPACES:
+            try:
+                await namespaces.create("", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+            except AlreadyExists:
+                continue
+        await self._housekeeping.start()
+        self._ready = True
+
+    async def stop(self) -> None:
+        """End watches and the server's own tasks. Requests that run may end by themselves."""
+        self._ready = False
+        self.resources.stop()
+        await self._housekeeping.stop()
+        await self._customs.stop()
+        if self._kubelet is not None:
+            await self._kubelet.close()
+
+    def local(self, user: User) -> LocalTransport:
+        """A transport for a component of this process, which acts as `user`."""
+        return LocalTransport(self, user)
+
+    async def answer(self, request: ApiRequest, *, applied: bool) -> Answer:
+        """Authorise and do what is asked. `applied`: for the server's own process, which needn't wait for durability. Raises `ApiError`."""
+        info = request.info
+        await self._authorizer.check(request.user, info)
+        try:
+            if not info.resource:
+                return await in_process(self._system, request)
+            return await self.resources.handle(request, applied=applied)
+        except StoreError as error:
+            raise from_store(error) from error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            raise RuntimeError(f"{scope['type']} is not served")
+        began = monotonic()
+        head = http.read_head(scope)
+        method, path = scope["method"], scope["path"]
+        info = dispatch.parse(method, path, head.query)
+        try:
+            user = self._authenticator.authenticate(head.authorization)
+            if not info.resource:
+                await self._authorizer.check(user, info)
+                await self._serve_system(scope, receive, send)
+                self._metrics.answered(info.verb, "", 0, None)
+                return
+            body = await http.read_body(receive) if method not in ("GET", "HEAD") else b""
+            request = ApiRequest(user, info, head.query, body, head.content_type, head.accept)
+            answer = await self.answer(request, applied=False)
+            if isinstance(answer, Reply):
+                if answer.revision:
+                    await self._store.durable(answer.revision)
+                await http.send_reply(send, answer, request.warnings, head.gzip, bodiless=method == "HEAD")
+                self._metrics.answered(info.verb, info.full_resource, answer.code, monotonic() - began)
+                return
+        except ConnectionError:
+            return
+        except Exception as error:
+            failure = _as_api_error(error, method, path)
+            self._metrics.answered(info.verb, info.full_resource, failure.status_code, monotonic() - began)
+            if isinstance(failure, NotFound) and self._unknown(info):
+                await http.send_plain(send, 404, "404 page not found\n")
+            else:
+                await http.send_error(send, failure)
+            return
+        self._metrics.answered(info.verb, info.full_resource, 200, None)
+        await self._stream(answer, receive, send)
+
+    async def _serve_system(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Old clients ask for `/api/`, `/version/`."""
+        path = scope["path"]
+        if len(path) > 1 and path.endswith("/"):
+            scope = {**scope, "path": path.rstrip("/"), "raw_path": path.rstrip("/").encode()}
+        await self._system(scope, receive, send)  # type: ignore[arg-type]
+
+    async def _stream(self, answer: WatchStream | TextStream, receive: Receive, send: Send) -> None:
+        try:
+            if isinstance(answer, WatchStream):
+                with self.resources.running(answer.watcher):
+                    await http.send_watch(receive, send, answer)
+            else:
+                await http.send_text(receive, send, answer)
+        except ConnectionError:
+            return
+
+    def _unknown(self, info: RequestInfo) -> bool:
+        return bool(info.resource) and not self._served.has_version(info.group, info.version)
+
+    async def _check_store(self) -> str:
+        try:
+            await self._store.get("/health")
+        except StoreError as error:
+            return str(error)
+        return ""
+
+    async def _check_started(self) -> str:
+        return "" if self._ready else "not started"
+
+
+async def _ping() -> str:
+    return ""
+
+
+def _as_api_error(error: Exception, method: str, path: str) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, StoreError):
+        return from_store(error)
+    log.error("%s %s failed", method, path, exc_info=error)
+    return InternalError(f"Internal error occurred: {type(error).__name__}")
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Whoever serves the application starts and stops it; the protocol is only acknowledged."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

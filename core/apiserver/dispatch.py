@@ -1,0 +1,62 @@
+"""From a request's method and path to what it asks for, as Kubernetes' `RequestInfo` says it.
+
+Pure. Paths of resources: `/api/VERSION/...` and `/apis/GROUP/VERSION/...`, then `[namespaces/NAMESPACE/]PLURAL[/NAME[/SUBRESOURCE]]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+__all__ = ["RequestInfo", "parse", "truth"]
+
+_NAMED = {"GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
+_COLLECTION = {"GET": "list", "HEAD": "list", "POST": "create", "DELETE": "deletecollection", "PUT": "update", "PATCH": "patch"}
+_TRUE = ("true", "1", "True", "TRUE", "t", "T")
+
+
+class RequestInfo(NamedTuple):
+    """What a request asks for. `resource` is empty where the path names none (discovery, health ...); then `verb` is the method."""
+
+    verb: str
+    path: str
+    group: str = ""
+    version: str = ""
+    resource: str = ""
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+    rest: str = ""
+
+    @property
+    def full_resource(self) -> str:
+        """`pods` or `pods/status`: what rules and messages name."""
+        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+
+
+def truth(text: str) -> bool:
+    """A boolean of a query, as Go's strconv reads it."""
+    return text in _TRUE
+
+
+def parse(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:
+    """Never fails: what isn't the path of a resource is a request for a path."""
+    parts = path.strip("/").split("/")
+    if parts[0] == "api" and len(parts) > 2:
+        group, version, parts = "", parts[1], parts[2:]
+    elif parts[0] == "apis" and len(parts) > 3:
+        group, version, parts = parts[1], parts[2], parts[3:]
+    else:
+        return RequestInfo(method.lower(), path)
+    namespace = ""
+    # A Namespace's own subresources look like resources inside of it.
+    if parts[0] == "namespaces" and len(parts) > 2 and not (parts[2] in ("status", "finalize") and len(parts) == 3):
+        namespace, parts = parts[1], parts[2:]
+    elif parts[0] == "namespaces" and len(parts) > 1:
+        namespace = parts[1]
+    name = parts[1] if len(parts) > 1 else ""
+    subresource = parts[2] if len(parts) > 2 else ""
+    verb = (_NAMED if name else _COLLECTION).get(method, method.lower())
+    if verb == "list" and "watch" in query and truth(query["watch"]):
+        verb = "watch"
+    return RequestInfo(verb, path, group, version, parts[0], namespace, name, subresource, "/".join(parts[3:]))

@@ -1,0 +1,82 @@
+"""Bodies into documents that a registry may store: decoded, of the right kind, checked against the schema, with warnings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.api.kinds import Kind
+from core.apiserver import body
+from core.apiserver.cache import Document
+from core.apiserver.crd import CustomSchema
+from core.apiserver.registry.generic import Registry, Shape
+from core.apiserver.request import ApiRequest, WriteOptions
+from core.apiserver.schema import Schemas
+from core.errors import BadRequest
+
+__all__ = ["built_in_shape", "custom_shape", "parse_document", "parse_options", "shaped"]
+
+
+def built_in_shape(schemas: Schemas, kind: Kind) -> Shape:
+    def check(document: Document, strict: bool) -> tuple[Document, list[str]]:
+        return schemas.validate(kind, document, strict=strict)
+
+    return check
+
+
+def custom_shape(schema: CustomSchema) -> Shape:
+    def check(document: Document, strict: bool) -> tuple[Document, list[str]]:
+        found, warnings = schema.prune_default_validate(document)
+        return found, list(warnings)
+
+    return check
+
+
+def parse_document(request: ApiRequest, kind: Kind, options: WriteOptions) -> Document:
+    """The body as a document of `kind`; a body that doesn't say its kind has the one of the path. Raises `BadRequest`."""
+    if not request.body:
+        raise BadRequest("the request has no body")
+    # Looking for duplicate fields reads the body a second time: only where the client asked for it.
+    wanted = options.strict or (options.warn and "fieldValidation" in request.query)
+    found, doubts = body.parse(request.body, request.content_type, strict=wanted)
+    if type(found) is not dict:
+        raise BadRequest(f"the object provided is unrecognized (must be of type {kind.kind}): it isn't an object")
+    version, name = found.get("apiVersion") or kind.api_version, found.get("kind") or kind.kind
+    if version != kind.api_version:
+        raise BadRequest(f"the API version in the data ({version}) does not match the expected API version ({kind.api_version})")
+    if name != kind.kind:
+        raise BadRequest(f'the kind in the data ({name}) does not match the expected kind ({kind.kind})')
+    found["apiVersion"], found["kind"] = version, name
+    _doubt(request, kind, options, doubts)
+    return found
+
+
+def shaped(request: ApiRequest, registry: Registry, document: Document, options: WriteOptions) -> Document:
+    """`document` as the schema has it. Raises `BadRequest`, with fieldValidation=Strict also for unknown fields."""
+    found, doubts = registry.shape(document, options.strict or options.warn)
+    _doubt(request, registry.kind, options, doubts)
+    return found
+
+
+def _doubt(request: ApiRequest, kind: Kind, options: WriteOptions, doubts: list[str]) -> None:
+    if not doubts:
+        return
+    if options.strict:
+        raise BadRequest(
+            f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: strict decoding error: {", ".join(doubts)}'
+        )
+    if options.warn:
+        request.warnings += [each for each in doubts if each not in request.warnings]
+
+
+def parse_options(request: ApiRequest) -> dict[str, Any]:
+    """The body of a deletion: options, or nothing."""
+    if not request.body:
+        return {}
+    found, _ = body.parse(request.body, request.content_type)
+    if found is None:
+        return {}
+    if type(found) is not dict:
+        raise BadRequest("the object provided is unrecognized (must be of type DeleteOptions): it isn't an object")
+    if found.get("kind") not in (None, "", "DeleteOptions"):
+        raise BadRequest(f"the kind in the data ({found['kind']}) does not match the expected kind (DeleteOptions)")
+    return found

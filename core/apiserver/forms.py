@@ -1,0 +1,108 @@
+"""The form that a client asks an answer in (`Accept`), and answers in that form: JSON, Table, metadata only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+
+from core.apiserver.cache import Codec, Document
+from core.apiserver.table import partial_metadata, to_table
+from core.clock import wall
+from core.errors import NotAcceptable
+from core.store.base import Entry
+
+__all__ = ["PLAIN", "Form", "ListMeta", "negotiate", "render_list", "render_object"]
+
+_encode = msgspec.json.encode
+
+
+class Form(NamedTuple):
+    """`name` is "" (the object itself), `Table` or `PartialObjectMetadata`; `include` is a Table's includeObject."""
+
+    name: str = ""
+    include: str = "Metadata"
+
+
+class ListMeta(NamedTuple):
+    revision: int
+    token: str = ""
+    remaining: int | None = None
+
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"resourceVersion": str(self.revision)}
+        if self.token:
+            found["continue"] = self.token
+        if self.remaining is not None:
+            found["remainingItemCount"] = self.remaining
+        return found
+
+
+PLAIN = Form()
+
+
+@lru_cache(maxsize=256)
+def negotiate(accept: str, include: str = "") -> Form:
+    """The first form of an Accept header that this server has. Raises `NotAcceptable` where there is none."""
+    if not accept:
+        return PLAIN
+    for media in accept.split(","):
+        kind, *rest = (each.strip() for each in media.split(";"))
+        if kind not in ("application/json", "*/*", "application/*"):
+            continue
+        parameters = dict(each.split("=", 1) for each in rest if "=" in each)
+        name = parameters.get("as", "")
+        if not name:
+            return PLAIN
+        if parameters.get("g") != "meta.k8s.io" or parameters.get("v") not in ("v1", "v1beta1"):
+            continue
+        if name == "Table":
+            return Form("Table", include or "Metadata")
+        if name in ("PartialObjectMetadata", "PartialObjectMetadataList"):
+            return Form("PartialObjectMetadata")
+    raise NotAcceptable("only the following media types are accepted: application/json")
+
+
+def _table(
+    codec: Codec, documents: list[Document], form: Form, columns: list[Document] | None, headers: bool, meta: Document | None
+) -> bytes:
+    return _encode(
+        to_table(
+            codec.kind, documents, now=wall(), include=form.include, headers=headers, columns=columns, list_meta=meta
+        )
+    )
+
+
+def render_object(
+    codec: Codec, entry: Entry, form: Form, columns: list[Document] | None = None, headers: bool = True
+) -> bytes:
+    """One object. `headers` are a Table's column definitions: watches send them once."""
+    if not form.name:
+        return codec.render(entry)
+    document = codec.document(entry)
+    if form.name == "Table":
+        return _table(codec, [document], form, columns, headers, {"resourceVersion": str(entry.revision)})
+    return _encode(partial_metadata(document))
+
+
+def render_list(
+    codec: Codec, entries: Sequence[Entry], meta: ListMeta, form: Form, columns: list[Document] | None = None
+) -> bytes:
+    """A whole list; the plain form is joined from the stored bytes."""
+    kind = codec.kind
+    if not form.name:
+        head = _encode({"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta.document()})
+        return head[:-1] + b',"items":[' + b",".join([codec.render(each) for each in entries]) + b"]}"
+    documents = [codec.document(each) for each in entries]
+    if form.name == "Table":
+        return _table(codec, documents, form, columns, True, meta.document())
+    return _encode(
+        {
+            "kind": "PartialObjectMetadataList",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": meta.document(),
+            "items": [partial_metadata(each) for each in documents],
+        }
+    )

@@ -1,0 +1,175 @@
+"""The HTTP edge: headers and bodies in, replies, watches and log streams out, over ASGI.
+
+It must not know kinds or rules. A reply to a write leaves when the write is durable; the caller awaits that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from core.apiserver.events import error_line, line
+from core.apiserver.request import Reply, TextStream, WatchStream
+from core.errors import ApiError, TooLarge
+
+__all__ = ["BODY_LIMIT", "Head", "read_body", "read_head", "send_error", "send_plain", "send_reply", "send_text", "send_watch"]
+
+log = logging.getLogger(__name__)
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+BODY_LIMIT = 3 * 1024 * 1024
+_GZIP_FROM = 128 * 1024
+_SLOW_SECONDS = 30.0
+_JSON = b"application/json"
+_NO_CACHE = (b"cache-control", b"no-cache, private")
+
+
+class Head(NamedTuple):
+    """What a request says before its body."""
+
+    query: Mapping[str, str]
+    authorization: str
+    accept: str
+    content_type: str
+    gzip: bool
+
+
+def read_head(scope: Scope) -> Head:
+    authorization = accept = content_type = ""
+    zipped = False
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            authorization = value.decode("latin-1")
+        elif name == b"accept":
+            accept = value.decode("latin-1")
+        elif name == b"content-type":
+            content_type = value.decode("latin-1")
+        elif name == b"accept-encoding":
+            zipped = b"gzip" in value
+    text = scope["query_string"]
+    query = dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True)) if text else {}
+    return Head(query, authorization, accept, content_type, zipped)
+
+
+async def read_body(receive: Receive) -> bytes:
+    """Raises `TooLarge`, and `ConnectionError` where the client went away."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError("the client closed the connection within a request")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > BODY_LIMIT:
+            raise TooLarge(f"Request entity too large: limit is {BODY_LIMIT}")
+        if not message.get("more_body", False):
+            if not parts:
+                return bytes(part)
+            return b"".join((*parts, part))
+        parts.append(part)
+
+
+def _quoted(text: str) -> bytes:
+    """As the text of a `Warning` header (RFC 7234, 5.5)."""
+    escaped = "".join(each for each in text if each >= " ").replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{escaped}"'.encode("latin-1", "replace")
+
+
+async def send_reply(send: Send, reply: Reply, warnings: list[str], zipped: bool, *, bodiless: bool = False) -> None:
+    body = reply.body
+    headers = [(b"content-type", _JSON if reply.content_type == "application/json" else reply.content_type.encode()), _NO_CACHE]
+    if zipped and len(body) > _GZIP_FROM:
+        body = await asyncio.to_thread(gzip.compress, body, 1)
+        headers.append((b"content-encoding", b"gzip"))
+        headers.append((b"vary", b"Accept-Encoding"))
+    headers.append((b"content-length", b"%d" % len(body)))
+    headers += [(b"warning", _quoted(each)) for each in warnings]
+    await send({"type": "http.response.start", "status": reply.code, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if bodiless else body})
+
+
+async def send_error(send: Send, error: ApiError) -> None:
+    headers = [(b"content-type", _JSON), _NO_CACHE]
+    if seconds := error.details.get("retryAfterSeconds"):
+        headers.append((b"retry-after", b"%d" % seconds))
+    if error.status_code == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    body = msgspec.json.encode(error.status())
+    headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": error.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_plain(send: Send, code: int, text: str) -> None:
+    body = text.encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": code, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _until_gone(receive: Receive, tell: Callable[[], object]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    tell()
+
+
+async def send_watch(receive: Receive, send: Send, stream: WatchStream) -> None:
+    """Events until the watch ends or the client goes. A client that takes nothing for half a minute is dropped."""
+    watcher, form, registry = stream
+    listener = asyncio.create_task(_until_gone(receive, watcher.stop))
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", _JSON), _NO_CACHE]})
+        first = True
+        try:
+            async with aclosing(watcher.changes()) as changes:
+                async for batch in changes:
+                    lines = []
+                    for change in batch:
+                        lines.append(line(registry, change, form, first))
+                        first = first and change.type == "BOOKMARK"
+                    async with asyncio.timeout(_SLOW_SECONDS):
+                        await send({"type": "http.response.body", "body": b"".join(lines), "more_body": True})
+        except ApiError as error:
+            await send({"type": "http.response.body", "body": error_line(error), "more_body": True})
+        except TimeoutError:
+            log.warning("a watch of %s was dropped: its client doesn't read", registry.kind.resource)
+            return
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
+
+
+async def send_text(receive: Receive, send: Send, stream: TextStream) -> None:
+    """Bytes as they come, until they end or the client goes."""
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-type", stream.content_type.encode()), _NO_CACHE]}
+    )
+
+    async def copy() -> None:
+        async with aclosing(stream.chunks) as chunks:
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    copying = asyncio.create_task(copy())
+    listener = asyncio.create_task(_until_gone(receive, copying.cancel))
+    try:
+        await asyncio.wait((copying,))
+        if not copying.cancelled() and (error := copying.exception()) is not None:
+            raise error
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        for task in (copying, listener):
+            task.cancel()
+        await asyncio.gather(copying, listener, return_exceptions=True)

@@ -1,0 +1,60 @@
+"""Cluster IPs: which addresses of the Service range are taken, and by whom.
+
+The table is in memory; it is rebuilt from the stored Services when the server starts, so that it can't disagree with them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+
+__all__ = ["AddressPool", "AddressTaken", "PoolFull"]
+
+
+class AddressTaken(ValueError):
+    """The address belongs to another Service, or isn't of the range."""
+
+
+class PoolFull(ValueError):
+    """No address is left."""
+
+
+class AddressPool:
+    """Addresses of one range. The first and the last belong to nobody, the one after the first is kept for the API server."""
+
+    def __init__(self, cidr: str) -> None:
+        network = ipaddress.IPv4Network(cidr)
+        self._low = int(network.network_address) + 2
+        self._high = int(network.broadcast_address) - 1
+        self._owners: dict[str, str] = {}
+        self.cidr = cidr
+
+    def take(self, owner: str, address: str = "") -> str:
+        """`address`, or any that is free. Taking what one has is fine. Raises `AddressTaken`, `PoolFull`."""
+        if address:
+            if not self._within(address):
+                raise AddressTaken(f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {self.cidr}")
+            if self._owners.setdefault(address, owner) != owner:
+                raise AddressTaken("provided IP is already allocated")
+            return address
+        size = self._high - self._low + 1
+        if len(self._owners) >= size:
+            raise PoolFull("range is full")
+        start = random.randrange(size)  # noqa: S311 (spreads addresses, keeps no secret)
+        for step in range(size):
+            found = str(ipaddress.IPv4Address(self._low + (start + step) % size))
+            if found not in self._owners:
+                self._owners[found] = owner
+                return found
+        raise PoolFull("range is full")
+
+    def release(self, owner: str, address: str) -> None:
+        """Give back what `owner` has; what it hasn't stays as it is."""
+        if self._owners.get(address) == owner:
+            del self._owners[address]
+
+    def _within(self, address: str) -> bool:
+        try:
+            return self._low <= int(ipaddress.IPv4Address(address)) <= self._high
+        except ValueError:
+            return False

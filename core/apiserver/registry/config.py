@@ -1,0 +1,86 @@
+"""Rules of ConfigMaps and Secrets: keys, sizes, and content that may be sealed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from core.apiserver.registry.pods import text
+from core.apiserver.registry.strategy import Cause, Document, Strategy
+from core.apiserver.status import forbidden, immutable, invalid_value, required
+
+__all__ = ["ConfigMapStrategy", "SecretStrategy"]
+
+_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+_MAX_BYTES = 1024 * 1024
+_SEALED = "field is immutable when `immutable` is set"
+_WORDING = (
+    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', "
+    "regex used for validation is '[-._a-zA-Z0-9]+')"
+)
+
+
+def _keys(document: Document, fields: tuple[str, ...]) -> list[Cause]:
+    found = [
+        invalid_value(f"{field}[{key}]", key, _WORDING)
+        for field in fields
+        for key in document.get(field) or ()
+        if not _KEY.fullmatch(key) or key in (".", "..")
+    ]
+    size = sum(len(value) for field in fields for value in (document.get(field) or {}).values())
+    if size > _MAX_BYTES * (4 / 3 if fields == ("data",) else 1):
+        found.append({"reason": "FieldValueTooLong", "message": "Too long: may not be more than 1048576 bytes", "field": ""})
+    return found
+
+
+def _sealed(new: Document, old: Document, fields: tuple[str, ...]) -> list[Cause]:
+    if not old.get("immutable"):
+        return []
+    found = [] if new.get("immutable") else [forbidden("immutable", _SEALED)]
+    return found + [forbidden(each, _SEALED) for each in fields if (new.get(each) or {}) != (old.get(each) or {})]
+
+
+class ConfigMapStrategy(Strategy):
+    def validate(self, document: Document) -> list[Cause]:
+        found = _keys(document, ("data", "binaryData"))
+        both = set(document.get("data") or ()) & set(document.get("binaryData") or ())
+        found += [invalid_value(f"data[{key}]", key, "duplicate of key present in binaryData") for key in sorted(both)]
+        return found + _base64(document, "binaryData")
+
+    def validate_update(self, new: Document, old: Document) -> list[Cause]:
+        return _sealed(new, old, ("data", "binaryData"))
+
+
+class SecretStrategy(Strategy):
+    fields = {"type": text("type")}
+
+    def complete(self, document: Document) -> None:
+        if plain := document.pop("stringData", None):
+            encoded = {key: base64.b64encode(str(value).encode()).decode() for key, value in plain.items()}
+            document["data"] = {**(document.get("data") or {}), **encoded}
+        if not document.get("type"):
+            document["type"] = "Opaque"
+
+    def validate(self, document: Document) -> list[Cause]:
+        found = _keys(document, ("data",)) + _base64(document, "data")
+        needed = {
+            "kubernetes.io/tls": ("tls.crt", "tls.key"),
+            "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
+            "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+        }.get(document["type"], ())
+        return found + [required(f"data[{key}]") for key in needed if key not in (document.get("data") or {})]
+
+    def validate_update(self, new: Document, old: Document) -> list[Cause]:
+        found = [] if new["type"] == old["type"] else [immutable("type", new["type"])]
+        return found + _sealed(new, old, ("data",))
+
+
+def _base64(document: Document, field: str) -> list[Cause]:
+    found = []
+    for key, value in (document.get(field) or {}).items():
+        try:
+            base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError, TypeError):
+            found.append(invalid_value(f"{field}[{key}]", "", "illegal base64 data"))
+    return found

@@ -1,0 +1,141 @@
+"""Lists: pages of a pinned revision, with continue tokens that hold the revision and the last key.
+
+The token is opaque to clients: base64 of JSON `{"v": 1, "rv": revision, "after": key}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from core.api.kinds import Kind
+from core.apiserver.forms import ListMeta
+from core.apiserver.registry.generic import Registry
+from core.apiserver.selection import Selection
+from core.apiserver.status import forbidden, invalid, invalid_value, not_supported, too_large_version
+from core.errors import BadRequest, Expired
+from core.store.base import Compacted, Entry, FutureRevision
+
+__all__ = ["ListOptions", "list_options", "list_page"]
+
+_LIST_OPTIONS = Kind("meta.k8s.io", "v1", "ListOptions", "")
+_MAX_PAGE = 500
+
+
+class ListOptions(NamedTuple):
+    """`minimum` is a revision that the list must have reached, `exact` one that it is made at (0: the present)."""
+
+    limit: int = 0
+    after: str = ""
+    exact: int = 0
+    minimum: int = 0
+
+
+class _Token(msgspec.Struct):
+    v: int
+    rv: int
+    after: str
+
+
+def encode_token(revision: int, after: str) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(_Token(1, revision, after))).rstrip(b"=").decode()
+
+
+def decode_token(text: str, prefix: str) -> tuple[int, str]:
+    try:
+        token = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=_Token)
+    except (binascii.Error, msgspec.MsgspecError, ValueError) as error:
+        raise BadRequest(f"continue key is not valid: {error}") from None
+    if token.v != 1 or token.rv < 1 or not token.after.startswith(prefix):
+        raise BadRequest("continue key is not valid: it is of another list")
+    return token.rv, token.after
+
+
+def resource_version(text: str, kind: Kind = _LIST_OPTIONS) -> int:
+    """-1 where it is not set. Raises `Invalid`."""
+    if not text:
+        return -1
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise invalid(kind, "", [invalid_value("resourceVersion", text, "strconv.ParseUint: invalid syntax")])
+    return int(text)
+
+
+def list_options(query: Mapping[str, str], prefix: str) -> ListOptions:
+    """Raises `BadRequest`, `Invalid`."""
+    try:
+        limit = int(query.get("limit") or 0)
+    except ValueError:
+        raise BadRequest(f'strconv.ParseInt: parsing "{query["limit"]}": invalid syntax') from None
+    limit = max(limit, 0)
+    version, match = resource_version(query.get("resourceVersion", "")), query.get("resourceVersionMatch", "")
+    token = query.get("continue", "")
+    causes = []
+    if match:
+        if version < 0:
+            causes.append(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided"))
+        if token:
+            causes.append(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"))
+        if match not in ("Exact", "NotOlderThan"):
+            causes.append(not_supported("resourceVersionMatch", match, ["Exact", "NotOlderThan", ""]))
+        elif match == "Exact" and version == 0:
+            causes.append(forbidden("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
+    if causes:
+        raise invalid(_LIST_OPTIONS, "", causes)
+    if token:
+        if version > 0:
+            raise BadRequest("specifying resource version is not allowed when using continue")
+        exact, after = decode_token(token, prefix)
+        return ListOptions(limit, after, exact)
+    if version > 0 and (match == "Exact" or (not match and limit)):
+        return ListOptions(limit, "", version)
+    return ListOptions(limit, "", 0, max(version, 0))
+
+
+async def list_page(
+    registry: Registry, namespace: str, selection: Selection, options: ListOptions
+) -> tuple[list[Entry], ListMeta]:
+    """One page. Raises `Expired`, `Timeout` (a revision that isn't reached)."""
+    store, prefix = registry.store, registry.prefix(namespace)
+    if options.minimum > store.revision:
+        raise too_large_version(options.minimum, store.revision)
+    try:
+        if selection.everything or not options.limit:
+            page = await store.list(prefix, limit=options.limit, after=options.after, revision=options.exact)
+            found = page.entries if selection.everything else [each for each in page.entries if selection.matches(each)]
+            if not page.more:
+                return found, ListMeta(page.revision)
+            return found, ListMeta(page.revision, encode_token(page.revision, page.entries[-1].key), page.remaining)
+        return await _selected_page(registry, prefix, selection, options)
+    except FutureRevision as error:
+        raise too_large_version(options.exact, error.current) from None
+    except Compacted:
+        if options.after:
+            raise Expired(
+                "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
+                "the continue parameter."
+            ) from None
+        raise Expired(f"The provided resource version is too old: {options.exact}") from None
+
+
+async def _selected_page(
+    registry: Registry, prefix: str, selection: Selection, options: ListOptions
+) -> tuple[list[Entry], ListMeta]:
+    """With selectors, a page is filled from as many of the store's as it takes; how many remain isn't known then."""
+    found: list[Entry] = []
+    after, revision = options.after, options.exact
+    while True:
+        page = await registry.store.list(prefix, limit=_MAX_PAGE, after=after, revision=revision)
+        revision = page.revision
+        for index, entry in enumerate(page.entries):
+            if selection.matches(entry):
+                found.append(entry)
+                if len(found) == options.limit:
+                    more = page.more or index + 1 < len(page.entries)
+                    return found, ListMeta(revision, encode_token(revision, entry.key) if more else "")
+        if not page.more:
+            return found, ListMeta(revision)
+        after = page.entries[-1].key

@@ -1,0 +1,152 @@
+"""Rules of Pods: defaults and validation, what may change, binding to a node, graceful deletion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.api.kinds import POD
+from core.api.meta import set_condition
+from core.apiserver.registry.pod_defaults import all_containers, complete_pod_spec, quality_of_service
+from core.apiserver.registry.pod_validation import validate_pod_spec
+from core.apiserver.registry.strategy import Cause, Document, Strategy
+from core.apiserver.status import conflict, forbidden, immutable, invalid, required
+
+__all__ = ["PodStrategy", "bind", "container_names", "text"]
+
+_IMMUTABLE = (
+    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
+_TOLERATED_SECONDS = 300
+_UNHEALTHY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+
+
+def _spec(document: Document) -> Document:
+    found: Document = document.get("spec") or {}
+    return found
+
+
+def text(*path: str) -> Any:
+    def read(document: Document) -> str:
+        found: Any = document
+        for key in path:
+            found = (found or {}).get(key)
+        return "" if found is None else str(found).lower() if isinstance(found, bool) else str(found)
+
+    return read
+
+
+class PodStrategy(Strategy):
+    soft_status = True
+    returns_object = True
+    graceful = True
+    fields = {
+        "spec.nodeName": text("spec", "nodeName"),
+        "spec.restartPolicy": text("spec", "restartPolicy"),
+        "spec.schedulerName": text("spec", "schedulerName"),
+        "spec.serviceAccountName": text("spec", "serviceAccountName"),
+        "spec.hostNetwork": lambda document: str(bool(_spec(document).get("hostNetwork"))).lower(),
+        "status.phase": text("status", "phase"),
+        "status.podIP": text("status", "podIP"),
+        "status.nominatedNodeName": text("status", "nominatedNodeName"),
+    }
+
+    def prepare_create(self, document: Document, now: float) -> None:
+        document["status"] = {"phase": "Pending"}
+        spec = document.setdefault("spec", {})
+        spec.setdefault("serviceAccountName", spec.get("serviceAccount") or "default")
+        spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+        spec.setdefault("priority", 0)
+        _tolerate_unhealthy(spec)
+
+    def prepare_update(self, new: Document, old: Document) -> None:
+        super().prepare_update(new, old)
+        # A client that leaves these out doesn't mean to remove them: both have a server's value.
+        for key in ("nodeName", "serviceAccountName", "serviceAccount"):
+            if key in _spec(old):
+                new.setdefault("spec", {}).setdefault(key, old["spec"][key])
+
+    def complete(self, document: Document) -> None:
+        spec = document.setdefault("spec", {})
+        complete_pod_spec(spec)
+        spec.setdefault("enableServiceLinks", True)
+        status = document.setdefault("status", {})
+        status.setdefault("phase", "Pending")
+        if "qosClass" not in status:
+            status["qosClass"] = quality_of_service(spec)
+
+    def prepare_status(self, new: Document, old: Document) -> Document:
+        found = super().prepare_status(new, old)
+        if quality := (old.get("status") or {}).get("qosClass"):
+            found.setdefault("status", {}).setdefault("qosClass", quality)
+        return found
+
+    def validate(self, document: Document) -> list[Cause]:
+        return validate_pod_spec(_spec(document))
+
+    def validate_update(self, new: Document, old: Document) -> list[Cause]:
+        found = []
+        if self._fixed(new, old) != _spec(old):
+            found.append(forbidden("spec", _IMMUTABLE))
+        before, after = _spec(old).get("tolerations") or [], _spec(new).get("tolerations") or []
+        if any(each not in after for each in before):
+            found.append(forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"))
+        now, was = _spec(new).get("activeDeadlineSeconds"), _spec(old).get("activeDeadlineSeconds")
+        if was is not None and (now is None or now > was):
+            found.append(immutable("spec.activeDeadlineSeconds", now))
+        return found
+
+    def _fixed(self, new: Document, old: Document) -> Document:
+        """The new spec with the old values of what may change."""
+        was = _spec(old)
+        found = {**_spec(new)}
+        for key in ("activeDeadlineSeconds", "tolerations"):
+            found.pop(key, None)
+            if key in was:
+                found[key] = was[key]
+        for key in ("containers", "initContainers"):
+            if len(found.get(key) or ()) == len(was.get(key) or ()):
+                pairs = zip(found.get(key) or (), was.get(key) or (), strict=True)
+                merged = [{**each, "image": before.get("image")} for each, before in pairs]
+                if key in found:
+                    found[key] = merged
+        return found
+
+
+def _tolerate_unhealthy(spec: Document) -> None:
+    """A Pod outlives a sick node for five minutes, unless it says how long itself."""
+    tolerations = spec.setdefault("tolerations", [])
+    for key in _UNHEALTHY:
+        if not any(_covers(each, key) for each in tolerations):
+            tolerations.append(
+                {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _TOLERATED_SECONDS}
+            )
+
+
+def _covers(toleration: Document, key: str) -> bool:
+    return toleration.get("key") in (key, None, "") and toleration.get("effect") in ("NoExecute", None, "")
+
+
+def bind(pod: Document, binding: Document, now: float) -> Document:
+    """The Pod with the node of a `Binding`. Raises `Conflict` where it has one or is going, `Invalid` for a bad target."""
+    name = pod["metadata"]["name"]
+    target = binding.get("target") or {}
+    if target.get("kind") not in (None, "", "Node") or not target.get("name"):
+        raise invalid(POD, name, [required("target.name")])
+    spec = pod["spec"]
+    if pod["metadata"].get("deletionTimestamp"):
+        raise conflict(POD, name, f"pod {name} is being deleted, cannot be assigned to a host", "binding")
+    if spec.get("nodeName"):
+        raise conflict(POD, name, f'pod {name} is already assigned to node "{spec["nodeName"]}"', "binding")
+    spec["nodeName"] = target["name"]
+    if annotations := (binding.get("metadata") or {}).get("annotations"):
+        pod["metadata"]["annotations"] = {**(pod["metadata"].get("annotations") or {}), **annotations}
+    status = pod.setdefault("status", {})
+    conditions = set_condition(status.get("conditions") or [], "PodScheduled", "True", "", "", now)
+    status["conditions"] = [{key: value for key, value in each.items() if value != ""} for each in conditions]
+    return pod
+
+
+def container_names(pod: Document) -> list[str]:
+    return [str(each["name"]) for _, each in all_containers(_spec(pod))]

@@ -1,0 +1,135 @@
+"""Rules of Services: cluster IPs that are kept unique, defaults, what may change."""
+
+from __future__ import annotations
+
+from core.api.kinds import Kind
+from core.apiserver.registry.addresses import AddressPool, AddressTaken, PoolFull
+from core.apiserver.registry.names import check_labels, label, label_1035
+from core.apiserver.registry.pods import text
+from core.apiserver.registry.strategy import Cause, Document, Strategy
+from core.apiserver.status import duplicate, immutable, invalid, invalid_value, not_supported, required
+
+__all__ = ["ServiceStrategy"]
+
+_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+_PORTS = "must be between 1 and 65535, inclusive"
+
+
+def _addressed(spec: Document) -> bool:
+    return spec.get("type") != "ExternalName" and spec.get("clusterIP") != "None"
+
+
+class ServiceStrategy(Strategy):
+    returns_object = True
+    tracks_stored = True
+    fields = {"spec.clusterIP": text("spec", "clusterIP"), "spec.type": text("spec", "type")}
+
+    def __init__(self, kind: Kind, pool: AddressPool) -> None:
+        super().__init__(kind)
+        self._pool = pool
+
+    def check_name(self, name: str) -> str:
+        return label_1035(name)
+
+    def prepare_create(self, document: Document, now: float) -> None:
+        document["status"] = {"loadBalancer": {}}
+        spec = document.setdefault("spec", {})
+        spec["type"] = spec.get("type") or "ClusterIP"
+        if not spec.get("clusterIP") and spec.get("clusterIPs"):
+            spec["clusterIP"] = spec["clusterIPs"][0]
+        if not _addressed(spec):
+            return
+        wanted = spec.get("clusterIP") or ""
+        try:
+            spec["clusterIP"] = self._pool.take(document["metadata"]["uid"], wanted)
+        except (AddressTaken, PoolFull) as error:
+            name = document["metadata"].get("name") or ""
+            why = f"failed to allocate IP {wanted}: {error}" if wanted else f"failed to allocate a serviceIP: {error}"
+            raise invalid(self.kind, name, [invalid_value("spec.clusterIPs", [wanted] if wanted else [], why)]) from None
+
+    def prepare_update(self, new: Document, old: Document) -> None:
+        super().prepare_update(new, old)
+        spec, was = new.setdefault("spec", {}), old["spec"]
+        spec["type"] = spec.get("type") or "ClusterIP"
+        if spec["type"] != "ExternalName":
+            for key in ("clusterIP", "clusterIPs"):
+                if not spec.get(key) and was.get(key):
+                    spec[key] = was[key]
+        if _addressed(spec) and not spec.get("clusterIP"):
+            spec["clusterIP"] = self._pool.take(old["metadata"]["uid"])
+
+    def complete(self, document: Document) -> None:
+        spec = document["spec"]
+        spec.setdefault("sessionAffinity", "None")
+        if spec["sessionAffinity"] == "ClientIP":
+            spec.setdefault("sessionAffinityConfig", {"clientIP": {"timeoutSeconds": 10800}})
+        for port in spec.get("ports") or ():
+            port["protocol"] = port.get("protocol") or "TCP"
+            if port.get("targetPort") in (None, "", 0):
+                port["targetPort"] = port.get("port")
+        if spec["type"] == "ExternalName":
+            return
+        spec.setdefault("internalTrafficPolicy", "Cluster")
+        if spec["type"] in ("NodePort", "LoadBalancer"):
+            spec.setdefault("externalTrafficPolicy", "Cluster")
+        spec["ipFamilies"] = spec.get("ipFamilies") or ["IPv4"]
+        spec["ipFamilyPolicy"] = spec.get("ipFamilyPolicy") or "SingleStack"
+        if spec.get("clusterIP") and not spec.get("clusterIPs"):
+            spec["clusterIPs"] = [spec["clusterIP"]]
+
+    def validate(self, document: Document) -> list[Cause]:
+        spec, found = document["spec"], []
+        if spec["type"] not in _TYPES:
+            found.append(not_supported("spec.type", spec["type"], _TYPES))
+        if spec["type"] == "ExternalName":
+            if not spec.get("externalName"):
+                found.append(required("spec.externalName"))
+        elif not spec.get("ports") and spec.get("clusterIP") != "None":
+            found.append(required("spec.ports"))
+        if spec["sessionAffinity"] not in ("ClientIP", "None"):
+            found.append(not_supported("spec.sessionAffinity", spec["sessionAffinity"], ("ClientIP", "None")))
+        if spec.get("clusterIPs") and spec["clusterIPs"][0] != spec.get("clusterIP"):
+            found.append(invalid_value("spec.clusterIPs[0]", spec["clusterIPs"], "first value must match `clusterIP`"))
+        return found + check_labels(spec.get("selector"), "spec.selector") + self._ports(spec.get("ports") or [])
+
+    def _ports(self, ports: list[Document]) -> list[Cause]:
+        found: list[Cause] = []
+        names: set[str] = set()
+        numbers: set[tuple[int, str]] = set()
+        for index, port in enumerate(ports):
+            at, name, number = f"spec.ports[{index}]", port.get("name") or "", port.get("port") or 0
+            if not name and len(ports) > 1:
+                found.append(required(f"{at}.name"))
+            elif name and (why := label(name)):
+                found.append(invalid_value(f"{at}.name", name, why))
+            elif name in names:
+                found.append(duplicate(f"{at}.name", name))
+            names.add(name)
+            if not 0 < number < 65536:
+                found.append(invalid_value(f"{at}.port", number, _PORTS))
+            if port["protocol"] not in ("SCTP", "TCP", "UDP"):
+                found.append(not_supported(f"{at}.protocol", port["protocol"], ("SCTP", "TCP", "UDP")))
+            target = port.get("targetPort")
+            if isinstance(target, int) and not 0 < target < 65536:
+                found.append(invalid_value(f"{at}.targetPort", target, _PORTS))
+            if (number, port["protocol"]) in numbers:
+                found.append(duplicate(at, {"port": number, "protocol": port["protocol"]}))
+            numbers.add((number, port["protocol"]))
+        return found
+
+    def validate_update(self, new: Document, old: Document) -> list[Cause]:
+        was, now = old["spec"].get("clusterIP"), new["spec"].get("clusterIP")
+        if was and now != was and "ExternalName" not in (new["spec"]["type"], old["spec"].get("type")):
+            return [immutable("spec.clusterIPs[0]", [now])]
+        return []
+
+    def stored(self, document: Document) -> None:
+        """The address of a stored Service is its own: this is how the table is rebuilt when the server starts."""
+        spec, uid = document["spec"], document["metadata"]["uid"]
+        if _addressed(spec) and spec.get("clusterIP"):
+            self._pool.take(uid, spec["clusterIP"])
+
+    def removed(self, document: Document) -> None:
+        address = (document.get("spec") or {}).get("clusterIP")
+        if address and address != "None":
+            self._pool.release(document["metadata"]["uid"], address)

@@ -1,0 +1,98 @@
+"""What a kind's rules are made of: the base of all strategies, which has none of its own.
+
+A kind with rules has a file beside this one. A strategy decides; it does no I/O. Documents that it is given to prepare or to
+complete are its to change; `old` ones are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from core.api.kinds import Kind
+from core.apiserver.registry.names import subdomain
+from core.apiserver.selection import FieldReader
+
+__all__ = ["Cause", "Document", "Strategy"]
+
+Document = dict[str, Any]
+Cause = dict[str, str]
+_UNVERSIONED = ("apiVersion", "kind", "metadata", "status")
+
+
+class Strategy:
+    """Rules of one kind.
+
+    `soft` writes are acknowledged before they are durable (`soft_status`: those of the status alone). `generation`: the kind
+    counts changes of its spec. `returns_object`: a deletion answers the object instead of a Status.
+    `tracks_stored`: `stored` is called for every object when the server starts.
+    """
+
+    soft: ClassVar[bool] = False
+    soft_status: ClassVar[bool] = False
+    generation: bool = False
+    returns_object: ClassVar[bool] = False
+    unconditional_update: ClassVar[bool] = True
+    status_keeps_metadata: ClassVar[bool] = False
+    graceful: ClassVar[bool] = False
+    tracks_stored: ClassVar[bool] = False
+    fields: Mapping[str, FieldReader] = {}
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.has_status = "status" in kind.subresources
+
+    def check_name(self, name: str) -> str:
+        """Why the name is no name for this kind; "" where it is one."""
+        return subdomain(name)
+
+    def prepare_create(self, document: Document, now: float) -> None:
+        """Set what the server decides of a new object."""
+        if self.has_status:
+            document.pop("status", None)
+
+    def prepare_update(self, new: Document, old: Document) -> None:
+        """Keep what an update of the main resource may not touch."""
+        if self.has_status:
+            if "status" in old:
+                new["status"] = dict(old["status"])  # `complete` may change it
+            else:
+                new.pop("status", None)
+
+    def prepare_status(self, new: Document, old: Document) -> Document:
+        """The object that an update of its status leads to: `new` with the rest of `old`."""
+        found = {key: value for key, value in old.items() if key not in ("metadata", "status")}
+        found["metadata"] = old["metadata"] if self.status_keeps_metadata else new["metadata"]
+        if "status" in new:
+            found["status"] = new["status"]
+        return found
+
+    def complete(self, document: Document) -> None:
+        """Set defaults: on creation and on every update."""
+
+    def validate(self, document: Document) -> list[Cause]:
+        return []
+
+    def validate_update(self, new: Document, old: Document) -> list[Cause]:
+        return []
+
+    def validate_status(self, new: Document, old: Document) -> list[Cause]:
+        return []
+
+    def spec_changed(self, new: Document, old: Document) -> bool:
+        """Whether an update counts as a new generation."""
+        keys = {*new, *old}.difference(_UNVERSIONED)
+        return any(new.get(key) != old.get(key) for key in keys)
+
+    def mark_deleted(self, document: Document) -> None:
+        """Called on an object that starts to go but can't go yet."""
+
+    def held(self, document: Document) -> bool:
+        """Whether an object that is being deleted must stay for a reason besides its finalizers."""
+        return False
+
+    def stored(self, document: Document) -> None:
+        """The object was created or updated."""
+
+    def removed(self, document: Document) -> None:
+        """The object is gone, or was prepared and never stored."""

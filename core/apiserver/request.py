@@ -1,0 +1,110 @@
+"""A request on its way through the server, and what comes back: the same for HTTP and for the in-process transport."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import NamedTuple
+
+from core.api.kinds import Kind
+from core.apiserver.authn import User
+from core.apiserver.dispatch import RequestInfo, truth
+from core.apiserver.forms import Form
+from core.apiserver.registry.generic import Registry
+from core.apiserver.status import forbidden, invalid, not_supported
+from core.apiserver.watch import Watcher
+from core.errors import BadRequest
+
+__all__ = [
+    "ApiRequest", "Reply", "TextStream", "WatchStream", "WriteOptions", "boolean", "number", "write_options",
+]  # fmt: skip
+
+JSON = "application/json"
+
+
+class ApiRequest:
+    """What was asked and by whom. `warnings` collects the texts of `Warning: 299` headers."""
+
+    __slots__ = ("accept", "body", "content_type", "info", "query", "user", "warnings")
+
+    def __init__(
+        self,
+        user: User,
+        info: RequestInfo,
+        query: Mapping[str, str],
+        body: bytes = b"",
+        content_type: str = JSON,
+        accept: str = "",
+    ) -> None:
+        self.user = user
+        self.info = info
+        self.query = query
+        self.body = body
+        self.content_type = content_type
+        self.accept = accept
+        self.warnings: list[str] = []
+
+
+class Reply(NamedTuple):
+    """A whole answer. Over HTTP it leaves once `revision` is durable (0: nothing to wait for)."""
+
+    body: bytes
+    revision: int = 0
+    code: int = 200
+    content_type: str = JSON
+
+
+class WatchStream(NamedTuple):
+    """A watch, to be written in `form`."""
+
+    watcher: Watcher
+    form: Form
+    registry: Registry
+
+
+class TextStream(NamedTuple):
+    """Bytes as they come: the log of a container."""
+
+    chunks: AsyncGenerator[bytes, None]
+    content_type: str = "text/plain"
+
+
+class WriteOptions(NamedTuple):
+    dry_run: bool = False
+    strict: bool = False
+    warn: bool = True
+
+
+DEFAULT_OPTIONS = WriteOptions()
+
+
+def write_options(query: Mapping[str, str], kind: str = "CreateOptions") -> WriteOptions:
+    """Of a create, update or patch. Raises `Invalid` for values that nobody knows."""
+    if not query:
+        return DEFAULT_OPTIONS
+    validation = query.get("fieldValidation", "") or "Warn"
+    dry_run = query.get("dryRun", "")
+    causes = []
+    if dry_run not in ("", "All"):
+        causes.append(not_supported("dryRun", dry_run, ["All"]))
+    if validation not in ("Strict", "Warn", "Ignore"):
+        causes.append(not_supported("fieldValidation", validation, ["Ignore", "Strict", "Warn"]))
+    if len(query.get("fieldManager", "")) > 128:
+        causes.append(forbidden("fieldManager", "may not be more than 128 bytes"))
+    if causes:
+        raise invalid(Kind("meta.k8s.io", "v1", kind, ""), "", causes)
+    return WriteOptions(dry_run == "All", validation == "Strict", validation == "Warn")
+
+
+def boolean(query: Mapping[str, str], name: str) -> bool:
+    return truth(query.get(name, ""))
+
+
+def number(query: Mapping[str, str], name: str) -> int | None:
+    """A whole number of a query; None where it is absent."""
+    text = query.get(name, "")
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None

@@ -1,0 +1,164 @@
+"""Watches: a store's events as changes of one selection, with initial objects, bookmarks and an end.
+
+Order: the state is read first, at some revision, and the store's events after that revision follow, so nothing is lost or
+seen twice. A bookmark says a revision only when every event up to it has been passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import NamedTuple
+
+from core.apiserver.selection import Selection
+from core.apiserver.status import from_store
+from core.errors import Expired, ServiceUnavailable
+from core.store.base import Compacted, Entry, Event, Store, StoreClosed, StoreError, Watch
+
+__all__ = ["BOOKMARK_PERIOD", "Change", "WatchOptions", "Watcher"]
+
+BOOKMARK_PERIOD = 60.0
+
+
+class Change(NamedTuple):
+    """`ADDED MODIFIED DELETED` with the object as it is (or last was), or `BOOKMARK` with a revision alone."""
+
+    type: str
+    entry: Entry
+    initial_end: bool = False
+
+
+class WatchOptions(NamedTuple):
+    """`since` -1 starts with ADDED events for what exists, and so does `initial`, which a bookmark ends. Times in seconds."""
+
+    since: int = -1
+    initial: bool = False
+    bookmarks: bool = False
+    timeout: float = 1800.0
+    applied: bool = False
+    period: float = BOOKMARK_PERIOD
+
+
+class Watcher:
+    """One watch. `changes()` runs it; `stop()` ends it from outside, at the next turn of the event loop."""
+
+    def __init__(self, store: Store, prefix: str, selection: Selection, options: WatchOptions) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._selection = selection
+        self._options = options
+        self._wake = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._batch: list[Event] | None = None
+        self._failure: Exception | None = None
+        self._over = False
+        self._stopped = False
+        self._bookmark_due = False
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._wake.set()
+
+    async def changes(self) -> AsyncGenerator[list[Change], None]:
+        """Batches, never empty. Raises `Expired` where the revision is gone or the watcher fell behind."""
+        options, loop = self._options, asyncio.get_running_loop()
+        since = options.since
+        if since < 0 or options.initial:
+            page = await self._store.list(self._prefix)
+            since = page.revision
+            if not options.applied:
+                await self._store.durable(since)
+            found = [Change("ADDED", each) for each in page.entries if self._selection.matches(each)]
+            if options.initial and options.bookmarks:
+                found.append(Change("BOOKMARK", Entry("", b"", since, 0), True))
+            if found:
+                yield found
+        try:
+            watch = self._store.watch(self._prefix, since, applied=options.applied)
+        except StoreError as error:
+            raise _failure(error, since) from error
+        pump = asyncio.create_task(self._pump(watch))
+        timers = [loop.call_later(options.timeout, self.stop)]
+        if options.bookmarks:
+            timers.append(loop.call_later(options.period, self._due))
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                if self._batch is not None:
+                    batch, self._batch = self._batch, None
+                    self._taken.set()
+                    since = batch[-1].revision
+                    if changes := self._select(batch):
+                        yield changes
+                elif self._bookmark_due or (self._stopped and options.bookmarks and not self._over):
+                    self._bookmark_due = False
+                    reached = await self._reached()
+                    if reached is not None:
+                        since = max(since, reached)
+                        yield [Change("BOOKMARK", Entry("", b"", since, 0))]
+                        timers[1].cancel()
+                        timers[1] = loop.call_later(options.period, self._due)
+                    else:
+                        self._due()
+                        continue
+                if self._batch is None:
+                    if self._failure is not None:
+                        raise _failure(self._failure, since) from self._failure
+                    if self._over or self._stopped:
+                        return
+        finally:
+            for timer in timers:
+                timer.cancel()
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+            await watch.aclose()
+
+    def _due(self) -> None:
+        self._bookmark_due = True
+        self._wake.set()
+
+    async def _reached(self) -> int | None:
+        """The newest revision, where nothing up to it is still on its way to this watcher; else None."""
+        revision = self._store.revision
+        if not self._options.applied:
+            await self._store.durable(revision)
+        # What was handed to the watch by now is in the mailbox after the pump has had its turns.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return revision if self._batch is None else None
+
+    async def _pump(self, watch: Watch) -> None:
+        """Moves one batch at a time, so that what a slow watcher hasn't taken waits in the store's bounded buffer."""
+        try:
+            async for batch in watch:
+                self._batch = batch
+                self._wake.set()
+                await self._taken.wait()
+                self._taken.clear()
+        except Exception as error:  # handed to the consumer, which raises it
+            self._failure = error
+        finally:
+            self._over = True
+            self._wake.set()
+
+    def _select(self, batch: list[Event]) -> list[Change]:
+        found = []
+        every, matches = self._selection.everything, self._selection.matches
+        for key, value, revision, previous in batch:
+            new = None if value is None else Entry(key, value, revision, previous.created if previous else revision)
+            is_in = new is not None and (every or matches(new))
+            was_in = previous is not None and (every or matches(previous))
+            if is_in and new is not None:
+                found.append(Change("MODIFIED" if was_in else "ADDED", new))
+            elif was_in and previous is not None:
+                found.append(Change("DELETED", Entry(key, previous.value, revision, previous.created)))
+        return found
+
+
+def _failure(error: Exception, since: int) -> Exception:
+    if isinstance(error, Compacted):
+        return Expired(f"too old resource version: {since}")
+    if isinstance(error, StoreClosed):
+        return ServiceUnavailable("the store is closing")
+    return from_store(error) if isinstance(error, StoreError) else error
