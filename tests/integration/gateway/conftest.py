@@ -151,8 +151,9 @@ class Instance:
         """Until the gate opens; IncompleteReadError where the gateway gives up before."""
         gate, end = asyncio.ensure_future(self.gate.wait()), asyncio.ensure_future(reader.read(1))
         done, _ = await asyncio.wait([gate, end], return_when=asyncio.FIRST_COMPLETED)
-        gate.cancel()
-        end.cancel()
+        for each in (gate, end):
+            each.cancel()
+        await asyncio.wait([gate, end])
         if end in done:
             raise asyncio.IncompleteReadError(b"", 1)
 
@@ -375,6 +376,12 @@ class World:
         """The worker has seen every event of the API so far."""
         for _ in range(10):
             await asyncio.sleep(0)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Turn the loop, in which the worker runs too, until the worker's state is what is wanted."""
+        async with asyncio.timeout(TIMEOUT):
+            while not condition():  # noqa: ASYNC110 - the worker's inner state has no event
+                await asyncio.sleep(0)
 
     async def close(self) -> None:
         for peer in self.peers:

@@ -40,13 +40,13 @@ async def test_calls_poke_again_when_more_wait_than_is_coming(world):
     await asyncio.wait_for(world.autoscaler.hello.get(), 5)
     asked = []
     queued = []
+    revisions = world.worker.gateway.router.revisions
     for count in range(5):
         asked.append(asyncio.ensure_future(world.ask()))
         if count in (0, 2, 4):  # one instance takes two calls
             queued.append((await poke(world)).queued)
         else:
-            while len(world.worker.gateway.router.revisions["default/hello-00001"].waiting) <= count:
-                await asyncio.sleep(0)
+            await world.until(lambda count=count: len(revisions["default/hello-00001"].waiting) > count)
     assert queued == [1, 3, 5]
     assert world.autoscaler.pokes.empty()
     world.pod(instance)
@@ -108,9 +108,9 @@ async def test_a_notice_does_not_fail_calls_that_wait_for_a_slot(world):
 async def test_the_queue_is_bounded_in_length(world):
     world.function()
     await world.serve(queue_length=2)
+    revision = world.worker.gateway.router.revisions["default/hello-00001"]
     waiting = [asyncio.ensure_future(world.ask()) for _ in range(2)]
-    while len(world.worker.gateway.connections) < 2 or not all(each._call for each in world.worker.gateway.connections):
-        await asyncio.sleep(0)
+    await world.until(lambda: len(revision.waiting) == 2)
     found = await world.ask()
     assert (found.status, found.error["error"], found.fields["retry-after"]) == (503, "QueueFull", "1")
     world.pod(await world.instance(pod=False))
@@ -143,11 +143,9 @@ async def test_a_client_that_leaves_the_queue_is_not_called_for(world):
     stayer = await world.peer()
     asked = asyncio.ensure_future(stayer.ask("/function/hello/stayed"))
     revision = world.worker.gateway.router.revisions["default/hello-00001"]
-    while len(revision.waiting) < 2:
-        await asyncio.sleep(0)
+    await world.until(lambda: len(revision.waiting) == 2)
     await leaver.close()
-    while len(revision.waiting) > 1:
-        await asyncio.sleep(0)
+    await world.until(lambda: len(revision.waiting) == 1)
     world.pod(instance)
     assert (await asked).status == 200
     assert [each.target for each in instance.requests] == ["/stayed"]
@@ -163,8 +161,7 @@ async def test_the_limit_of_each_instance_holds_and_the_longest_waiter_goes_firs
     revision = world.worker.gateway.router.revisions["default/hello-00001"]
     for count in range(4):
         asked.append(asyncio.ensure_future(world.ask(f"/function/hello/{count}")))
-        while revision.load.active <= count:
-            await asyncio.sleep(0)
+        await world.until(lambda count=count: revision.load.active > count)
     await first.arrived.get()
     await second.arrived.get()
     assert len(first.requests) == len(second.requests) == 1
