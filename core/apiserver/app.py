@@ -21,8 +21,8 @@ from core.apiserver.authz import Authorizer
 from core.apiserver.builtin import build_registries
 from core.apiserver.cache import Cache
 from core.apiserver.customs import CustomKinds
-from core.apiserver.documents import custom_shape
 from core.apiserver.dispatch import RequestInfo
+from core.apiserver.documents import custom_shape
 from core.apiserver.housekeeping import Housekeeping
 from core.apiserver.http import Receive, Scope, Send
 from core.apiserver.local import LocalTransport
@@ -82,7 +82,9 @@ class ApiServer:
             Subresources(admission, schemas, PodLogs(served, kubelet), clock),
         )
         self._metrics = Metrics(lambda: self.resources.watching, lambda: store.revision)
-        self._system = build_system(served, {"ping": _ping, "store": self._check_store, "started": self._check_started}, self._metrics)
+        self._system = build_system(
+            served, {"ping": _ping, "store": self._check_store, "started": self._check_started}, self._metrics
+        )
         self._housekeeping = Housekeeping(store, served, clock)
 
     async def start(self) -> None:

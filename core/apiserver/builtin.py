@@ -48,7 +48,9 @@ def _strategies(pool: AddressPool, customs: CustomKinds) -> Mapping[str, _Make]:
         table.EVENT.resource: EventStrategy,
         table.ENDPOINTS.resource: EndpointsStrategy,
         table.ENDPOINT_SLICE.resource: EndpointSliceStrategy,
-        table.CUSTOM_RESOURCE_DEFINITION.resource: lambda kind: DefinitionStrategy(kind, customs.define, customs.undefine),
+        table.CUSTOM_RESOURCE_DEFINITION.resource: lambda kind: DefinitionStrategy(
+            kind, customs.define, customs.undefine
+        ),
     }
 
 
@@ -64,6 +66,8 @@ def build_registries(
     """A registry for each kind; a kind without a row has the rules that all objects have."""
     makers = _strategies(AddressPool(service_cidr), customs)
     return [
-        Registry(kind, makers.get(kind.resource, Strategy)(kind), store, cache, built_in_shape(schemas, kind), clock=clock)
+        Registry(
+            kind, makers.get(kind.resource, Strategy)(kind), store, cache, built_in_shape(schemas, kind), clock=clock
+        )
         for kind in kinds
     ]

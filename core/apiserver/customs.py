@@ -30,7 +30,12 @@ class CustomKinds:
     """`define` and `undefine` are told of stored definitions; the drains that they start are tasks which `stop` ends."""
 
     def __init__(
-        self, store: Store, cache: Cache, served: Served, shape: Callable[[CustomSchema], Shape], clock: Callable[[], float] = wall
+        self,
+        store: Store,
+        cache: Cache,
+        served: Served,
+        shape: Callable[[CustomSchema], Shape],
+        clock: Callable[[], float] = wall,
     ) -> None:
         self._store = store
         self._cache = cache
@@ -98,7 +103,10 @@ class CustomKinds:
 
     async def drain_objects(self, group: str, plural: str) -> None:
         """Delete every object and return when the last has gone, however long its finalizers hold it."""
-        registry = next((self._served.of(each) for each in self._served.kinds() if (each.group, each.plural) == (group, plural)), None)
+        registry = next(
+            (self._served.of(each) for each in self._served.kinds() if (each.group, each.plural) == (group, plural)),
+            None,
+        )
         if registry is None:
             return
         while True:

@@ -11,7 +11,14 @@ from typing import NamedTuple
 __all__ = ["RequestInfo", "parse", "truth"]
 
 _NAMED = {"GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
-_COLLECTION = {"GET": "list", "HEAD": "list", "POST": "create", "DELETE": "deletecollection", "PUT": "update", "PATCH": "patch"}
+_COLLECTION = {
+    "GET": "list",
+    "HEAD": "list",
+    "POST": "create",
+    "DELETE": "deletecollection",
+    "PUT": "update",
+    "PATCH": "patch",
+}
 _TRUE = ("true", "1", "True", "TRUE", "t", "T")
 
 

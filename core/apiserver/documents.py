@@ -42,9 +42,11 @@ def parse_document(request: ApiRequest, kind: Kind, options: WriteOptions) -> Do
         raise BadRequest(f"the object provided is unrecognized (must be of type {kind.kind}): it isn't an object")
     version, name = found.get("apiVersion") or kind.api_version, found.get("kind") or kind.kind
     if version != kind.api_version:
-        raise BadRequest(f"the API version in the data ({version}) does not match the expected API version ({kind.api_version})")
+        raise BadRequest(
+            f"the API version in the data ({version}) does not match the expected API version ({kind.api_version})"
+        )
     if name != kind.kind:
-        raise BadRequest(f'the kind in the data ({name}) does not match the expected kind ({kind.kind})')
+        raise BadRequest(f"the kind in the data ({name}) does not match the expected kind ({kind.kind})")
     found["apiVersion"], found["kind"] = version, name
     _doubt(request, kind, options, doubts)
     return found

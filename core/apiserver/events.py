@@ -24,7 +24,15 @@ def bookmark(kind: Kind, change: Change, form: Form) -> bytes:
     if change.initial_end:
         metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
     if form.name == "Table":
-        return _encode({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": None, "rows": []})
+        return _encode(
+            {
+                "kind": "Table",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": metadata,
+                "columnDefinitions": None,
+                "rows": [],
+            }
+        )
     if form.name:
         return _encode({"kind": form.name, "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
     return _encode({"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata})

@@ -66,7 +66,12 @@ def negotiate(accept: str, include: str = "") -> Form:
 
 
 def _table(
-    codec: Codec, documents: list[Document], form: Form, columns: list[Document] | None, headers: bool, meta: Document | None
+    codec: Codec,
+    documents: list[Document],
+    form: Form,
+    columns: list[Document] | None,
+    headers: bool,
+    meta: Document | None,
 ) -> bytes:
     return _encode(
         to_table(

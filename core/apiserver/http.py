@@ -19,7 +19,17 @@ from core.apiserver.events import error_line, line
 from core.apiserver.request import Reply, TextStream, WatchStream
 from core.errors import ApiError, TooLarge
 
-__all__ = ["BODY_LIMIT", "Head", "read_body", "read_head", "send_error", "send_plain", "send_reply", "send_text", "send_watch"]
+__all__ = [
+    "BODY_LIMIT",
+    "Head",
+    "read_body",
+    "read_head",
+    "send_error",
+    "send_plain",
+    "send_reply",
+    "send_text",
+    "send_watch",
+]
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +98,10 @@ def _quoted(text: str) -> bytes:
 
 async def send_reply(send: Send, reply: Reply, warnings: list[str], zipped: bool, *, bodiless: bool = False) -> None:
     body = reply.body
-    headers = [(b"content-type", _JSON if reply.content_type == "application/json" else reply.content_type.encode()), _NO_CACHE]
+    headers = [
+        (b"content-type", _JSON if reply.content_type == "application/json" else reply.content_type.encode()),
+        _NO_CACHE,
+    ]
     if zipped and len(body) > _GZIP_FROM:
         body = await asyncio.to_thread(gzip.compress, body, 1)
         headers.append((b"content-encoding", b"gzip"))
@@ -154,7 +167,11 @@ async def send_watch(receive: Receive, send: Send, stream: WatchStream) -> None:
 async def send_text(receive: Receive, send: Send, stream: TextStream) -> None:
     """Bytes as they come, until they end or the client goes."""
     await send(
-        {"type": "http.response.start", "status": 200, "headers": [(b"content-type", stream.content_type.encode()), _NO_CACHE]}
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", stream.content_type.encode()), _NO_CACHE],
+        }
     )
 
     async def copy() -> None:

@@ -61,7 +61,9 @@ class LocalTransport:
             async with aclosing(watcher.changes()) as changes:
                 async for batch in changes:
                     yield [
-                        RawEvent(each.type, bookmark(kind, each, PLAIN) if each.type == "BOOKMARK" else render(each.entry))
+                        RawEvent(
+                            each.type, bookmark(kind, each, PLAIN) if each.type == "BOOKMARK" else render(each.entry)
+                        )
                         for each in batch
                     ]
 

@@ -18,7 +18,10 @@ class Metrics:
     def __init__(self, watching: Callable[[], int], revision: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
-            "apiserver_request", "Requests by verb, resource and code.", ("verb", "resource", "code"), registry=self._registry
+            "apiserver_request",
+            "Requests by verb, resource and code.",
+            ("verb", "resource", "code"),
+            registry=self._registry,
         )
         self._durations = Histogram(
             "apiserver_request_duration_seconds", "Time to answer, watches and logs left out.", ("verb", "resource"),

@@ -104,7 +104,9 @@ class Resources:
             raise no_resource()
         if info.subresource:
             return await self._below(request, registry)
-        if info.verb not in kind.verbs or (kind.namespaced and not info.namespace and info.verb not in ("list", "watch")):
+        if info.verb not in kind.verbs or (
+            kind.namespaced and not info.namespace and info.verb not in ("list", "watch")
+        ):
             raise method_not_allowed()
         if info.verb == "watch":
             return self._watch(request, registry, applied)
@@ -112,7 +114,9 @@ class Resources:
 
     # Reading
 
-    def _object(self, request: ApiRequest, registry: Registry, entry: Entry, code: int = 200, revision: int = -1) -> Reply:
+    def _object(
+        self, request: ApiRequest, registry: Registry, entry: Entry, code: int = 200, revision: int = -1
+    ) -> Reply:
         form = negotiate(request.accept, request.query.get("includeObject", ""))
         rendered = render_object(registry.codec, entry, form, registry.columns)
         return Reply(rendered, entry.revision if revision < 0 else revision, code)
@@ -140,9 +144,18 @@ class Resources:
         match = query.get("resourceVersionMatch", "")
         causes = []
         if "sendInitialEvents" in query and match != "NotOlderThan":
-            causes.append(forbidden("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
+            causes.append(
+                forbidden(
+                    "resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+                )
+            )
         if match and "sendInitialEvents" not in query:
-            causes.append(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"))
+            causes.append(
+                forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                )
+            )
         if causes:
             raise invalid(_LIST_OPTIONS, "", causes)
         if since > self._store.revision:
@@ -177,7 +190,11 @@ class Resources:
         info, options = request.info, write_options(request.query, "UpdateOptions")
         document = shaped(request, registry, parse_document(request, registry.kind, options), options)
         written = await registry.update(
-            _namespace(request, registry), info.name, lambda old: document, subresource=info.subresource, dry_run=options.dry_run
+            _namespace(request, registry),
+            info.name,
+            lambda old: document,
+            subresource=info.subresource,
+            dry_run=options.dry_run,
         )
         return self._written(request, registry, written)
 
@@ -215,7 +232,10 @@ class Resources:
         options = delete_options(parse_options(request), query)
         selection = registry.selection(query.get("labelSelector", ""), query.get("fieldSelector", ""))
         entries, meta = await list_page(
-            registry, info.namespace, selection, list_options({"limit": query.get("limit", "")}, registry.prefix(info.namespace))
+            registry,
+            info.namespace,
+            selection,
+            list_options({"limit": query.get("limit", "")}, registry.prefix(info.namespace)),
         )
         gone, newest = [], meta.revision
         for entry in entries:

@@ -44,8 +44,4 @@ class Served:
 
     def schemas(self) -> dict[Kind, Document]:
         """The JSON schema of each custom kind."""
-        return {
-            each.kind: each.open_schema
-            for each in self._registries.values()
-            if each.open_schema is not None
-        }
+        return {each.kind: each.open_schema for each in self._registries.values() if each.open_schema is not None}

@@ -48,13 +48,16 @@ def already_exists(kind: Kind, name: str) -> AlreadyExists:
 
 
 def conflict(kind: Kind, name: str, why: str = MODIFIED, subresource: str = "") -> Conflict:
-    resource = f"{kind.plural}/{subresource}" + (f".{kind.group}" if kind.group else "") if subresource else kind.resource
+    resource = (
+        f"{kind.plural}/{subresource}" + (f".{kind.group}" if kind.group else "") if subresource else kind.resource
+    )
     return Conflict(f'Operation cannot be fulfilled on {resource} "{name}": {why}', _details(kind, name))
 
 
 def no_resource() -> NotFound:
     return NotFound(
-        "the server could not find the requested resource", {"causes": [cause("UnexpectedServerResponse", "404 page not found")]}
+        "the server could not find the requested resource",
+        {"causes": [cause("UnexpectedServerResponse", "404 page not found")]},
     )
 
 

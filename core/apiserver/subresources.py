@@ -70,7 +70,9 @@ class Subresources:
             wanted = whole
             if wanted is None:
                 current = read_scale(registry.kind, old, registry.scale)
-                wanted = self._checked(SCALE, apply_patch(SCALE, current, patch, request.content_type, self._schemas), options)
+                wanted = self._checked(
+                    SCALE, apply_patch(SCALE, current, patch, request.content_type, self._schemas), options
+                )
             if (wanted.get("metadata") or {}).get("name", info.name) != info.name:
                 raise BadRequest(
                     f"the name of the object ({wanted['metadata']['name']}) does not match the name on the URL ({info.name})"

@@ -28,7 +28,9 @@ class Attributes(NamedTuple):
 
 
 class Plugin(Protocol):
-    verbs: tuple[str, ...]
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """The verbs that it is asked about."""
 
     async def admit(self, attributes: Attributes) -> None:
         """Raises an `ApiError` (`Forbidden`, mostly) where it refuses."""

@@ -68,6 +68,12 @@ class NamespaceLifecycle:
                     "name": name,
                     "group": kind.group,
                     "kind": kind.plural,
-                    "causes": [cause("NamespaceTerminating", f"namespace {info.namespace} is being terminated", "metadata.namespace")],
+                    "causes": [
+                        cause(
+                            "NamespaceTerminating",
+                            f"namespace {info.namespace} is being terminated",
+                            "metadata.namespace",
+                        )
+                    ],
                 },
             )

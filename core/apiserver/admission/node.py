@@ -19,7 +19,11 @@ class NodeRestriction:
     verbs = ("create",)
 
     async def admit(self, attributes: Attributes) -> None:
-        if attributes.kind.resource not in (NODE.resource, LEASE.resource) or attributes.document is None or MASTERS in attributes.user.groups:
+        if (
+            attributes.kind.resource not in (NODE.resource, LEASE.resource)
+            or attributes.document is None
+            or MASTERS in attributes.user.groups
+        ):
             return
         own = node_name(attributes.user)
         name = (attributes.document.get("metadata") or {}).get("name") or ""

@@ -33,7 +33,9 @@ class AddressPool:
         """`address`, or any that is free. Taking what one has is fine. Raises `AddressTaken`, `PoolFull`."""
         if address:
             if not self._within(address):
-                raise AddressTaken(f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {self.cidr}")
+                raise AddressTaken(
+                    f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {self.cidr}"
+                )
             if self._owners.setdefault(address, owner) != owner:
                 raise AddressTaken("provided IP is already allocated")
             return address

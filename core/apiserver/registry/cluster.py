@@ -19,8 +19,13 @@ __all__ = [
 ]
 
 
+_NODE_FIELDS = {
+    "spec.unschedulable": lambda document: str(bool((document.get("spec") or {}).get("unschedulable"))).lower()
+}
+
+
 class NodeStrategy(Strategy):
-    fields = {"spec.unschedulable": lambda document: str(bool((document.get("spec") or {}).get("unschedulable"))).lower()}
+    fields = _NODE_FIELDS
 
     def prepare_create(self, document: Document, now: float) -> None:
         """A node brings its status with it when it registers."""
@@ -87,18 +92,21 @@ class LeaseStrategy(Strategy):
         return found
 
 
+_EVENT_FIELDS = {
+    **{
+        f"involvedObject.{key}": text("involvedObject", key)
+        for key in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+    },
+    "reason": text("reason"),
+    "type": text("type"),
+    "reportingComponent": text("reportingComponent"),
+    "source": text("source", "component"),
+}
+
+
 class EventStrategy(Strategy):
     soft = True
-    fields = {
-        **{
-            f"involvedObject.{key}": text("involvedObject", key)
-            for key in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
-        },
-        "reason": text("reason"),
-        "type": text("type"),
-        "reportingComponent": text("reportingComponent"),
-        "source": text("source", "component"),
-    }
+    fields = _EVENT_FIELDS
 
     def validate(self, document: Document) -> list[Cause]:
         about = document.get("involvedObject") or {}
@@ -106,7 +114,11 @@ class EventStrategy(Strategy):
             return [required("involvedObject")]
         namespace, own = about.get("namespace") or "default", document["metadata"].get("namespace")
         if namespace != own:
-            return [invalid_value("involvedObject.namespace", about.get("namespace") or "", "does not match event.namespace")]
+            return [
+                invalid_value(
+                    "involvedObject.namespace", about.get("namespace") or "", "does not match event.namespace"
+                )
+            ]
         return []
 
 

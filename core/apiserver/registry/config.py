@@ -30,7 +30,9 @@ def _keys(document: Document, fields: tuple[str, ...]) -> list[Cause]:
     ]
     size = sum(len(value) for field in fields for value in (document.get(field) or {}).values())
     if size > _MAX_BYTES * (4 / 3 if fields == ("data",) else 1):
-        found.append({"reason": "FieldValueTooLong", "message": "Too long: may not be more than 1048576 bytes", "field": ""})
+        found.append(
+            {"reason": "FieldValueTooLong", "message": "Too long: may not be more than 1048576 bytes", "field": ""}
+        )
     return found
 
 
@@ -52,8 +54,11 @@ class ConfigMapStrategy(Strategy):
         return _sealed(new, old, ("data", "binaryData"))
 
 
+_SECRET_FIELDS = {"type": text("type")}
+
+
 class SecretStrategy(Strategy):
-    fields = {"type": text("type")}
+    fields = _SECRET_FIELDS
 
     def complete(self, document: Document) -> None:
         if plain := document.pop("stringData", None):

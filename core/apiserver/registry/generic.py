@@ -128,7 +128,14 @@ class Registry:
         metadata: Document = document.setdefault("metadata", {})
         if metadata.get("resourceVersion"):
             raise BadRequest("resourceVersion should not be set on objects to be created")
-        for key in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation", "resourceVersion"):
+        for key in (
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+            "managedFields",
+            "generation",
+            "resourceVersion",
+        ):
             metadata.pop(key, None)
         self._check_place(namespace, metadata)
         metadata["uid"] = str(uuid.uuid4())
@@ -199,7 +206,9 @@ class Registry:
                 )
             return False
         if not str(said).isdigit():
-            raise invalid(self.kind, name, [invalid_value("metadata.resourceVersion", said, "must be an unsigned integer")])
+            raise invalid(
+                self.kind, name, [invalid_value("metadata.resourceVersion", said, "must be an unsigned integer")]
+            )
         if int(said) != entry.revision:
             raise conflict(self.kind, name, MODIFIED)
         return True
@@ -207,9 +216,7 @@ class Registry:
     def _prepare_update(self, namespace: str, name: str, new: Document, old: Document, subresource: str) -> Document:
         metadata, was = new.setdefault("metadata", {}), old["metadata"]
         if metadata.get("name", name) != name:
-            raise BadRequest(
-                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
-            )
+            raise BadRequest(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
         metadata["name"] = name
         self._check_place(namespace, metadata)
         causes = check_metadata_update(metadata, was)
@@ -294,5 +301,3 @@ class Registry:
         gone = await self.store.delete(entry.key, entry.revision, durable=False)
         self.strategy.removed(document)
         return Written(Entry(gone.key, self._encode(document), gone.revision, gone.created), True)
-
-

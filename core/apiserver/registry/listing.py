@@ -76,13 +76,21 @@ def list_options(query: Mapping[str, str], prefix: str) -> ListOptions:
     causes = []
     if match:
         if version < 0:
-            causes.append(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided"))
+            causes.append(
+                forbidden(
+                    "resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided"
+                )
+            )
         if token:
-            causes.append(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"))
+            causes.append(
+                forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
+            )
         if match not in ("Exact", "NotOlderThan"):
             causes.append(not_supported("resourceVersionMatch", match, ["Exact", "NotOlderThan", ""]))
         elif match == "Exact" and version == 0:
-            causes.append(forbidden("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
+            causes.append(
+                forbidden("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+            )
     if causes:
         raise invalid(_LIST_OPTIONS, "", causes)
     if token:

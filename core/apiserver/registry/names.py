@@ -121,7 +121,9 @@ def check_annotations(annotations: dict[str, str] | None, field: str) -> list[Ca
         if why := qualified(key.lower()):
             found.append(invalid_value(field, key, why))
     if size > 256 * 1024:
-        found.append({"reason": "FieldValueTooLong", "message": "Too long: may not be more than 262144 bytes", "field": field})
+        found.append(
+            {"reason": "FieldValueTooLong", "message": "Too long: may not be more than 262144 bytes", "field": field}
+        )
     return found
 
 
@@ -137,7 +139,9 @@ def _check_owners(owners: list[dict[str, Any]]) -> list[Cause]:
         controllers += bool(owner.get("controller"))
     if controllers > 1:
         found.append(
-            invalid_value("metadata.ownerReferences", len(owners), "Only one reference can have Controller set to true.")
+            invalid_value(
+                "metadata.ownerReferences", len(owners), "Only one reference can have Controller set to true."
+            )
         )
     return found
 
@@ -163,7 +167,9 @@ def check_metadata(metadata: dict[str, Any], why_no_name: str) -> list[Cause]:
         ]
         if "orphan" in finalizers and "foregroundDeletion" in finalizers:
             found.append(
-                invalid_value("metadata.finalizers", finalizers, "finalizer orphan and foregroundDeletion cannot be both set")
+                invalid_value(
+                    "metadata.finalizers", finalizers, "finalizer orphan and foregroundDeletion cannot be both set"
+                )
             )
         found += [
             duplicate(f"metadata.finalizers[{index}]", each)

@@ -11,10 +11,13 @@ __all__ = ["NAME_LABEL", "NamespaceStrategy"]
 NAME_LABEL = "kubernetes.io/metadata.name"
 
 
+_NAMESPACE_FIELDS = {"status.phase": text("status", "phase")}
+
+
 class NamespaceStrategy(Strategy):
     """`spec.finalizers` hold a Namespace until its content is gone; they change by the subresource `finalize` alone."""
 
-    fields = {"status.phase": text("status", "phase")}
+    fields = _NAMESPACE_FIELDS
 
     def check_name(self, name: str) -> str:
         return label(name)

@@ -158,7 +158,11 @@ def _tolerations(spec: Document, at: str) -> Iterator[Cause]:
         if operator == "Exists" and each.get("value"):
             yield invalid_value(f"{field}.operator", each["value"], "value must be empty when `operator` is 'Exists'")
         if not each.get("key") and operator != "Exists":
-            yield invalid_value(f"{field}.operator", operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\"")
+            yield invalid_value(
+                f"{field}.operator",
+                operator,
+                'operator must be Exists when `key` is empty, which means "match all values and all keys"',
+            )
         effect = each.get("effect") or ""
         if effect not in ("", "NoSchedule", "PreferNoSchedule", "NoExecute"):
             yield not_supported(f"{field}.effect", effect, ("NoSchedule", "PreferNoSchedule", "NoExecute"))
@@ -175,12 +179,21 @@ def validate_pod_spec(spec: Document, at: str = "spec") -> list[Cause]:
     names: set[str] = set()
     for field, container in all_containers(spec):
         found += _container(container, f"{at}.{field}", volumes, names)
-    found += [not_supported(f"{at}.{key}", spec.get(key), known) for key, known in _CHOICES if spec.get(key) not in known]
+    found += [
+        not_supported(f"{at}.{key}", spec.get(key), known) for key, known in _CHOICES if spec.get(key) not in known
+    ]
     if (seconds := spec.get("activeDeadlineSeconds")) is not None and not 1 <= seconds < 2**31:
-        found.append(invalid_value(f"{at}.activeDeadlineSeconds", seconds, "must be between 1 and 2147483647, inclusive"))
+        found.append(
+            invalid_value(f"{at}.activeDeadlineSeconds", seconds, "must be between 1 and 2147483647, inclusive")
+        )
     if (seconds := spec.get("terminationGracePeriodSeconds")) is not None and seconds < 0:
         found.append(invalid_value(f"{at}.terminationGracePeriodSeconds", seconds, _NOT_NEGATIVE))
-    for key, rule in (("hostname", label), ("subdomain", label), ("nodeName", subdomain), ("serviceAccountName", subdomain)):
+    for key, rule in (
+        ("hostname", label),
+        ("subdomain", label),
+        ("nodeName", subdomain),
+        ("serviceAccountName", subdomain),
+    ):
         if spec.get(key) and (why := rule(spec[key])):
             found.append(invalid_value(f"{at}.{key}", spec[key], why))
     found += check_labels(spec.get("nodeSelector"), f"{at}.nodeSelector")

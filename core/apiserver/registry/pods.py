@@ -37,20 +37,23 @@ def text(*path: str) -> Any:
     return read
 
 
+_POD_FIELDS = {
+    "spec.nodeName": text("spec", "nodeName"),
+    "spec.restartPolicy": text("spec", "restartPolicy"),
+    "spec.schedulerName": text("spec", "schedulerName"),
+    "spec.serviceAccountName": text("spec", "serviceAccountName"),
+    "spec.hostNetwork": lambda document: str(bool(_spec(document).get("hostNetwork"))).lower(),
+    "status.phase": text("status", "phase"),
+    "status.podIP": text("status", "podIP"),
+    "status.nominatedNodeName": text("status", "nominatedNodeName"),
+}
+
+
 class PodStrategy(Strategy):
     soft_status = True
     returns_object = True
     graceful = True
-    fields = {
-        "spec.nodeName": text("spec", "nodeName"),
-        "spec.restartPolicy": text("spec", "restartPolicy"),
-        "spec.schedulerName": text("spec", "schedulerName"),
-        "spec.serviceAccountName": text("spec", "serviceAccountName"),
-        "spec.hostNetwork": lambda document: str(bool(_spec(document).get("hostNetwork"))).lower(),
-        "status.phase": text("status", "phase"),
-        "status.podIP": text("status", "podIP"),
-        "status.nominatedNodeName": text("status", "nominatedNodeName"),
-    }
+    fields = _POD_FIELDS
 
     def prepare_create(self, document: Document, now: float) -> None:
         document["status"] = {"phase": "Pending"}
@@ -91,7 +94,9 @@ class PodStrategy(Strategy):
             found.append(forbidden("spec", _IMMUTABLE))
         before, after = _spec(old).get("tolerations") or [], _spec(new).get("tolerations") or []
         if any(each not in after for each in before):
-            found.append(forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"))
+            found.append(
+                forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds")
+            )
         now, was = _spec(new).get("activeDeadlineSeconds"), _spec(old).get("activeDeadlineSeconds")
         if was is not None and (now is None or now > was):
             found.append(immutable("spec.activeDeadlineSeconds", now))

@@ -14,9 +14,12 @@ __all__ = ["ReplicaSetStrategy", "selector_text"]
 _NOT_NEGATIVE = "must be greater than or equal to 0"
 
 
+_REPLICA_SET_FIELDS = {"status.replicas": text("status", "replicas")}
+
+
 class ReplicaSetStrategy(Strategy):
     generation = True
-    fields = {"status.replicas": text("status", "replicas")}
+    fields = _REPLICA_SET_FIELDS
 
     def prepare_create(self, document: Document, now: float) -> None:
         document["status"] = {"replicas": 0}
@@ -36,10 +39,11 @@ class ReplicaSetStrategy(Strategy):
 
     def validate(self, document: Document) -> list[Cause]:
         spec = document["spec"]
-        found = []
-        for key in ("replicas", "minReadySeconds"):
-            if (value := spec.get(key) or 0) < 0:
-                found.append(invalid_value(f"spec.{key}", value, _NOT_NEGATIVE))
+        found = [
+            invalid_value(f"spec.{key}", spec[key], _NOT_NEGATIVE)
+            for key in ("replicas", "minReadySeconds")
+            if (spec.get(key) or 0) < 0
+        ]
         template, selector = spec.get("template"), spec.get("selector")
         if not selector:
             found.append(required("spec.selector"))
@@ -58,7 +62,9 @@ class ReplicaSetStrategy(Strategy):
             return [invalid_value("spec.selector", selector, "empty selector is invalid for deployment")]
         labels = (template.get("metadata") or {}).get("labels") or {}
         if not parsed.matches(labels):
-            return [invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")]
+            return [
+                invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+            ]
         return []
 
     def validate_update(self, new: Document, old: Document) -> list[Cause]:

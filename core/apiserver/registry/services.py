@@ -19,10 +19,13 @@ def _addressed(spec: Document) -> bool:
     return spec.get("type") != "ExternalName" and spec.get("clusterIP") != "None"
 
 
+_SERVICE_FIELDS = {"spec.clusterIP": text("spec", "clusterIP"), "spec.type": text("spec", "type")}
+
+
 class ServiceStrategy(Strategy):
     returns_object = True
     tracks_stored = True
-    fields = {"spec.clusterIP": text("spec", "clusterIP"), "spec.type": text("spec", "type")}
+    fields = _SERVICE_FIELDS
 
     def __init__(self, kind: Kind, pool: AddressPool) -> None:
         super().__init__(kind)
@@ -45,7 +48,9 @@ class ServiceStrategy(Strategy):
         except (AddressTaken, PoolFull) as error:
             name = document["metadata"].get("name") or ""
             why = f"failed to allocate IP {wanted}: {error}" if wanted else f"failed to allocate a serviceIP: {error}"
-            raise invalid(self.kind, name, [invalid_value("spec.clusterIPs", [wanted] if wanted else [], why)]) from None
+            raise invalid(
+                self.kind, name, [invalid_value("spec.clusterIPs", [wanted] if wanted else [], why)]
+            ) from None
 
     def prepare_update(self, new: Document, old: Document) -> None:
         super().prepare_update(new, old)

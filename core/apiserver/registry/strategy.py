@@ -7,6 +7,7 @@ complete are its to change; `old` ones are not.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from core.api.kinds import Kind
@@ -36,7 +37,7 @@ class Strategy:
     status_keeps_metadata: ClassVar[bool] = False
     graceful: ClassVar[bool] = False
     tracks_stored: ClassVar[bool] = False
-    fields: Mapping[str, FieldReader] = {}
+    fields: Mapping[str, FieldReader] = MappingProxyType({})
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind

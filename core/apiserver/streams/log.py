@@ -60,7 +60,9 @@ def choose_container(pod: Document, asked: str) -> str:
     if default in containers:
         return str(default)
     more = f" or one of the init containers: [{' '.join(others)}]" if others else ""
-    raise BadRequest(f"a container name must be specified for pod {name}, choose one of: [{' '.join(containers)}]{more}")
+    raise BadRequest(
+        f"a container name must be specified for pod {name}, choose one of: [{' '.join(containers)}]{more}"
+    )
 
 
 def log_query(registry: Registry, name: str, query: Mapping[str, str]) -> dict[str, str]:
@@ -76,7 +78,11 @@ def log_query(registry: Registry, name: str, query: Mapping[str, str]) -> dict[s
         found[key] = str(value)
     if query.get("sinceTime"):
         if "sinceSeconds" in found:
-            causes.append(invalid_value("sinceTime", query["sinceTime"], "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+            causes.append(
+                invalid_value(
+                    "sinceTime", query["sinceTime"], "at most one of `sinceTime` or `sinceSeconds` may be specified"
+                )
+            )
         found["sinceTime"] = query["sinceTime"]
     if causes:
         raise invalid(registry.kind, name, causes)
