@@ -7,6 +7,7 @@ that many watches never keep a request waiting.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl as tls
 from collections.abc import AsyncGenerator, Mapping
@@ -92,9 +93,9 @@ class HttpTransport:
         body: bytes = b"",
         content_type: str = JSON,
     ) -> bytes:
+        self._refuse_when_closed()
         if self._requests is None:
             self._requests = self._session(_CONNECTIONS)
-        self._refuse_when_closed()
         try:
             async with self._requests.request(
                 method,
@@ -112,35 +113,26 @@ class HttpTransport:
 
     async def watch(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[list[RawEvent], None]:
         rest: list[bytes] = []
-        async for chunk in self.stream(path, {**query, "watch": "true"}):
-            head, newline, tail = chunk.rpartition(b"\n")
-            if not newline:
-                rest.append(chunk)
-                continue
-            rest.append(head)
-            lines = b"".join(rest).split(b"\n")
-            rest = [tail] if tail else []
-            batch: list[RawEvent] = []
-            for line in lines:
-                if not line.strip():
+        async with contextlib.aclosing(self.stream(path, {**query, "watch": "true"})) as chunks:
+            async for chunk in chunks:
+                head, newline, tail = chunk.rpartition(b"\n")
+                if not newline:
+                    rest.append(chunk)
                     continue
-                try:
-                    event = _decode_line(line)
-                except msgspec.DecodeError as error:
-                    raise ServiceUnavailable(f"GET {path}: not a watch event: {error}") from error
-                if event.type == "ERROR":
-                    if batch:
-                        yield batch
-                    raise api_error(msgspec.json.decode(event.object))
-                batch.append(RawEvent(event.type, bytes(event.object)))
-            if batch:
-                yield batch
+                rest.append(head)
+                lines = b"".join(rest).split(b"\n")
+                rest = [tail] if tail else []
+                batch, error = _events(lines)
+                if batch:
+                    yield batch
+                if error is not None:
+                    raise error
 
     async def stream(self, path: str, query: Mapping[str, str] | None = None) -> AsyncGenerator[bytes, None]:
         """The body of a GET as it arrives: Pod logs. Raises as `request` does. Close it with `contextlib.aclosing`."""
+        self._refuse_when_closed()
         if self._streams is None:
             self._streams = self._session(0)
-        self._refuse_when_closed()
         # A server that says nothing long after its own deadline is gone, though the connection may still look alive.
         asked = (query or {}).get("timeoutSeconds")
         silence = float(asked) + _STREAM_SLACK if asked else None
@@ -195,6 +187,22 @@ def _context(ssl: tls.SSLContext | bool | None, client_cert: tuple[str, str] | N
         ssl = context
     ssl.load_cert_chain(*client_cert)
     return ssl
+
+
+def _events(lines: list[bytes]) -> tuple[list[RawEvent], ApiError | None]:
+    """The events of complete lines, and the error that the watch ends with where one of them says so."""
+    batch: list[RawEvent] = []
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            event = _decode_line(line)
+        except msgspec.DecodeError as error:
+            return batch, ServiceUnavailable(f"not a watch event: {error}: {line[:200]!r}")
+        if event.type == "ERROR":
+            return batch, api_error(msgspec.json.decode(event.object))
+        batch.append(RawEvent(event.type, bytes(event.object)))
+    return batch, None
 
 
 def _error(reply: aiohttp.ClientResponse, body: bytes) -> ApiError:

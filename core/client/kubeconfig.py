@@ -69,7 +69,7 @@ def read_kubeconfig(path: str | os.PathLike[str], context: str | None = None) ->
     try:
         return _access(config, file, context)
     except (KeyError, TypeError, AttributeError, ValueError, OSError, ssl.SSLError) as error:
-        raise KubeconfigError(f"the kubeconfig {file} is malformed: {error!r}") from error
+        raise KubeconfigError(f"the kubeconfig {file} is malformed: {type(error).__name__}: {error}") from error
 
 
 def _access(config: dict[str, Any], file: Path, wanted: str | None) -> ClusterAccess:

@@ -135,15 +135,22 @@ async def test_writes_wait_when_the_disk_is_behind_and_stop_at_the_reserve(
     await store.close()
 
 
+def open_elsewhere(path: Path) -> str:
+    """What another process says that opens the store."""
+    code = f"from pathlib import Path; from core.store.sqlite import SqliteStore; SqliteStore(Path({str(path)!r}))"
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False).stderr
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {each.name: stat.S_IMODE(each.stat().st_mode) for each in folder.iterdir()}
+
+
 async def test_a_second_opener_is_told_who_has_it(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     store = SqliteStore(path)
     with pytest.raises(StoreUnavailable, match=f"open already, in process {os.getpid()}"):
         SqliteStore(path)
-    code = f"from pathlib import Path; from core.store.sqlite import SqliteStore; SqliteStore(Path({str(path)!r}))"
-    other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert other.returncode == 1
-    assert f"StoreUnavailable: {path} is open already, in process {os.getpid()}" in other.stderr
+    assert f"StoreUnavailable: {path} is open already, in process {os.getpid()}" in open_elsewhere(path)
     await store.close()
     await SqliteStore(path).close()
 
@@ -198,8 +205,7 @@ async def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     store = SqliteStore(path)
     await store.create("/a/x", b"")
-    for each in tmp_path.iterdir():
-        assert stat.S_IMODE(each.stat().st_mode) == 0o600, each
+    assert modes(tmp_path) == {"state.db": 0o600, "state.db-wal": 0o600, "state.db.lock": 0o600}
     await store.close()
 
 
