@@ -10,7 +10,9 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-__all__ = ["LogFile", "copy_logs"]
+from core.clock import parse_time
+
+__all__ = ["LogFile", "copy_logs", "seconds"]
 
 _TAIL = 1 << 20
 
@@ -45,8 +47,6 @@ def seconds(stamp: str) -> str:
     """The engine's form of a time: whole seconds and nanoseconds since the epoch; "0" for ""."""
     if not stamp:
         return "0"
-    from core.clock import parse_time
-
     head, _, fraction = stamp.removesuffix("Z").partition(".")
     return f"{int(parse_time(head + 'Z'))}.{fraction or '0'}"
 
