@@ -1,0 +1,378 @@
+"""What every queue of calls does. Each implementation gives an `open` that can be called again on the same data."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.jobs.calls.base import (
+    ASYNC,
+    CANCELED,
+    CRON,
+    EXPIRED,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    SKIPPED,
+    SUCCEEDED,
+    Calls,
+    CallsClosed,
+    CallsUnavailable,
+    LeaseLost,
+    Mark,
+    NewCall,
+    Outcome,
+    Request,
+)
+from gateway.jobs.calls.sqlite import SqliteCalls
+
+NOW = 1_800_000_000.0
+LEASE = 30.0
+TIMEOUT = 20.0
+
+Open = Callable[[], Awaitable[Calls]]
+
+
+@pytest.fixture(params=["sqlite"])
+async def opened(request, tmp_path) -> AsyncIterator[Open]:
+    """Opens the queue; all that were opened are closed in the end."""
+    made: list[Calls] = []
+
+    async def opening() -> Calls:
+        calls = await SqliteCalls.open(tmp_path / "calls.db")
+        made.append(calls)
+        return calls
+
+    yield opening
+    for each in made:
+        await each.close()
+
+
+@pytest.fixture
+async def calls(opened: Open) -> Calls:
+    return await opened()
+
+
+def new(name: str, function: str = "f", **given) -> NewCall:
+    values = {"id": name, "namespace": "default", "function": function, "trigger": ASYNC, "accepted_at": NOW}
+    return NewCall(**{**values, **given})
+
+
+def cron(name: str, instant: float, overlap: str = "Allow", **given) -> NewCall:
+    return new(name, trigger=CRON, cron="nightly", scheduled_at=instant, overlap=overlap, **given)
+
+
+async def claim(calls: Calls, now: float = NOW, limit: int = 100, owner: str = "me", **given):
+    return await calls.claim(owner, now, LEASE, limit, **given)
+
+
+async def test_a_call_goes_from_queued_to_its_end(calls):
+    request = Request("PUT", "/a%20b", "q=1", (("X-A", "1"), ("X-A", "2")), b"\x00body")
+    assert [each.status for each in await calls.insert([new("c1", request=request)])] == [QUEUED]
+    record = await calls.get("c1")
+    assert (record.status, record.attempts, record.accepted_at, record.started_at) == (QUEUED, 0, NOW, None)
+
+    (held,) = await claim(calls, NOW + 1)
+    assert (held.id, held.attempts, held.request) == ("c1", 1, request)
+    record = await calls.get("c1")
+    assert (record.status, record.started_at, record.finished_at) == (RUNNING, NOW + 1, None)
+    assert await claim(calls, NOW + 2) == []
+
+    await calls.finish("c1", held.fence, Outcome(SUCCEEDED, 200, {"body": "hi"}), NOW + 3)
+    record = await calls.get("c1")
+    assert (record.status, record.http_status, record.result, record.finished_at) == (
+        SUCCEEDED,
+        200,
+        {"body": "hi"},
+        NOW + 3,
+    )
+    assert await claim(calls, NOW + 1000) == []
+    assert await calls.next_due(NOW + 1000) is None
+
+
+async def test_what_is_there_is_not_inserted_again(calls):
+    first = await calls.insert([new("c1"), new("c2"), new("c1", function="other")])
+    assert [each.status for each in first] == [QUEUED, QUEUED, ""]
+    assert (await calls.get("c1")).function == "f"
+    assert await calls.get("c3") is None
+
+
+async def test_an_instant_is_claimed_once_whatever_its_id(calls):
+    marks = {("default", "f", "nightly"): Mark("u1", "x", NOW)}
+    assert (await calls.insert([cron("a", NOW)], marks))[0].status == QUEUED
+    assert (await calls.insert([cron("b", NOW)], marks))[0].status == ""
+    assert (await calls.insert([cron("c", NOW + 60)], marks))[0].status == QUEUED
+    assert (await calls.insert([cron("d", NOW, function="g")], marks))[0].status == QUEUED
+    assert await calls.get("b") is None
+    assert await calls.marks() == marks
+
+
+async def test_marks_move_and_are_forgotten(calls):
+    key, other = ("default", "f", "nightly"), ("default", "g", "nightly")
+    await calls.insert([], {key: Mark("u1", "x", NOW), other: Mark("u2", "x", NOW)})
+    await calls.insert([], {key: Mark("u1", "x", NOW + 60)})
+    await calls.forget([other])
+    assert await calls.marks() == {key: Mark("u1", "x", NOW + 60)}
+
+
+async def test_an_insert_is_all_or_nothing(calls):
+    bad = new("bad", function=None)  # type: ignore[arg-type]
+    with pytest.raises(Exception):
+        await calls.insert([new("good"), bad], {("default", "f", "n"): Mark("u", "x", NOW)})
+    assert await calls.get("good") is None
+    assert await calls.marks() == {}
+    await calls.insert([new("good")])
+    assert (await calls.get("good")).status == QUEUED
+
+
+async def test_overlap_skip(calls):
+    assert (await calls.insert([cron("a", NOW, "Skip")]))[0].status == QUEUED
+    assert (await calls.insert([cron("b", NOW + 60, "Skip")]))[0].status == SKIPPED
+    record = await calls.get("b")
+    assert "a" in record.error and record.finished_at is not None
+    (held,) = await claim(calls)
+    assert (await calls.insert([cron("c", NOW + 120, "Skip")]))[0].status == SKIPPED
+    await calls.finish("a", held.fence, Outcome(FAILED, 500), NOW + 130)
+    assert (await calls.insert([cron("d", NOW + 180, "Skip")]))[0].status == QUEUED
+
+
+async def test_overlap_replace(calls):
+    await calls.insert([cron("a", NOW, "Replace")])
+    (held,) = await claim(calls)
+    (answer,) = await calls.insert([cron("b", NOW + 60, "Replace")])
+    assert (answer.status, answer.canceled) == (QUEUED, ("a",))
+    assert (await calls.get("a")).status == CANCELED
+    assert await calls.renew({"a": held.fence}, NOW, LEASE) == {"a"}
+    with pytest.raises(LeaseLost):
+        await calls.finish("a", held.fence, Outcome(SUCCEEDED, 200), NOW)
+    assert [each.id for each in await claim(calls, NOW + 60)] == ["b"]
+
+
+async def test_overlap_queue_runs_one_after_the_other(calls):
+    await calls.insert([cron("a", NOW, "Queue"), cron("b", NOW + 60, "Queue"), cron("c", NOW + 120, "Queue")])
+    for name in "abc":
+        (held,) = await claim(calls, NOW + 200)
+        assert held.id == name
+        assert await claim(calls, NOW + 200) == []
+        if name == "a":  # also while it waits for its next attempt
+            await calls.again("a", held.fence, NOW + 300, "later")
+            assert await claim(calls, NOW + 200) == []
+            (held,) = await claim(calls, NOW + 300)
+        await calls.finish(name, held.fence, Outcome(SUCCEEDED, 200), NOW + 300)
+
+
+async def test_allow_and_other_triggers_do_not_wait_for_each_other(calls):
+    await calls.insert([cron("a", NOW), cron("b", NOW + 60), new("c"), new("d")])
+    assert {each.id for each in await claim(calls, NOW + 60)} == {"a", "b", "c", "d"}
+
+
+async def test_what_was_skipped_from_the_start_never_runs(calls):
+    assert (await calls.insert([cron("a", NOW, skip="missed: 3 instants")]))[0].status == SKIPPED
+    assert await claim(calls, NOW + 100) == []
+    assert (await calls.get("a")).error == "missed: 3 instants"
+    assert (await calls.insert([cron("b", NOW + 60, "Skip")]))[0].status == QUEUED, "a skipped one overlaps nothing"
+
+
+async def test_a_lease_that_lapses_lets_another_claim_and_fences_the_first(calls):
+    await calls.insert([new("c1")])
+    (first,) = await claim(calls, NOW, owner="one")
+    assert await calls.next_due(NOW) == NOW + LEASE
+    assert await claim(calls, NOW + LEASE - 0.1, owner="two") == []
+    (second,) = await claim(calls, NOW + LEASE, owner="two")
+    assert (second.attempts, second.fence > first.fence) == (2, True)
+    for refused in (
+        calls.finish("c1", first.fence, Outcome(SUCCEEDED, 200), NOW),
+        calls.again("c1", first.fence, NOW, "x"),
+    ):
+        with pytest.raises(LeaseLost):
+            await refused
+    assert await calls.renew({"c1": first.fence}, NOW + LEASE, LEASE) == {"c1"}
+    assert (await calls.get("c1")).status == RUNNING
+    await calls.finish("c1", second.fence, Outcome(SUCCEEDED, 200), NOW + 40)
+    assert (await calls.get("c1")).status == SUCCEEDED
+
+
+async def test_renewing_keeps_a_call(calls):
+    await calls.insert([new("c1"), new("c2")])
+    held = {each.id: each.fence for each in await claim(calls, NOW)}
+    assert await calls.renew({"c1": held["c1"]}, NOW + 20, LEASE) == set()
+    assert [each.id for each in await claim(calls, NOW + 35, owner="two")] == ["c2"]
+
+
+async def test_again_waits_until_it_is_due_and_refusals_do_not_count(calls):
+    await calls.insert([new("c1", retries=2)])
+    (held,) = await claim(calls)
+    await calls.again("c1", held.fence, NOW + 10, "busy", http_status=503, executed=False)
+    assert await claim(calls, NOW + 9) == []
+    assert await calls.next_due(NOW + 9) == NOW + 10
+    (held,) = await claim(calls, NOW + 10)
+    assert (held.attempts, held.refusals) == (1, 1)
+    await calls.again("c1", held.fence, NOW + 20, "it raised", http_status=500)
+    record = await calls.get("c1")
+    assert (record.status, record.attempts, record.error, record.http_status) == (QUEUED, 1, "it raised", 500)
+    (held,) = await claim(calls, NOW + 20)
+    assert (held.attempts, held.refusals, held.retries) == (2, 1, 2)
+
+
+async def test_a_call_over_its_age_expires(calls):
+    await calls.insert([new("c1", max_age=60.0), new("c2")])
+    assert [each.id for each in await claim(calls, NOW + 61)] == ["c2"]
+    record = await calls.get("c1")
+    assert (record.status, record.finished_at) == (EXPIRED, NOW + 61)
+
+
+async def test_cancel(calls):
+    await calls.insert([new("c1"), new("c2")])
+    (held,) = await claim(calls, limit=1)
+    assert await calls.cancel(held.id, "not wanted", NOW)
+    assert not await calls.cancel(held.id, "again", NOW)
+    assert not await calls.cancel("nobody", "x", NOW)
+    with pytest.raises(LeaseLost):
+        await calls.finish(held.id, held.fence, Outcome(SUCCEEDED), NOW)
+    assert ((await calls.get(held.id)).status, (await calls.get(held.id)).error) == (CANCELED, "not wanted")
+
+
+async def test_functions_take_turns(calls):
+    await calls.insert([new(f"a{n}", "a") for n in range(20)])
+    await calls.insert([new("b1", "b"), new("b2", "b"), new("c1", "c")])
+    assert sorted(each.id[0] for each in await claim(calls, limit=6)) == ["a", "a", "a", "b", "b", "c"]
+
+
+async def test_a_function_gets_no_more_than_its_share(calls):
+    await calls.insert([new(f"a{n}", "a") for n in range(20)] + [new("b1", "b")])
+    busy = {("default", "a"): 3}
+    found = await claim(calls, limit=50, busy=busy, per_function=5)
+    assert sorted(each.id[0] for each in found) == ["a", "a", "b"]
+    assert await claim(calls, limit=50, busy={("default", "a"): 5}, per_function=5) == []
+
+
+async def test_the_oldest_of_a_function_goes_first(calls):
+    await calls.insert([new(f"c{n}", accepted_at=NOW - n) for n in range(5)])
+    assert [each.id for each in await claim(calls, limit=2)] == ["c4", "c3"]
+
+
+async def test_two_owners_never_get_the_same_call(calls):
+    await calls.insert([new(f"c{n}", f"f{n % 7}") for n in range(200)])
+    found = await asyncio.gather(*(claim(calls, limit=9, owner=f"o{n}") for n in range(30)))
+    ids = [each.id for part in found for each in part]
+    assert len(ids) == len(set(ids)) == 200
+
+
+async def test_lists_are_newest_first_and_bounded(calls):
+    await calls.insert([new("a"), new("b", "g"), new("c"), new("d", namespace="other")])
+    assert [each.id for each in await calls.list("default")] == ["c", "b", "a"]
+    assert [each.id for each in await calls.list("default", "f")] == ["c", "a"]
+    assert [each.id for each in await calls.list("", limit=2)] == ["d", "c"]
+    assert await calls.list("nowhere") == []
+
+
+async def test_counts_and_the_latest_of_each_trigger(calls):
+    key = ("default", "f", "nightly")
+    await calls.insert([cron("a", NOW), cron("b", NOW + 60), new("x")], {key: Mark("u", "x", NOW + 60)})
+    (held,) = await claim(calls, NOW + 60, limit=1)
+    assert await calls.counts() == {QUEUED: 2, RUNNING: 1}
+    latest = await calls.latest_cron()
+    assert {name: each.id for name, each in latest.items()} == {key: "b"}
+    assert held.id
+
+
+async def test_prune_takes_the_finished_and_old_only(calls):
+    await calls.insert([new("a"), new("b"), new("c")])
+    held = {each.id: each.fence for each in await claim(calls)}
+    await calls.finish("a", held["a"], Outcome(SUCCEEDED), NOW + 1)
+    await calls.finish("b", held["b"], Outcome(SUCCEEDED), NOW + 100)
+    assert await calls.prune(NOW + 50) == 1
+    assert [each.id for each in await calls.list("")] == ["c", "b"]
+    assert await calls.prune(NOW + 500, limit=10) == 1
+    assert await calls.prune(NOW + 500) == 0
+
+
+async def test_everything_is_there_after_it_was_opened_again(opened):
+    calls = await opened()
+    marks = {("default", "f", "nightly"): Mark("u", "x", NOW)}
+    await calls.insert([cron("a", NOW), new("b")], marks)
+    await calls.close()
+    with pytest.raises(CallsClosed):
+        await calls.insert([new("c")])
+    with pytest.raises(CallsClosed):
+        await calls.get("a")
+    again = await opened()
+    assert await again.marks() == marks
+    assert (await again.insert([cron("z", NOW)]))[0].status == ""
+    assert {each.id for each in await claim(again)} == {"a", "b"}
+
+
+async def test_a_cancelled_caller_does_not_undo_what_it_asked_for(calls):
+    task = asyncio.create_task(calls.insert([new("c1")]))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await calls.insert([new("c2")])
+    assert await calls.get("c1") is not None
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from gateway.jobs.calls.base import NewCall
+from gateway.jobs.calls.sqlite import SqliteCalls
+
+async def insert(calls, number):
+    call = NewCall(id=f"c{number}", namespace="default", function="f", trigger="async", accepted_at=1.8e9)
+    await calls.insert([call])
+    print(call.id, flush=True)
+
+async def main():
+    calls = await SqliteCalls.open(Path(sys.argv[1]))
+    await insert(calls, 0)
+    claimed = await calls.claim("victim", 1.8e9, 1e6, 1)
+    print("claimed", *[each.id for each in claimed], flush=True)
+    number = 0
+    while True:
+        await asyncio.gather(*(insert(calls, number + n) for n in range(1, 9)))
+        number += 8
+
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_writer_loses_nothing_that_it_said_was_written(tmp_path):
+    """kill -9 in the middle of writing: every call that was answered is there, and what ran can be claimed again."""
+    path = tmp_path / "calls.db"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WRITER, str(path), stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    assert process.stdout is not None
+    said: list[str] = []
+    async with asyncio.timeout(TIMEOUT):
+        while len(said) < 150:
+            said.append((await process.stdout.readline()).decode().strip())
+        with pytest.raises(CallsUnavailable, match="another jobs process"):
+            await SqliteCalls.open(path)
+        process.kill()
+        said += (await process.stdout.read()).decode().split("\n")[:-1]
+        await process.wait()
+    answered = {each for each in said if each and not each.startswith("claimed")}
+    assert "claimed c0" in said
+
+    calls = await SqliteCalls.open(path)
+    try:
+        found = {each.id for each in await calls.list("", limit=100_000)}
+        assert answered <= found
+        claimed = await calls.claim("next", NOW, LEASE, 1)
+        assert [(each.id, each.attempts, each.fence) for each in claimed] == [("c0", 2, 2)], (
+            "its lease was not waited for"
+        )
+    finally:
+        await calls.close()
+
+
+async def test_one_process_at_a_time(opened):
+    await opened()
+    with pytest.raises(CallsUnavailable):
+        await opened()
