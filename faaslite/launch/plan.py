@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-
-from core.apiserver.app import ApiServer, KubeletConnector, User
-from core.controllers.manager import Controllers
-from gateway.jobs.app import Jobs
+from functools import partial
 
 from autoscaler.scaler import Autoscaler
+from core.apiserver.app import ApiServer
+from core.apiserver.authn import User
+from core.apiserver.streams.log import KubeletConnector
 from core.client.informer import Informers
 from core.client.rest import Client
+from core.controllers.manager import Controllers
 from core.scheduler.scheduler import Scheduler
 from core.store.factory import open_store
 from faaslite.controllers.function import FunctionController
@@ -24,6 +25,7 @@ from faaslite.launch.cluster import Cluster
 from faaslite.launch.node import node_process, sandboxer_process
 from faaslite.launch.process import ProcessSpec
 from faaslite.launch.serving import AsgiServer
+from gateway.jobs.app import Jobs
 from gateway.worker.settings import Settings as WorkerSettings
 from gateway.worker.worker import Worker
 
@@ -35,18 +37,17 @@ _SWITCH_INTERVAL = 0.0002
 
 def processes(cluster: Cluster) -> list[ProcessSpec]:
     """In the order of starting; stopped in reverse."""
-    table = [ProcessSpec("core", lambda report: _core(cluster, report), grace=15.0)]
-    table.append(ProcessSpec("jobs", lambda report: _jobs(cluster, report), after=["core"]))
+    table = [
+        ProcessSpec("core", partial(_core, cluster), grace=15.0),
+        ProcessSpec("jobs", partial(_jobs, cluster), after=["core"]),
+    ]
     for name in cluster.nodes:
         if cluster.runtime == "process":
             table.append(sandboxer_process(cluster, name))
         table.append(node_process(cluster, name))
-    for number, _ in enumerate(cluster.gateway_listeners, 1):
-        table.append(
-            ProcessSpec(
-                f"gateway-{number}", lambda report, n=number: _gateway(cluster, n, report), after=["core"], grace=30.0
-            )
-        )
+    for number in range(1, len(cluster.gateway_listeners) + 1):
+        main = partial(_gateway, cluster, number)
+        table.append(ProcessSpec(f"gateway-{number}", main, after=["core"], grace=30.0))
     return table
 
 
@@ -54,7 +55,7 @@ def _core(cluster: Cluster, report: int) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL)
 
     async def build() -> Sequence[Component]:
-        store = await open_store(cluster.settings.store or f"sqlite://{cluster.home.state}")
+        store = open_store(cluster.settings.store or f"sqlite://{cluster.home.state}")
         users = cluster.pki.users(cluster.nodes)
         api = ApiServer(
             store,
@@ -101,16 +102,14 @@ def _gateway(cluster: Cluster, number: int, report: int) -> None:
 
     async def build() -> Sequence[Component]:
         client = cluster.client("gateway")
-        informers = Informers(client)
         worker = Worker(
             client,
-            informers,
             [cluster.gateway_listeners[number - 1]],
-            autoscaler=cluster.home.autoscaler_socket,
-            jobs=cluster.home.jobs_socket,
-            settings=WorkerSettings(),
-            name=f"gateway-{number}",
+            cluster.home.autoscaler_socket,
+            cluster.home.jobs_socket,
+            WorkerSettings(),
+            f"gateway-{number}",
         )
-        return [Closing(client), informers, worker]
+        return [Closing(client), worker]
 
     run_components(build, report)
