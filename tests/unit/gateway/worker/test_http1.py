@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.worker.errors import HEADERS_TOO_LARGE, BadHead
+from gateway.worker.http1 import REQUEST_LINE, Chunked, check_incomplete, parse_reply, parse_request_fields
+
+
+def fields(*lines: bytes, trust: bool = False):
+    return parse_request_fields(b"".join(line + b"\r\n" for line in lines), b"10.0.0.1", trust_forwarded=trust)
+
+
+@pytest.mark.parametrize(
+    ("line", "groups"),
+    [
+        (b"GET /function/a HTTP/1.1", (b"GET", b"a", b"", None, b"1")),
+        (b"GET /function/a.b/c?d HTTP/1.0", (b"GET", b"a.b", b"/c?d", None, b"0")),
+        (b"GET /function/a?d/e HTTP/1.1", (b"GET", b"a", b"?d/e", None, b"1")),
+        (b"GET /function/ HTTP/1.1", (b"GET", None, None, b"/function/", b"1")),
+        (b"GET /function//a HTTP/1.1", (b"GET", None, None, b"/function//a", b"1")),
+        (b"OPTIONS * HTTP/1.1", (b"OPTIONS", None, None, b"*", b"1")),
+    ],
+)
+def test_request_lines(line, groups):
+    match = REQUEST_LINE.fullmatch(line)
+    assert match is not None
+    assert match.groups() == groups
+
+
+def test_forwarded_fields_are_ours_unless_a_proxy_is_trusted():
+    given_ = (
+        b"Host: h",
+        b"X-Forwarded-For: 1.1.1.1",
+        b"X-Forwarded-For: 2.2.2.2",
+        b"X-Forwarded-Host: o",
+        b"X-Forwarded-Proto: https",
+    )
+    assert fields(*given_).forward.split(b"\r\n") == [
+        b"Host: h", b"X-Forwarded-For: 10.0.0.1", b"X-Forwarded-Host: h", b"X-Forwarded-Proto: http", b"",
+    ]  # fmt: skip
+    assert fields(*given_, trust=True).forward.split(b"\r\n") == [
+        b"Host: h", b"X-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.1", b"X-Forwarded-Host: o", b"X-Forwarded-Proto: https", b"",
+    ]  # fmt: skip
+
+
+def test_hop_by_hop_fields_and_nominated_ones_go_but_not_framing():
+    found = fields(
+        b"Host: h",
+        b"Connection: close, X-A, Content-Length, Host",
+        b"X-A: 1",
+        b"TE: trailers",
+        b"Content-Length: 3",
+        b"Proxy: x",
+    )
+    assert found.close and found.length == 3
+    assert found.forward.startswith(b"Host: h\r\nContent-Length: 3\r\nX-Forwarded-For")
+
+
+def test_the_gateways_own_fields_are_read_and_taken_out():
+    found = fields(b"Host: h", b"X-Call-Id: a-1", b"X-Faaslite-Deadline: 1732390000.250")
+    assert (found.call_id, found.deadline) == (b"a-1", 1732390000.25)
+    assert b"Call-Id" not in found.forward and b"Deadline" not in found.forward
+
+
+@pytest.mark.parametrize("value", [b"a b", b"", b"x" * 65, b"a/b", b'"'])
+def test_a_call_id_that_would_not_be_safe_in_a_log_is_not_taken(value):
+    assert fields(b"Host: h", b"X-Call-Id: " + value).call_id == b""
+
+
+@pytest.mark.parametrize("value", [b"soon", b"nan", b"inf", b"-1", b"1e99"])
+def test_a_deadline_that_is_none(value):
+    assert fields(b"Host: h", b"X-Faaslite-Deadline: " + value).deadline == 0.0
+
+
+def test_upgrade_needs_both_fields_and_is_never_h2c():
+    assert not fields(b"Host: h", b"Upgrade: websocket").upgrade
+    assert not fields(b"Host: h", b"Upgrade: h2c", b"Connection: upgrade").upgrade
+    found = fields(b"Host: h", b"Upgrade: websocket", b"Connection: keep-alive, Upgrade")
+    assert found.upgrade and b"Connection: upgrade\r\nUpgrade: websocket\r\n" in found.forward
+
+
+def test_replies():
+    found = parse_reply(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\nX-Call-Id: forged\r\nServer: s\r\n"
+    )
+    assert found.head == b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nServer: s\r\n"
+    assert (found.status, found.length, found.keep, found.simple) == (200, 5, True, True)
+    assert parse_reply(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n").head.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n",
+        b"HTTP/1.1 204 No Content\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n",
+        b"HTTP/1.1 503 Busy\r\nX-Faaslite-Busy: 1\r\nContent-Length: 0\r\n",
+        b"HTTP/1.1 200 OK\r\n",
+    ],
+)
+def test_replies_that_need_a_second_look(head):
+    assert not parse_reply(head).simple
+
+
+def test_busy_is_only_busy_with_a_503():
+    assert parse_reply(b"HTTP/1.1 503 x\r\nX-Faaslite-Busy: 1\r\n").busy
+    assert not parse_reply(b"HTTP/1.1 200 x\r\nX-Faaslite-Busy: 1\r\n").busy
+
+
+@pytest.mark.parametrize(
+    ("data", "fine"),
+    [
+        (b"", True),
+        (b"GET / HT", True),
+        (b"GET / HTTP/1.1\r\nHost: a\r", True),
+        (b"GET / HTTP/1.1\n", False),
+        (b"\x16\x03\x01", False),
+        (b"x" * 101, False),
+    ],
+)
+def test_incomplete_heads(data, fine):
+    if fine:
+        check_incomplete(data, 100)
+    else:
+        with pytest.raises(BadHead):
+            check_incomplete(data, 100)
+
+
+def test_an_incomplete_head_that_is_too_long_says_so():
+    with pytest.raises(BadHead) as caught:
+        check_incomplete(b"x" * 101, 100)
+    assert caught.value.failure is HEADERS_TOO_LARGE
+
+
+@given(
+    parts=st.lists(st.binary(min_size=1, max_size=300), max_size=8),
+    trailers=st.lists(st.sampled_from([b"A: b", b"Long-Name:", b"x:\xff"]), max_size=3),
+    after=st.binary(max_size=20),
+    cuts=st.lists(st.integers(min_value=1, max_value=40), min_size=1, max_size=20),
+)
+def test_chunks_end_where_they_end_however_they_arrive(parts, trailers, after, cuts):
+    whole = b"".join(b"%x;q=1\r\n%s\r\n" % (len(part), part) for part in parts)
+    whole += b"0\r\n" + b"".join(line + b"\r\n" for line in trailers) + b"\r\n"
+    data = whole + after
+    chunked, content, at, turn = Chunked(), [], 0, 0
+    while True:
+        size = cuts[turn % len(cuts)]
+        turn += 1
+        end = chunked.feed(data[at : at + size], 0, content)
+        if end >= 0:
+            assert at + end == len(whole)
+            break
+        at += size
+        assert at <= len(data)
+    assert b"".join(content) == b"".join(parts)
+    assert chunked.payload == sum(map(len, parts))
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_parsers_but_by_bad_head(data):
+    for parse in (
+        lambda: parse_request_fields(data, b"peer"),
+        lambda: parse_reply(data),
+        lambda: Chunked().feed(data),
+        lambda: check_incomplete(data, 100),
+    ):
+        try:
+            parse()
+        except BadHead as error:
+            assert error.message

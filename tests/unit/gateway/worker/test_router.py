@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+import pytest
+
+from core.api.views import Pod
+from gateway.worker.concurrency import UNLIMITED
+from gateway.worker.router import Place, Router
+from gateway.worker.stats import Stats
+from gateway.worker.views import Function
+
+
+class Connections:
+    """Stands for the pool of one address."""
+
+    def __init__(self, host, port):
+        self.address = (host, port)
+        self.retired = False
+
+    def retire(self):
+        self.retired = True
+
+
+class Table:
+    def __init__(self):
+        self.pools = []
+        self.told = []
+        self.router = Router(
+            Stats(0.0),
+            timeout=30.0,
+            clock=lambda: 0.0,
+            make_pool=self.make_pool,
+            on_instance=lambda each: self.told.append(each.key),
+        )
+        self._pods = {}
+
+    def make_pool(self, host, port):
+        self.pools.append(Connections(host, port))
+        return self.pools[-1]
+
+    def pod(self, name="p", *, uid="1", ip="127.0.0.9", ready="True", deleted=None, phase="Running"):
+        document = {
+            "metadata": {
+                "name": name, "namespace": "default", "uid": uid, "deletionTimestamp": deleted,
+                "labels": {"faaslite.dev/function": "hello", "faaslite.dev/revision": "hello-00001"},
+            },
+            "status": {"phase": phase, "podIP": ip, "conditions": [{"type": "Ready", "status": ready}]},
+        }  # fmt: skip
+        new = msgspec.convert(document, Pod)
+        self.router.on_pod(self._pods.get(name), new)
+        self._pods[name] = new
+
+    def delete_pod(self, name="p"):
+        self.router.on_pod(self._pods.pop(name), None)
+
+    @property
+    def revision(self):
+        return self.router.revisions.get("default/hello-00001")
+
+
+def function(*traffic, name="hello", namespace="default", message=""):
+    return msgspec.convert(
+        {
+            "metadata": {"name": name, "namespace": namespace},
+            "status": {
+                "traffic": [{"revision": revision, "percent": percent} for revision, percent in traffic],
+                "conditions": [{"type": "Ready", "status": "False", "message": message}],
+            },
+        },
+        Function,
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "place"),
+    [
+        (b"/healthz", Place.HEALTH),
+        (b"/healthz?verbose", Place.HEALTH),
+        (b"/metrics", Place.METRICS),
+        (b"/system/cron", Place.JOBS),
+        (b"/async-function/a", Place.JOBS),
+        (b"/system", Place.NOWHERE),
+        (b"/systemic/x", Place.NOWHERE),
+        (b"/function/", Place.NOWHERE),
+        (b"/", Place.NOWHERE),
+    ],
+)
+def test_places(target, place):
+    assert Table().router.resolve(target) is place
+
+
+def test_names_with_and_without_namespace():
+    table = Table()
+    table.router.on_function(None, function(("hello-00001", 100)))
+    table.router.on_function(None, function(("hello-00001", 100), namespace="team"))
+    found = table.router.functions
+    assert set(found) == {b"hello", b"hello.default", b"hello.team"}
+    assert found[b"hello"] is found[b"hello.default"] is not found[b"hello.team"]
+    assert found[b"hello.team"].single.key == "team/hello-00001"
+
+
+def test_a_new_state_replaces_the_record_and_a_deleted_function_leaves_none():
+    table = Table()
+    first, second = function(("hello-00001", 100)), function(("hello-00002", 100))
+    table.router.on_function(None, first)
+    record = table.router.functions[b"hello"]
+    table.router.on_function(first, second)
+    assert table.router.functions[b"hello"] is not record
+    assert list(table.router.revisions) == ["default/hello-00002"], "the old one has neither traffic nor Pods"
+    table.router.on_function(second, None)
+    assert not table.router.functions and not table.router.revisions
+
+
+def test_a_revision_without_traffic_is_kept_while_it_has_pods():
+    table = Table()
+    table.pod()
+    first, second = function(("hello-00001", 100)), function(("hello-00002", 100))
+    table.router.on_function(None, first)
+    table.router.on_function(first, second)
+    assert not table.revision.routed
+    table.delete_pod()
+    assert table.revision is None
+
+
+def test_shares():
+    table = Table()
+    table.router.on_function(None, function(("a-1", 90), ("a-2", 10), ("a-3", 0)))
+    route, random = table.router.functions[b"hello"], Random(7)
+    keys = [route.choose(random).key for _ in range(1000)]
+    assert route.single is None
+    assert keys.count("default/a-3") == 0
+    assert 60 < keys.count("default/a-2") < 140
+
+
+def test_no_traffic_has_a_reason():
+    table = Table()
+    table.router.on_function(None, function(message="no package"))
+    route = table.router.functions[b"hello"]
+    assert route.choose(Random(1)) is None and route.message == "no package"
+
+
+def test_limits_and_timeouts_have_defaults():
+    table = Table()
+    table.router.on_function(None, function(("hello-00001", 100)))
+    assert table.revision.limit == UNLIMITED
+    assert table.router.functions[b"hello"].timeouts == {"default/hello-00001": 30.0}
+
+
+def test_a_pod_becomes_an_instance_when_it_is_ready():
+    table = Table()
+    table.pod(ready="False", ip="")
+    assert table.revision.starting == {"default/p"} and not table.revision.instances
+    table.pod()
+    assert not table.revision.starting and list(table.revision.instances) == ["default/p"]
+    assert table.pools[0].address == ("127.0.0.9", 8080)
+    assert table.told == ["default/hello-00001"]
+    table.pod()
+    assert len(table.pools) == 1, "nothing changed"
+
+
+@pytest.mark.parametrize(
+    "change", [{"ready": "False"}, {"deleted": "2026-01-01T00:00:00Z"}, {"phase": "Failed"}, {"ip": ""}]
+)
+def test_an_instance_that_is_not_ready_or_goes_gets_no_calls(change):
+    table = Table()
+    table.pod()
+    instance = table.revision.instances["default/p"]
+    table.pod(**change)
+    assert instance.gone and table.pools[0].retired
+    assert table.revision is None or not table.revision.ready
+
+
+def test_a_pod_of_the_same_name_or_at_another_address_is_another_instance():
+    table = Table()
+    table.pod()
+    table.pod(uid="2")
+    table.pod(uid="2", ip="127.0.0.10")
+    assert [each.retired for each in table.pools] == [True, True, False]
+    assert len(table.revision.ready) == 1
+
+
+def test_a_pod_event_brings_back_an_instance_that_was_set_aside():
+    table = Table()
+    table.pod()
+    instance = table.revision.instances["default/p"]
+    table.revision.set_aside(instance)
+    table.pod()
+    assert table.revision.ready == [instance] and len(table.told) == 2
