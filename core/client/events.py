@@ -120,6 +120,7 @@ class Recorder:
             while self._pending:
                 key, pending = self._pending.popitem(last=False)
                 await self._record(key, pending)
+                await asyncio.sleep(0)  # In the API server's own process a request may never wait.
         finally:
             self._task = None
 

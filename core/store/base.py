@@ -95,7 +95,8 @@ class Page:
 class Watch(Protocol):
     """Events of one prefix in order of revision, in batches (never empty).
 
-    Ends with `Compacted` where the watcher fell so far behind that it was dropped, with `StoreClosed` where the store closed.
+    Ends with `Compacted` where the watcher fell so far behind that it was dropped, with `StoreClosed` where the store
+    closed, with `StoreUnavailable` where it failed.
     """
 
     def __aiter__(self) -> AsyncIterator[list[Event]]: ...
@@ -141,7 +142,10 @@ class Store(Protocol):
         """Return once that revision is durable."""
 
     async def compact(self, revision: int) -> None:
-        """Forget the log below `revision`; live values stay."""
+        """Forget the log below `revision`; live values stay.
+
+        A listing at `revision` and a watch from it still work, those from below it raise `Compacted`.
+        """
 
     async def close(self) -> None:
         """Make everything applied durable and release what is held."""

@@ -120,6 +120,31 @@ async def test_one_key_that_fails_doesn_t_hold_up_another() -> None:
     assert calls["bad"] == 1
 
 
+async def test_a_long_queue_of_work_that_never_waits_leaves_the_loop_to_others() -> None:
+    turns = 0
+
+    async def reconcile(key: str) -> None:
+        if key == "99":
+            done.set()
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if not done.is_set():
+            loop.call_soon(turn)
+
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    reconciler = Reconciler("test", reconcile)
+    for n in range(100):
+        reconciler.queue.add(str(n))
+    await reconciler.start()
+    loop.call_soon(turn)
+    async with asyncio.timeout(10):
+        await done.wait()
+    await reconciler.stop()
+    assert turns >= 99
+
+
 async def test_one_iteration_can_be_called() -> None:
     async def reconcile(key: str) -> float | None:
         raise NotFound(key)

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,95 @@ async def test_a_killed_process_loses_no_acknowledged_write_and_no_revision_is_r
             await store.list("/", revision=revisions[-1] + 1)
         highest = max(highest, (await store.create(f"/after/{life}", b"")).revision)
         await store.close()
+
+
+class Gate:
+    """Holds up commits until `open`; `batches` are the sizes of those that were begun."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.batches: list[int] = []
+        self._open = threading.Event()
+        self._began = asyncio.Event()
+        loop, commit = asyncio.get_running_loop(), SqliteLog.commit
+
+        def held(log: SqliteLog, events) -> None:
+            self.batches.append(len(events))
+            loop.call_soon_threadsafe(self._began.set)
+            assert self._open.wait(10)
+            commit(log, events)
+
+        monkeypatch.setattr(SqliteLog, "commit", held)
+
+    async def began(self) -> None:
+        async with asyncio.timeout(10):
+            await self._began.wait()
+
+    def open(self) -> None:
+        self._open.set()
+
+
+async def test_nobody_outside_hears_of_a_write_before_it_is_durable(tmp_path: Path, monkeypatch) -> None:
+    gate = Gate(monkeypatch)
+    store = SqliteStore(tmp_path / "state.db")
+    since = store.revision
+    durable, applied = store.watch("/a/", since), store.watch("/a/", since, applied=True)
+    hard = asyncio.create_task(store.create("/a/hard", b""))
+    await gate.began()
+    soft = await store.create("/a/soft", b"", durable=False)
+    asked = asyncio.create_task(store.durable(soft.revision))
+    heard = asyncio.create_task(durable.__anext__())
+    late = store.watch("/a/", since)
+    late_heard = asyncio.create_task(late.__anext__())
+    assert [event.key for event in await applied.__anext__()] == ["/a/hard", "/a/soft"]
+    assert len((await store.list("/a/")).entries) == 2
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not any(each.done() for each in (hard, asked, heard, late_heard))
+    gate.open()
+    async with asyncio.timeout(10):
+        assert (await hard).revision == since + 1
+        await asked
+    told = await heard
+    if len(told) == 1:
+        told += await durable.__anext__()
+    assert [event.revision for event in told] == [since + 1, since + 2]
+    assert (await late_heard)[0].revision == since + 1
+    for watch in (durable, applied, late):
+        await watch.aclose()
+    await store.close()
+
+
+async def test_all_that_arrives_during_a_commit_is_the_next_one(tmp_path: Path, monkeypatch) -> None:
+    gate = Gate(monkeypatch)
+    store = SqliteStore(tmp_path / "state.db")
+    first = asyncio.create_task(store.create("/a/first", b""))
+    await gate.began()
+    others = [asyncio.create_task(store.create(f"/a/{n}", b"", durable=n % 2 == 0)) for n in range(200)]
+    await asyncio.sleep(0)
+    gate.open()
+    await asyncio.gather(first, *others)
+    await store.durable(store.revision)
+    assert gate.batches == [1, 200]
+    await store.close()
+    again = SqliteStore(tmp_path / "state.db")
+    assert len((await again.list("/a/")).entries) == 201
+    await again.close()
+
+
+async def test_a_write_whose_caller_gave_up_is_kept_and_harms_nobody(tmp_path: Path, monkeypatch) -> None:
+    gate = Gate(monkeypatch)
+    store = SqliteStore(tmp_path / "state.db")
+    given_up = asyncio.create_task(store.create("/a/x", b""))
+    await gate.began()
+    given_up.cancel()
+    other = asyncio.create_task(store.create("/a/y", b""))
+    await asyncio.sleep(0)
+    gate.open()
+    async with asyncio.timeout(10):
+        await other
+    assert given_up.cancelled()
+    assert await store.get("/a/x") is not None
+    await store.close()
 
 
 async def test_reopening_after_a_clean_close_goes_on_where_it_was(tmp_path: Path) -> None:
