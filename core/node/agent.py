@@ -89,6 +89,9 @@ class Agent:
         self._spec = spec
         self.heartbeat = Heartbeat(client, spec, self.runtime, self._restart_runtime)
         self._server = AgentServer(self, serving, self.registry) if serving else None
+        self.idle = asyncio.Event()
+        """Set while the node looks after no Pod."""
+        self.idle.set()
         self._workers: dict[str, PodWorker] = {}
         self._keys: dict[str, str] = {}
         self._found: dict[str, SandboxInfo] = {}
@@ -104,7 +107,7 @@ class Agent:
         self._allocatable = allowed
         self._node: NodeContext | None = None
         self._events: asyncio.Task[None] | None = None
-        self.registry.register(AgentCollector(self.runtime, lambda: self._writer, lambda: len(self._workers)))
+        self.registry.register(AgentCollector(self.runtime, lambda: self._writer, lambda: self.running_pods))
 
     # The component
 
@@ -189,12 +192,15 @@ class Agent:
         sandbox = self._found.pop(new.metadata.uid, None)
         if sandbox is not None:
             self._volumes.adopt(new)
+        self.idle.clear()
         worker = self._workers[new.metadata.uid] = PodWorker(self._node, new, sandbox)
         worker.poke()
 
     def _forget(self, worker: PodWorker) -> None:
         if self._workers.get(worker.uid) is worker:
             del self._workers[worker.uid]
+            if not self._workers:
+                self.idle.set()
 
     async def _delete(self, pod: views.Pod) -> None:
         delay = 0.1
@@ -281,6 +287,11 @@ class Agent:
 
     def healthy(self) -> str:
         return self.heartbeat.trouble
+
+    @property
+    def running_pods(self) -> int:
+        """Pods that the node still looks after, those of deleted objects included."""
+        return len(self._workers)
 
     def log_source(self, namespace: str, pod: str, container: str, previous: bool) -> LogSource:
         found = self._pods.get(f"{namespace}/{pod}")

@@ -92,6 +92,7 @@ class FakeRuntime:
         self._number = 0
         self.calls: list[tuple[str, str]] = []
         """Every change asked for: (call, name), oldest first."""
+        self._called = asyncio.Event()
         self.exec_results: dict[tuple[str, ...], tuple[int, bytes]] = {}
 
     # What a test does to it
@@ -119,6 +120,12 @@ class FakeRuntime:
     def announce(self, container_id: str) -> None:
         """The container says that it is ready."""
         self._announce(self._containers[container_id])
+
+    async def until_called(self, call: str, timeout: float = 5.0) -> None:
+        """Return once that call was made. Raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            while not any(each == call for each, _ in self.calls):
+                await self._called.wait()
 
     def lose_events(self) -> None:
         """The connection to the engine breaks and is back."""
@@ -234,7 +241,7 @@ class FakeRuntime:
             yield await self._events.get()
 
     async def exec(self, container_id: str, command: Sequence[str], timeout: float) -> tuple[int, bytes]:
-        self.calls.append(("exec", " ".join(command)))
+        self._note("exec", " ".join(command))
         found = self._containers.get(container_id)
         if found is None or found.info.state is not ContainerState.RUNNING:
             raise RuntimeFailure(f"container {container_id} isn't running")
@@ -261,9 +268,14 @@ class FakeRuntime:
     # Inside
 
     async def _change(self, call: str, name: str) -> None:
-        self.calls.append((call, name))
+        self._note(call, name)
         if self._latency:
             await asyncio.sleep(self._latency)
+
+    def _note(self, call: str, name: str) -> None:
+        self.calls.append((call, name))
+        self._called.set()
+        self._called = asyncio.Event()
 
     def _sandbox_info(self, sandbox: _Sandbox) -> SandboxInfo:
         return replace(sandbox.info, containers=tuple(each.info for each in sandbox.containers.values()))
