@@ -236,10 +236,9 @@ class Activator:
     def _fail(self, call: Call, failure: Failure, message: str) -> None:
         if call.done:
             return
-        begun = call.reply_begun
-        self._count(call, call.status if begun else failure.status)
-        if begun:
-            call.client.abort()
+        self._count(call, failure.status)
+        if call.reply_begun:
+            call.client.abort()  # half a reply can't be taken back; the client must not take it for a whole one
         else:
             call.client.fail(call, failure, message)
 

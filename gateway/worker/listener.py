@@ -130,6 +130,9 @@ class ClientConnection(asyncio.Protocol):
         if line is None:
             raise BadHead("malformed request line")
         method, name, rest, target, minor = line.groups()
+        if name is None and not target.startswith(b"/"):
+            self._on_head(b"%s %s HTTP/1.%s" % (method, _origin_form(target), minor) + data[line_end:])
+            return
         block = data[line_end + 2 : end + 2]
         if block == self._block:
             fields = self._fields
@@ -190,7 +193,7 @@ class ClientConnection(asyncio.Protocol):
             call.body = [body] if body else []
             call.body_size = len(body)
             call.expect = fields.expect and not body and not self._http10
-        call.upgrade = fields.upgrade
+        call.upgrade = fields.upgrade and not self._http10
         self._call = call
         self.expires = call.deadline
         if call.deadline < self.armed:
@@ -279,19 +282,6 @@ class ClientConnection(asyncio.Protocol):
     def _on_other(self, method: bytes, target: bytes, fields: RequestFields, body: bytes | None) -> None:
         """A request that isn't a call of a function."""
         gateway = self._gateway
-        if not target.startswith(b"/"):
-            scheme, _, rest = target.partition(b"://")
-            slash = rest.find(b"/")
-            if scheme.lower() not in (b"http", b"https") or slash < 0:
-                raise BadHead("the request target is no path")
-            target = rest[slash:]  # absolute form (RFC 9112, 3.2.2); it may name a function after all
-            if target.startswith(b"/function/") and self._state == _AHEAD:
-                self._state = _HEAD
-                ahead, self._buffer = self._buffer, b""
-                self._on_head(
-                    b"%s %s HTTP/1.%d\r\n%s\r\n%s" % (method, target, 0 if self._http10 else 1, self._block, ahead)
-                )
-                return
         place = gateway.router.resolve(target)
         if place is Place.JOBS:
             call_id = fields.call_id or b"%032x" % gateway.random.getrandbits(128)
@@ -492,3 +482,12 @@ class ClientConnection(asyncio.Protocol):
         self._call = None
         self._state = _LINGER
         self.transport.abort()
+
+
+def _origin_form(target: bytes) -> bytes:
+    """The path and query of a target in absolute form, which proxies are sent (RFC 9112, 3.2.2). Raises BadHead."""
+    scheme, _, rest = target.partition(b"://")
+    slash = rest.find(b"/")
+    if scheme.lower() not in (b"http", b"https") or slash < 1:
+        raise BadHead("the request target is no path")
+    return rest[slash:]

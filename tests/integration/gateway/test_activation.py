@@ -275,6 +275,9 @@ async def test_an_instance_that_dies_within_its_reply_breaks_the_client_off(worl
     peer.write(b"GET /function/hello HTTP/1.1\r\nHost: a\r\n\r\n")
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         await peer.reply()
+    assert 'namespace="default",code="5xx"} 1' in (await world.ask("/metrics")).body.decode(), (
+        "half a reply is no success"
+    )
 
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 502)])

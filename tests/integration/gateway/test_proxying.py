@@ -49,6 +49,14 @@ async def test_targets(world, target, line):
     assert instance.requests[0].line == line
 
 
+async def test_a_body_with_a_target_in_absolute_form(world):
+    world.function()
+    instance = await world.instance()
+    await world.serve()
+    assert (await world.ask("http://elsewhere/function/hello/x", "POST", b"abc")).status == 200
+    assert (instance.requests[0].target, instance.requests[0].body) == ("/x", b"abc")
+
+
 async def test_a_valid_call_id_and_an_earlier_deadline_are_kept(world):
     world.function()
     instance = await world.instance()
