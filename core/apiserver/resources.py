@@ -108,6 +108,8 @@ class Resources:
             kind.namespaced and not info.namespace and info.verb not in ("list", "watch")
         ):
             raise method_not_allowed()
+        if not info.name and info.verb in ("update", "patch"):
+            raise method_not_allowed()
         if info.verb == "watch":
             return self._watch(request, registry, applied)
         return await self._verbs[info.verb](request, registry)

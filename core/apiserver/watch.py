@@ -54,6 +54,7 @@ class Watcher:
         self._over = False
         self._stopped = False
         self._bookmark_due = False
+        self._bookmark_timer: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
         self._stopped = True
@@ -78,9 +79,9 @@ class Watcher:
         except StoreError as error:
             raise _failure(error, since) from error
         pump = asyncio.create_task(self._pump(watch))
-        timers = [loop.call_later(options.timeout, self.stop)]
+        end = loop.call_later(options.timeout, self.stop)
         if options.bookmarks:
-            timers.append(loop.call_later(options.period, self._due))
+            self._bookmark_timer = loop.call_later(options.period, self._due)
         try:
             while True:
                 await self._wake.wait()
@@ -88,28 +89,25 @@ class Watcher:
                 if self._batch is not None:
                     batch, self._batch = self._batch, None
                     self._taken.set()
-                    since = batch[-1].revision
-                    if changes := self._select(batch):
+                    changes, since = self._select(batch), batch[-1].revision
+                    if self._bookmark_due:
+                        changes.append(self._bookmark(since))
+                    if changes:
                         yield changes
                 elif self._bookmark_due or (self._stopped and options.bookmarks and not self._over):
-                    self._bookmark_due = False
                     reached = await self._reached()
                     if reached is not None:
                         since = max(since, reached)
-                        yield [Change("BOOKMARK", Entry("", b"", since, 0))]
-                        timers[1].cancel()
-                        timers[1] = loop.call_later(options.period, self._due)
-                    else:
-                        self._due()
-                        continue
+                        yield [self._bookmark(since)]
                 if self._batch is None:
                     if self._failure is not None:
                         raise _failure(self._failure, since) from self._failure
                     if self._over or self._stopped:
                         return
         finally:
-            for timer in timers:
-                timer.cancel()
+            end.cancel()
+            if self._bookmark_timer is not None:
+                self._bookmark_timer.cancel()
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
             await watch.aclose()
@@ -117,6 +115,14 @@ class Watcher:
     def _due(self) -> None:
         self._bookmark_due = True
         self._wake.set()
+
+    def _bookmark(self, revision: int) -> Change:
+        """And the time until the next one begins."""
+        self._bookmark_due = False
+        if self._bookmark_timer is not None:
+            self._bookmark_timer.cancel()
+        self._bookmark_timer = asyncio.get_running_loop().call_later(self._options.period, self._due)
+        return Change("BOOKMARK", Entry("", b"", revision, 0))
 
     async def _reached(self) -> int | None:
         """The newest revision, where nothing up to it is still on its way to this watcher; else None."""

@@ -1,0 +1,220 @@
+"""Create, read, update, patch and delete: what every kind has in common."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from core.errors import AlreadyExists, BadRequest, Conflict, Forbidden, Invalid, MethodNotAllowed, NotFound
+
+CM = "/api/v1/namespaces/default/configmaps"
+
+
+async def test_a_created_object_gets_what_the_server_gives(admin):
+    made = await admin.post(CM, {"metadata": {"name": "a", "uid": "mine", "generation": 7}, "data": {"k": "v"}})
+    meta = made["metadata"]
+    assert (made["apiVersion"], made["kind"], meta["namespace"]) == ("v1", "ConfigMap", "default")
+    assert re.fullmatch(r"[0-9a-f-]{36}", meta["uid"]) and meta["creationTimestamp"].endswith("Z")
+    assert int(meta["resourceVersion"]) > 0 and "generation" not in meta
+    assert await admin.get(f"{CM}/a") == made
+
+
+async def test_names_are_checked_in_the_words_of_kubernetes(admin):
+    with pytest.raises(Invalid) as without:
+        await admin.post(CM, {"metadata": {}})
+    assert without.value.message == (
+        'ConfigMap "" is invalid: metadata.name: Required value: name or generateName is required'
+    )
+    with pytest.raises(
+        Invalid,
+        match=r'ConfigMap "A_b" is invalid: metadata.name: Invalid value: "A_b": a lowercase RFC 1123 subdomain',
+    ):
+        await admin.post(CM, {"metadata": {"name": "A_b"}})
+    with pytest.raises(Invalid, match='Service "1a" is invalid: metadata.name: Invalid value: "1a": a DNS-1035 label'):
+        await admin.post(
+            "/api/v1/namespaces/default/services", {"metadata": {"name": "1a"}, "spec": {"ports": [{"port": 80}]}}
+        )
+    with pytest.raises(AlreadyExists, match='configmaps "a" already exists'):
+        await asyncio.gather(*(admin.post(CM, {"metadata": {"name": "a"}}) for _ in range(2)))
+    with pytest.raises(BadRequest, match="namespace of the provided object does not match"):
+        await admin.post(CM, {"metadata": {"name": "b", "namespace": "other"}})
+    with pytest.raises(BadRequest, match="resourceVersion should not be set on objects to be created"):
+        await admin.post(CM, {"metadata": {"name": "b", "resourceVersion": "1"}})
+
+
+async def test_generated_names_have_five_characters(admin, monkeypatch):
+    made = await admin.post(CM, {"metadata": {"generateName": "job-"}})
+    assert re.fullmatch(r"job-[bcdfghjklmnpqrstvwxz2456789]{5}", made["metadata"]["name"])
+    suffixes = iter(["same", "same", "same", "other"])
+    monkeypatch.setattr("core.apiserver.registry.generic.generate", lambda base: base + next(suffixes))
+    names = [(await admin.post(CM, {"metadata": {"generateName": "x-"}}))["metadata"]["name"] for _ in range(2)]
+    assert names == ["x-same", "x-other"], "a collision is tried again"
+
+
+async def test_missing_things_are_404_with_details(admin):
+    with pytest.raises(NotFound) as missing:
+        await admin.get("/apis/apps/v1/namespaces/default/replicasets/x")
+    assert missing.value.status()["message"] == 'replicasets.apps "x" not found'
+    assert missing.value.details == {"name": "x", "group": "apps", "kind": "replicasets"}
+    with pytest.raises(NotFound, match="the server could not find the requested resource"):
+        await admin.get("/api/v1/namespaces/default/nopes")
+    with pytest.raises(NotFound, match='namespaces "nowhere" not found'):
+        await admin.post("/api/v1/namespaces/nowhere/configmaps", {"metadata": {"name": "a"}})
+    with pytest.raises(MethodNotAllowed):
+        await admin.put(CM, {})
+    with pytest.raises(MethodNotAllowed):
+        await admin.post("/api/v1/configmaps", {"metadata": {"name": "a"}})
+
+
+async def test_an_update_of_an_old_version_is_a_conflict(admin):
+    old = await admin.post(CM, {"metadata": {"name": "a"}})
+    new = await admin.put(f"{CM}/a", {**old, "data": {"k": "1"}})
+    assert int(new["metadata"]["resourceVersion"]) > int(old["metadata"]["resourceVersion"])
+    with pytest.raises(Conflict) as lost:
+        await admin.put(f"{CM}/a", {**old, "data": {"k": "2"}})
+    assert lost.value.message == (
+        'Operation cannot be fulfilled on configmaps "a": the object has been modified; '
+        "please apply your changes to the latest version and try again"
+    )
+    del old["metadata"]["resourceVersion"]
+    assert (await admin.put(f"{CM}/a", {**old, "data": {"k": "3"}}))["data"] == {"k": "3"}
+    with pytest.raises(Conflict):
+        await admin.patch(f"{CM}/a", {"metadata": {"resourceVersion": "1"}, "data": {"k": "4"}})
+
+
+async def test_a_write_that_changes_nothing_keeps_the_version(admin, store):
+    made = await admin.post(CM, {"metadata": {"name": "a"}, "data": {"k": "v", "l": "w"}})
+    before = store.revision
+    assert await admin.put(f"{CM}/a", {**made, "data": {"l": "w", "k": "v"}}) == made
+    assert await admin.patch(f"{CM}/a", {"data": {"k": "v"}}) == made
+    assert store.revision == before
+
+
+async def test_unpinned_patches_that_race_all_win(admin):
+    await admin.post(CM, {"metadata": {"name": "a"}})
+    await asyncio.gather(*(admin.patch(f"{CM}/a", {"data": {str(number): "x"}}) for number in range(20)))
+    assert len((await admin.get(f"{CM}/a"))["data"]) == 20
+
+
+async def test_what_an_update_may_not_say(admin):
+    made = await admin.post(CM, {"metadata": {"name": "a"}})
+    with pytest.raises(BadRequest, match=r"name of the object \(b\) does not match the name on the URL \(a\)"):
+        await admin.put(f"{CM}/a", {"metadata": {"name": "b"}})
+    with pytest.raises(Invalid, match='metadata.uid: Invalid value: "other": field is immutable'):
+        await admin.put(f"{CM}/a", {"metadata": {**made["metadata"], "uid": "other"}})
+    with pytest.raises(Invalid, match="metadata.labels: Invalid value"):
+        await admin.patch(f"{CM}/a", {"metadata": {"labels": {"a b": "c"}}})
+    with pytest.raises(BadRequest, match="Secret"):
+        await admin.put(f"{CM}/a", {"kind": "Secret", "metadata": {"name": "a"}})
+    kept = await admin.put(
+        f"{CM}/a", {"metadata": {"name": "a", "creationTimestamp": "2001-01-01T00:00:00Z"}, "data": {"k": "v"}}
+    )
+    assert kept["metadata"]["creationTimestamp"] == made["metadata"]["creationTimestamp"]
+    assert kept["metadata"]["uid"] == made["metadata"]["uid"]
+
+
+async def test_a_json_patch_whose_test_fails_is_422(admin):
+    made = await admin.post(CM, {"metadata": {"name": "a"}, "data": {"k": "v"}})
+    path = "/metadata/resourceVersion"
+    good = [
+        {"op": "test", "path": path, "value": made["metadata"]["resourceVersion"]},
+        {"op": "remove", "path": "/data/k"},
+    ]
+    assert "k" not in (await admin.patch(f"{CM}/a", good, "json-patch")).get("data", {})
+    with pytest.raises(Invalid):
+        await admin.patch(f"{CM}/a", good, "json-patch")
+
+
+async def test_dry_run_does_all_but_store(admin, store):
+    before = store.revision
+    tried = await admin.post(CM, {"metadata": {"name": "a"}}, dryRun="All")
+    assert tried["metadata"]["uid"] and "resourceVersion" not in tried["metadata"]
+    with pytest.raises(NotFound):
+        await admin.get(f"{CM}/a")
+    await admin.post(CM, {"metadata": {"name": "a"}})
+    assert (await admin.patch(f"{CM}/a", {"data": {"k": "v"}}, dryRun="All"))["data"] == {"k": "v"}
+    await admin.delete(f"{CM}/a", dryRun="All")
+    assert "data" not in await admin.get(f"{CM}/a")
+    assert store.revision == before + 1
+    with pytest.raises(Invalid, match="dryRun: Unsupported value"):
+        await admin.post(CM, {"metadata": {"name": "b"}}, dryRun="Some")
+
+
+async def test_field_validation(admin, api):
+    body = {"metadata": {"name": "a"}, "datta": {"k": "v"}}
+    with pytest.raises(BadRequest, match='strict decoding error: unknown field "datta"'):
+        await admin.post(CM, body, fieldValidation="Strict")
+    assert "datta" not in await admin.post(CM, body, fieldValidation="Ignore")
+    with pytest.raises(Invalid, match="fieldValidation: Unsupported value"):
+        await admin.post(CM, body, fieldValidation="Maybe")
+
+
+async def test_deletions_answer_the_object_or_a_status(admin, pod):
+    made = await admin.post(CM, {"metadata": {"name": "a"}})
+    status = await admin.delete(f"{CM}/a")
+    assert (status["kind"], status["status"]) == ("Status", "Success")
+    assert status["details"] == {"name": "a", "kind": "configmaps", "uid": made["metadata"]["uid"]}
+    pods = "/api/v1/namespaces/default/pods"
+    await admin.post(pods, pod("p"))
+    assert (await admin.delete(f"{pods}/p"))["kind"] == "Pod"
+    with pytest.raises(NotFound):
+        await admin.delete(f"{CM}/a")
+
+
+async def test_preconditions_of_deletions(admin):
+    made = await admin.post(CM, {"metadata": {"name": "a"}})
+    for wrong in ({"uid": "other"}, {"resourceVersion": "1"}):
+        with pytest.raises(Conflict, match='Operation cannot be fulfilled on configmaps "a": Precondition failed'):
+            await admin.delete(f"{CM}/a", {"preconditions": wrong})
+    right = {"uid": made["metadata"]["uid"], "resourceVersion": made["metadata"]["resourceVersion"]}
+    assert (await admin.delete(f"{CM}/a", {"preconditions": right}))["status"] == "Success"
+
+
+async def test_finalizers_hold_an_object_until_the_last_is_taken(admin):
+    await admin.post(CM, {"metadata": {"name": "a", "finalizers": ["x/one"]}})
+    marked = await admin.delete(f"{CM}/a")
+    assert marked["kind"] == "ConfigMap" and marked["metadata"]["deletionTimestamp"]
+    with pytest.raises(Invalid, match="no new finalizers can be added if the object is being deleted"):
+        await admin.patch(f"{CM}/a", {"metadata": {"finalizers": ["x/one", "x/two"]}})
+    again = await admin.delete(f"{CM}/a")
+    assert again["metadata"] == marked["metadata"], "a second deletion changes nothing"
+    await admin.patch(f"{CM}/a", {"metadata": {"finalizers": None}})
+    with pytest.raises(NotFound):
+        await admin.get(f"{CM}/a")
+
+
+@pytest.mark.parametrize(("policy", "finalizer"), [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")])
+async def test_propagation_policies_leave_their_finalizer(admin, policy, finalizer):
+    await admin.post(CM, {"metadata": {"name": "a"}})
+    marked = await admin.delete(f"{CM}/a", {"propagationPolicy": policy})
+    assert marked["metadata"]["finalizers"] == [finalizer]
+    assert (await admin.delete(f"{CM}/a", {"propagationPolicy": "Background"}))["status"] == "Success"
+
+
+async def test_a_collection_is_deleted_by_selector(admin):
+    for name, labels in (("a", {"x": "1"}), ("b", {"x": "1"}), ("c", {})):
+        await admin.post(CM, {"metadata": {"name": name, "labels": labels}})
+    gone = await admin.delete(CM, labelSelector="x=1")
+    assert [each["metadata"]["name"] for each in gone["items"]] == ["a", "b"]
+    assert [each["metadata"]["name"] for each in (await admin.get(CM))["items"]] == ["c"]
+
+
+async def test_namespaces_end_when_their_content_is_said_to_be_gone(admin):
+    made = await admin.post("/api/v1/namespaces", {"metadata": {"name": "team"}})
+    assert made["metadata"]["labels"] == {"kubernetes.io/metadata.name": "team"}
+    assert (made["spec"], made["status"]) == ({"finalizers": ["kubernetes"]}, {"phase": "Active"})
+    going = await admin.delete("/api/v1/namespaces/team")
+    assert going["status"]["phase"] == "Terminating"
+    with pytest.raises(Forbidden) as refused:
+        await admin.post("/api/v1/namespaces/team/configmaps", {"metadata": {"name": "a"}})
+    assert refused.value.causes[0]["reason"] == "NamespaceTerminating"
+    await admin.patch("/api/v1/namespaces/team", {"spec": {"finalizers": None}})
+    assert (await admin.get("/api/v1/namespaces/team"))["spec"]["finalizers"] == ["kubernetes"]
+    going["spec"] = {"finalizers": []}
+    await admin.put("/api/v1/namespaces/team/finalize", going)
+    with pytest.raises(NotFound):
+        await admin.get("/api/v1/namespaces/team")
+    with pytest.raises(Forbidden, match="this namespace may not be deleted"):
+        await admin.delete("/api/v1/namespaces/default")
