@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gateway.worker.concurrency import Instance, Revision
     from gateway.worker.listener import ClientConnection
+    from gateway.worker.pool import Pool
     from gateway.worker.stats import FunctionStats
-    from gateway.worker.upstream import Pool, UpstreamConnection
+    from gateway.worker.upstream import UpstreamConnection
 
 __all__ = ["Call"]
 

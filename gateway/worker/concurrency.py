@@ -9,7 +9,7 @@ from gateway.worker.stats import RevisionLoad
 
 if TYPE_CHECKING:
     from gateway.worker.call import Call
-    from gateway.worker.upstream import Pool
+    from gateway.worker.pool import Pool
 
 __all__ = ["UNLIMITED", "Instance", "Revision"]
 

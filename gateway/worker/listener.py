@@ -12,9 +12,10 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, cast
 
 from gateway.worker import errors
+from gateway.worker.body import RequestBody
 from gateway.worker.call import Call
 from gateway.worker.errors import BadHead, Failure
-from gateway.worker.http1 import REQUEST_LINE, Chunked, RequestFields, check_incomplete, parse_request_fields
+from gateway.worker.http1 import REQUEST_LINE, RequestFields, check_incomplete, parse_request_fields
 from gateway.worker.router import Place
 from gateway.worker.timers import NEVER
 
@@ -33,7 +34,7 @@ class ClientConnection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
-        "_block", "_buffer", "_call", "_chunked", "_close", "_fields", "_gateway", "_http10", "_left", "_limit", "_no_body", "_paused",
+        "_block", "_body", "_buffer", "_call",  "_close", "_fields", "_gateway", "_http10", "_no_body", "_paused",
         "_peer", "_state", "_write_paused", "armed", "expires", "transport",
     )  # fmt: skip
 
@@ -46,9 +47,7 @@ class ClientConnection(asyncio.Protocol):
         self._state = _HEAD
         self._buffer = b""
         self._call: Call | None = None
-        self._chunked: Chunked | None = None
-        self._left = 0
-        self._limit: float = NEVER
+        self._body = RequestBody()
         self._close = False
         self._http10 = False
         self._no_body = False
@@ -221,30 +220,15 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin_body(self, fields: RequestFields, data: bytes, at: int, *, limited: bool) -> bytes:
         """What of the body is in `data`; sets up for what follows."""
-        self._limit = self._gateway.settings.max_body if limited else NEVER
-        if fields.length > self._limit:
-            raise BadHead(f"the body is longer than {self._limit} bytes", errors.PAYLOAD_TOO_LARGE)
+        self._body.begin(fields, self._gateway.settings.max_body if limited else NEVER)
         self._state = _BODY
-        if fields.chunked:
-            self._chunked = Chunked()
-        self._left = fields.length
         return self._take_body(data, at) if at < len(data) else b""
 
     def _take_body(self, data: bytes, at: int) -> bytes:
         """The part of `data` from `at` that is of the body; the rest was sent ahead. Raises BadHead."""
-        if self._chunked is None:
-            end = at + self._left
-            if end > len(data):
-                self._left = end - len(data)
-                return data[at:] if at else data
-        else:
-            end = self._chunked.feed(data, at)
-            if self._chunked.payload > self._limit:
-                raise BadHead(f"the body is longer than {self._limit} bytes", errors.PAYLOAD_TOO_LARGE)
-            if end < 0:
-                return data[at:] if at else data
-            self._chunked = None
-        self._left = 0
+        end = self._body.feed(data, at)
+        if end < 0:
+            return data[at:] if at else data
         self._state = _AHEAD
         if end < len(data):
             self._buffer = data[end:]
@@ -256,7 +240,7 @@ class ClientConnection(asyncio.Protocol):
         if discard:
             if self._state == _AHEAD:
                 self._next_later()
-            elif self._chunked is not None and self._chunked.payload > self._gateway.settings.replay:
+            elif self._body.size > self._gateway.settings.replay:
                 self._linger()
             return
         call = self._call
@@ -372,9 +356,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _answer(self, failure: Failure, message: str, call_id: bytes) -> None:
         call_id = call_id or b"%032x" % self._gateway.random.getrandbits(128)
-        unread = self._left or self._chunked is not None
-        if unread and (self._fields.expect or self._left > self._gateway.settings.replay):
-            self._close = True
+        if self._state == _BODY and (self._fields.expect or self._body.left > self._gateway.settings.replay):
+            self._close = True  # the body may never come, or isn't worth skipping
         self.transport.write(
             errors.render(failure, message, call_id, connection=self._connection_field(), body=not self._no_body)
         )
@@ -465,7 +448,6 @@ class ClientConnection(asyncio.Protocol):
         """Send what is written and end our side, but read on for a moment: a reset could overtake the reply (RFC 9112, 9.6)."""
         self._state = _LINGER
         self._buffer = b""
-        self._chunked = None
         if self.transport.is_closing():
             return
         self.resume_reading()

@@ -12,8 +12,8 @@ from random import Random
 from core.api import views
 from faaslite.api.names import LABEL_FUNCTION, LABEL_REVISION, PORT
 from gateway.worker.concurrency import UNLIMITED, Instance, Revision
+from gateway.worker.pool import Pool
 from gateway.worker.stats import FunctionStats, Stats
-from gateway.worker.upstream import Pool
 from gateway.worker.views import Function
 
 __all__ = ["Place", "Route", "Router"]

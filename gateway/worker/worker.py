@@ -22,11 +22,11 @@ from gateway.worker import metrics
 from gateway.worker.activator import Activator
 from gateway.worker.link import Link
 from gateway.worker.listener import ClientConnection
+from gateway.worker.pool import Pool
 from gateway.worker.router import Router
 from gateway.worker.settings import Settings
 from gateway.worker.stats import Stats
 from gateway.worker.timers import Wheel
-from gateway.worker.upstream import Pool
 from gateway.worker.views import Function
 
 __all__ = ["Gateway", "Worker"]
