@@ -1,0 +1,93 @@
+"""Cold starts through the gateway: the time to the first byte of functions that were never called before.
+
+Each function has code of its own, of which nothing is loaded before its one call. The namespace has been used before by another function, as
+that of a team has; that function is called once to begin with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.cluster import Cluster, Reply, first_byte, start
+from benchmarks.harness import arguments, main, note, percentile
+from faaslite.build.layer import build_layer
+
+GAP = 0.05
+"""Seconds between calls: they are to be separate events."""
+HELLO = 'NAME = "{name}"\n\n\ndef handle(event, context):\n    return "hello " + NAME\n'
+NUMPY = (
+    'import numpy\n\nNAME = "{name}"\n\n\ndef handle(event, context):\n    return str(numpy.arange(10).sum()) + NAME\n'
+)
+SPEC = {"scale": {"initial": 0, "min": 0, "max": 4, "idle": "2s"}, "timeout": "30s"}
+
+
+def measure(cluster: Cluster, kind: str, source: str, count: int, layer: object = None) -> dict[str, float]:
+    names = [f"{kind.replace('.', '-')}-{number}" for number in range(count + 1)]
+    cluster.deploy(names, lambda name: source.replace("{name}", name), SPEC, layer)  # type: ignore[arg-type]
+    first = first_byte(cluster.address, f"/function/{names[0]}")
+    if first.status != 200:
+        sys.exit(f"{names[0]} answered {first.status}: {first.body[:500]!r}")
+    time.sleep(1.0)
+    replies: list[Reply] = []
+    for name in names[1:]:
+        reply = first_byte(cluster.address, f"/function/{name}")
+        if reply.status != 200 or name.encode() not in reply.body:
+            sys.exit(f"{name} answered {reply.status}: {reply.body[:500]!r}")
+        if math.isnan(reply.waited_ms):
+            sys.exit(f"{name} did not wait for an instance: that was no cold start")
+        replies.append(reply)
+        time.sleep(GAP)
+    took = [each.first_byte_ms for each in replies]
+    waited = [each.waited_ms for each in replies]
+    found = {
+        f"{kind}.p50_ms": percentile(took, 50),
+        f"{kind}.p90_ms": percentile(took, 90),
+        f"{kind}.p99_ms": percentile(took, 99),
+        f"{kind}.waited_p50_ms": percentile(waited, 50),
+        f"{kind}.first_in_namespace_ms": first.first_byte_ms,
+        f"{kind}.calls": float(count),
+    }
+    note(f"{kind}: p50 {found[f'{kind}.p50_ms']:.1f} ms, p99 {found[f'{kind}.p99_ms']:.1f} ms over {count} functions")
+    return found
+
+
+def run(options: argparse.Namespace) -> dict[str, float]:
+    count = 30 if options.quick else 100
+    found: dict[str, float] = {}
+    with start("--runtime", "process") as cluster:
+        found |= measure(cluster, "process.hello", HELLO, count)
+        if not options.no_numpy:
+            with tempfile.TemporaryDirectory() as cache:
+                layer = build_layer("numpy", Path(cache), note)
+            found |= measure(cluster, "process.numpy", NUMPY, count, layer)
+    if docker_serves():
+        with start("--runtime", "docker") as cluster:
+            found |= measure(cluster, "docker.hello", HELLO, 5 if options.quick else 20)
+    else:
+        note("no Docker engine with the image faaslite/python: docker.hello is left out")
+    return found
+
+
+def docker_serves() -> bool:
+    """Whether an engine answers that has the runtime's image."""
+    where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(where)
+            probe.sendall(b"GET /images/faaslite/python/json HTTP/1.0\r\nHost: docker\r\n\r\n")
+            return b" 200 " in probe.recv(64)
+        except OSError:
+            return False
+
+
+if __name__ == "__main__":
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--no-numpy", action="store_true", help="leave out what needs numpy from PyPI")
+    sys.exit(main("cold_start", parser, run))
