@@ -6,12 +6,13 @@ A file's modification time is when it was last known to be of use: stored, uploa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -79,7 +80,7 @@ class Packages:
         except FileNotFoundError:
             return None
 
-    async def put(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
+    async def put(self, digest: str, chunks: AsyncGenerator[bytes, None]) -> bool:
         """Store an archive; whether it is new. On disk, with its name, when this returns.
 
         Raises `PayloadTooLarge`, `DigestMismatch`, `gateway.jobs.archive.ArchiveInvalid`; then nothing is kept.
@@ -101,18 +102,19 @@ class Packages:
             raise
         return True
 
-    async def _receive(self, chunks: AsyncIterator[bytes], write: Callable[[bytes], int]) -> str:
+    async def _receive(self, chunks: AsyncGenerator[bytes, None], write: Callable[[bytes], int]) -> str:
         digest = hashlib.sha256()
         size = 0
         pending = bytearray()
-        async for chunk in chunks:
-            size += len(chunk)
-            if size > self.largest:
-                raise PayloadTooLarge(f"a package may have {self.largest} bytes at most")
-            pending += chunk
-            if len(pending) >= SLICE:
-                await asyncio.to_thread(_absorb, bytes(pending), digest, write)
-                pending.clear()
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > self.largest:
+                    raise PayloadTooLarge(f"a package may have {self.largest} bytes at most")
+                pending += chunk
+                if len(pending) >= SLICE:
+                    await asyncio.to_thread(_absorb, bytes(pending), digest, write)
+                    pending.clear()
         await asyncio.to_thread(_absorb, bytes(pending), digest, write)
         return f"sha256:{digest.hexdigest()}"
 
