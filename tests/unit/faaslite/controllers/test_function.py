@@ -1,0 +1,235 @@
+"""The Function controller against the real API server; the test plays the node agent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from core.api.kinds import CUSTOM_RESOURCE_DEFINITION, POD, REPLICA_SET, SERVICE
+from core.api.views import Pod, ReplicaSet
+from core.controllers.replicaset import ReplicaSetController
+from faaslite.api.crd import function_definition
+from faaslite.api.names import FUNCTION
+from faaslite.api.wire import ScalePolicy
+from faaslite.controllers.function import FunctionController, FunctionObject
+
+DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+KEY = "default/hello"
+
+
+class World:
+    def __init__(self, plane: Any) -> None:
+        self.plane = plane
+        self.controller = FunctionController(plane.client, plane.informers, url="http://gateway/")
+
+    async def begin(self) -> None:
+        self.functions = await self.plane.see(FUNCTION, FunctionObject)
+        self.sets = await self.plane.see(REPLICA_SET, ReplicaSet)
+        self.pods = await self.plane.see(POD, Pod)
+        await self.plane.run(ReplicaSetController(self.plane.client, self.plane.informers), self.controller)
+
+    async def apply(self, **spec: Any) -> None:
+        spec = {"runtime": "python", "package": {"digest": DIGEST}, **spec}
+        if self.functions.get(KEY) is None:
+            document = {
+                "apiVersion": "faaslite.dev/v1",
+                "kind": "Function",
+                "metadata": {"name": "hello"},
+                "spec": spec,
+            }
+            await self.plane.client.create(FUNCTION, document, "default")
+        else:
+            await self.plane.client.patch(FUNCTION, "hello", "default", {"spec": spec})
+
+    @property
+    def status(self) -> dict[str, Any]:
+        found = self.functions.get(KEY)
+        return found.status if found else {}
+
+    def condition(self, name: str = "Ready") -> dict[str, Any]:
+        return next((each for each in self.status.get("conditions", ()) if each["type"] == name), {})
+
+    async def condition_is(self, status: str, reason: str, name: str = "Ready") -> dict[str, Any]:
+        def holds() -> Any:
+            found = self.condition(name)
+            return found if (found.get("status"), found.get("reason")) == (status, reason) else None
+
+        return await self.plane.until(holds)
+
+    async def pod_of(self, revision: str) -> Pod:
+        def found() -> Any:
+            return [
+                each for each in self.pods.values() if each.metadata.labels.get("faaslite.dev/revision") == revision
+            ]
+
+        return (await self.plane.until(found))[0]
+
+    async def make_ready(self, revision: str) -> None:
+        await self.plane.pod_ready((await self.pod_of(revision)).name, ip="127.64.0.1")
+
+    async def routed(self, *shares: tuple[str, int]) -> None:
+        expected = list(shares)
+        await self.plane.until(
+            lambda: [(each["revision"], each["percent"]) for each in self.status.get("traffic", ())] == expected
+        )
+
+    def policy(self, revision: str) -> ScalePolicy:
+        text = self.sets.get(f"default/{revision}").metadata.annotations["faaslite.dev/scale"]
+        return msgspec.json.decode(text, type=ScalePolicy)
+
+
+@pytest.fixture
+async def world(plane: Any) -> World:
+    await plane.client.create(CUSTOM_RESOURCE_DEFINITION, function_definition())
+    world = World(plane)
+    await world.begin()
+    return world
+
+
+async def test_from_the_spec_to_ready(world: World, plane: Any) -> None:
+    await world.apply(concurrency=4, timeout="45s")
+    await world.condition_is("Unknown", "Deploying")
+    assert world.status["traffic"] == []
+    await world.make_ready("hello-00001")
+    await world.condition_is("True", "RevisionReady")
+    status = world.status
+    assert status["traffic"] == [{"revision": "hello-00001", "percent": 100, "concurrency": 4, "timeout": 45.0}]
+    assert (status["latestCreatedRevision"], status["latestReadyRevision"]) == ("hello-00001", "hello-00001")
+    assert status["url"] == "http://gateway/function/hello.default"
+    assert status["observedGeneration"] == 1
+    assert world.condition("Packaged")["status"] == world.condition("RoutesReady")["status"] == "True"
+    service = await plane.client.get(SERVICE, "hello", "default")
+    assert service["spec"]["ports"][0]["targetPort"] == 8080
+    assert service["metadata"]["ownerReferences"][0]["kind"] == "Function"
+    await plane.until(lambda: world.status["replicas"] == 1)
+
+
+async def test_a_new_revision_takes_over_when_it_is_ready(world: World) -> None:
+    await world.apply(scale={"min": 2})
+    await world.make_ready("hello-00001")
+    await world.routed(("hello-00001", 100))
+    await world.apply(package={"digest": OTHER})
+    pod = await world.pod_of("hello-00002")
+    assert pod.spec.volumes[0].csi["volumeAttributes"]["digest"] == OTHER  # type: ignore[index]
+    pending = await world.condition_is("Unknown", "Deploying")
+    assert "hello-00001 keeps serving" in pending["message"]
+    assert world.status["traffic"][0]["revision"] == "hello-00001"
+    await world.make_ready("hello-00002")
+    await world.routed(("hello-00002", 100))
+    await world.plane.until(lambda: world.policy("hello-00001").min == 0)
+    assert world.policy("hello-00002").min == 2
+
+
+async def test_what_changes_no_template_makes_no_revision_and_replicas_are_never_touched(
+    world: World, plane: Any
+) -> None:
+    await world.apply()
+    await world.make_ready("hello-00001")
+    await world.condition_is("True", "RevisionReady")
+    await plane.client.scale(REPLICA_SET, "hello-00001", "default", 3)
+    await world.apply(scale={"max": 50, "min": 1})
+    await plane.until(lambda: world.policy("hello-00001").max == 50)
+    await plane.settle()
+    assert [each.name for each in world.sets.values()] == ["hello-00001"]
+    assert world.sets.get("default/hello-00001").spec.replicas == 3
+
+
+async def test_a_failed_start_says_why_and_the_last_good_revision_serves(world: World, plane: Any) -> None:
+    await world.apply()
+    await world.make_ready("hello-00001")
+    await world.routed(("hello-00001", 100))
+    await world.apply(handler="app:nothing")
+    pod = await world.pod_of("hello-00002")
+    ended = {"exitCode": 1, "reason": "Error", "message": "AttributeError: module 'app' has no attribute 'nothing'"}
+    statuses = [
+        {
+            "name": "function",
+            "image": "i",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": {"terminated": ended},
+        }
+    ]
+    await plane.pod_ready(pod.name, ready=False, containerStatuses=statuses)
+    found = await world.condition_is("False", "StartFailed")
+    assert "has no attribute 'nothing'" in found["message"]
+    assert "hello-00001 keeps serving" in found["message"]
+    assert [each["revision"] for each in world.status["traffic"]] == ["hello-00001"]
+    assert world.status["latestReadyRevision"] == "hello-00001"
+    await world.apply(handler="app:something")
+    await world.make_ready("hello-00003")
+    await world.condition_is("True", "RevisionReady")
+
+
+async def test_an_invalid_spec_is_a_condition_and_heals(world: World) -> None:
+    await world.apply(cron=[{"schedule": "61 * * * *"}])
+    found = await world.condition_is("False", "InvalidSpec")
+    assert found["message"].startswith('spec.cron[0].schedule: "61 * * * *" is not a cron expression: ')
+    assert world.sets.values() == []
+    await world.apply(cron=[])
+    await world.make_ready("hello-00001")
+    await world.condition_is("True", "RevisionReady")
+
+
+async def test_without_a_package_there_is_no_revision(world: World) -> None:
+    await world.apply(package=None)
+    await world.condition_is("False", "PackageMissing")
+    assert world.condition("Packaged")["status"] == "False"
+    assert world.sets.values() == []
+
+
+async def test_scale_initial_zero_is_ready_at_once(world: World) -> None:
+    await world.apply(scale={"initial": 0})
+    await world.condition_is("True", "RevisionReady")
+    await world.routed(("hello-00001", 100))
+    assert world.sets.get("default/hello-00001").spec.replicas == 0
+    assert world.pods.values() == []
+
+
+async def test_traffic_is_split_by_number(world: World) -> None:
+    await world.apply(scale={"initial": 0})
+    await world.routed(("hello-00001", 100))
+    await world.apply(
+        package={"digest": OTHER}, traffic=[{"revision": "latest", "percent": 90}, {"revision": "1", "percent": 10}]
+    )
+    await world.routed(("hello-00002", 90), ("hello-00001", 10))
+    await world.apply(traffic=[{"revision": "latest", "percent": 90}, {"revision": "7", "percent": 10}])
+    found = await world.condition_is("False", "RevisionMissing")
+    assert "there is no revision hello-00007" in found["message"]
+    await world.routed(("hello-00002", 90), ("hello-00001", 10))
+
+
+async def test_old_revisions_are_pruned(world: World) -> None:
+    digests = [f"sha256:{number:064x}" for number in range(12)]
+    for number, digest in enumerate(digests, 1):
+        await world.apply(package={"digest": digest}, scale={"initial": 0})
+        await world.routed((f"hello-{number:05d}", 100))
+    await world.plane.until(lambda: len(world.sets.values()) == 10)
+    assert world.sets.get("default/hello-00002") is None
+    assert world.sets.get("default/hello-00003") is not None
+
+
+async def test_a_service_of_somebody_else_is_left_alone(world: World, plane: Any) -> None:
+    theirs = {"metadata": {"name": "hello"}, "spec": {"ports": [{"port": 5432}]}}
+    await plane.client.create(SERVICE, theirs, "default")
+    await world.apply()
+    await world.condition_is("False", "NameTaken")
+    assert (await plane.client.get(SERVICE, "hello", "default"))["spec"]["ports"][0]["port"] == 5432
+
+
+async def test_a_stale_cache_makes_no_second_revision(plane: Any) -> None:
+    await plane.client.create(CUSTOM_RESOURCE_DEFINITION, function_definition())
+    controller = FunctionController(plane.client, plane.informers)
+    spec = {"runtime": "python", "package": {"digest": DIGEST}}
+    document = {"apiVersion": "faaslite.dev/v1", "kind": "Function", "metadata": {"name": "hello"}, "spec": spec}
+    await plane.client.create(FUNCTION, document, "default")
+    await plane.synced()
+    await plane.informers.stop()
+    await asyncio.gather(*(controller.sync(KEY) for _ in range(3)))
+    sets, _ = await plane.client.list(REPLICA_SET, "default", as_=ReplicaSet)
+    assert [each.name for each in sets] == ["hello-00001"]
+    await controller.stop()
