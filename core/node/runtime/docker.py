@@ -270,7 +270,7 @@ class DockerRuntime:
                 return each.id
         folder = self._folder(box, spec.name, spec.attempt)
         notify, termination = folder / "notify", folder / "termination-log"
-        await asyncio.to_thread(_make_folder, folder, termination)
+        await asyncio.to_thread(_make_folder, notify, termination)
         body = said.container_body(
             box.spec, spec, said.sandbox_labels(self._node, box.spec, box.address),
             network=self.network, address=box.address, pause=box.pause, notify=str(notify), termination=str(termination),
@@ -479,8 +479,8 @@ class DockerRuntime:
             await self._engine.do("remove_image", said.normal_image(image))
 
 
-def _make_folder(folder: Path, termination: Path) -> None:
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+def _make_folder(notify: Path, termination: Path) -> None:
+    notify.mkdir(mode=0o755, parents=True, exist_ok=True)
     termination.touch()
     termination.chmod(0o666)
 

@@ -84,7 +84,7 @@ def pause_body(spec: SandboxSpec, labels: Mapping[str, str], image: str, network
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "PidsLimit": 16,
-            "IpcMode": "private",
+            "IpcMode": "shareable",
         },
         "NetworkingConfig": _endpoint(network, address),
     }

@@ -1,0 +1,387 @@
+"""What every runtime keeps of `core.node.runtime.base`.
+
+A driver joins with a fixture that yields a `Case` and a row in `CASES`. What containers do is said by name (`Does`); the case
+turns a name into a specification that its runtime can run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from core.node.runtime.base import (
+    ContainerSpec,
+    ContainerState,
+    Runtime,
+    RuntimeEvent,
+    RuntimeEventType,
+    RuntimeFailure,
+    SandboxInfo,
+    SandboxSpec,
+)
+from core.node.runtime.fake import Behaviour, FakeRuntime
+
+
+class Does(enum.Enum):
+    RUNS = "runs until TERM, then exits 0 or by the signal"
+    EXITS = "exits 3"
+    TALKS = "writes hello to stdout and oops to stderr, exits 0"
+    ANNOUNCES = "says that it is ready, then runs"
+    IGNORES = "runs and ignores TERM"
+    COMPLAINS = "writes 'no handler' to its termination message path, exits 1"
+
+
+@dataclass
+class Case:
+    """A runtime under test. `spec` makes a container; `again` is a new driver on the same state, as after an agent's restart."""
+
+    runtime: Runtime
+    spec: Callable[[str, Does], ContainerSpec]
+    again: Callable[[], Awaitable[Runtime]]
+    logs: Path
+    address: Callable[[], str] = lambda: ""
+    many: bool = True
+    """Whether a sandbox can hold several containers."""
+    seen: list[RuntimeEvent] = field(default_factory=list)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _listener: asyncio.Task[None] | None = None
+
+    def listen(self) -> None:
+        async def pump() -> None:
+            async for event in self.runtime.events():
+                self.seen.append(event)
+                self._news.set()
+
+        self._listener = asyncio.create_task(pump())
+
+    async def deaf(self) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+            self._listener = None
+
+    async def event(self, type_: RuntimeEventType, container: str, timeout: float = 15.0) -> RuntimeEvent:
+        async with asyncio.timeout(timeout):
+            while True:
+                for each in self.seen:
+                    if each.type is type_ and each.container is not None and each.container.id == container:
+                        return each
+                self._news.clear()
+                await self._news.wait()
+
+    def sandbox_spec(self, name: str = "a", solitary: bool = False) -> SandboxSpec:
+        uid = str(uuid.uuid4())
+        folder = self.logs / uid
+        folder.mkdir()
+        return SandboxSpec(uid, name, "default", str(folder), self.address(), hostname=name, solitary=solitary)
+
+    async def sandbox(self, name: str = "a", solitary: bool = False) -> SandboxInfo:
+        return await self.runtime.create_sandbox(self.sandbox_spec(name, solitary))
+
+    async def run(self, does: Does, sandbox: SandboxInfo | None = None) -> tuple[SandboxInfo, str]:
+        sandbox = sandbox or await self.sandbox()
+        container = await self.runtime.create_container(sandbox.id, self.spec("main", does))
+        await self.runtime.start_container(container)
+        return sandbox, container
+
+    async def found(self, sandbox: SandboxInfo) -> SandboxInfo:
+        return next(each for each in await self.runtime.list() if each.id == sandbox.id)
+
+
+# The cases
+
+
+@pytest.fixture
+async def fake_case(tmp_path: Path) -> AsyncIterator[Case]:
+    does = {
+        Does.RUNS: Behaviour(ready_after=None),
+        Does.EXITS: Behaviour(ready_after=None, exit_after=0.0, exit_code=3),
+        Does.TALKS: Behaviour(ready_after=None, exit_after=0.0, output="hello"),
+        Does.ANNOUNCES: Behaviour(ready_after=0.01),
+        Does.IGNORES: Behaviour(ready_after=None, deaf=True),
+        Does.COMPLAINS: Behaviour(ready_after=None, exit_after=0.0, exit_code=1, message="no handler"),
+    }
+    runtime = FakeRuntime(lambda spec: does[Does[spec.args[0]]])
+
+    async def again() -> Runtime:
+        await runtime.close()
+        await runtime.start()
+        return runtime
+
+    await runtime.start()
+    yield Case(runtime, lambda name, what: ContainerSpec(name, "image", args=(what.name,)), again, tmp_path)
+    runtime.discard()
+
+
+SCRIPTS = {
+    Does.RUNS: "trap 'exit 0' TERM; while :; do sleep 0.05; done",
+    Does.EXITS: "exit 3",
+    Does.TALKS: "echo hello; echo oops >&2",
+    Does.IGNORES: "trap '' TERM; while :; do sleep 0.05; done",
+    Does.COMPLAINS: 'echo "no handler" > ${FAASLITE_TERMINATION_LOG:-/dev/termination-log}; exit 1',
+}
+ANNOUNCE = """
+import os, signal, socket
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+while True:
+    signal.pause()
+"""
+
+
+def scripted(image: str, name: str, does: Does) -> ContainerSpec:
+    """A container of a runtime that runs programs."""
+    if does is Does.ANNOUNCES:
+        return ContainerSpec(name, image, command=("python3", "-c", ANNOUNCE))
+    return ContainerSpec(name, image, command=("sh", "-c", SCRIPTS[does]))
+
+
+@pytest.fixture
+async def docker_case(docker_url: str, docker_subnet: str) -> AsyncIterator[Case]:
+    from core.node.runtime.docker import DockerRuntime
+
+    with tempfile.TemporaryDirectory(prefix="faaslite-") as name:
+        folder = Path(name)
+        node = f"t{uuid.uuid4().hex[:8]}"
+
+        def make() -> DockerRuntime:
+            return DockerRuntime(node, state_dir=folder / "state", pod_cidr=docker_subnet, base_url=docker_url)
+
+        (folder / "logs").mkdir()
+        runtime = make()
+        await runtime.start()
+        case = Case(runtime, lambda name, what: scripted("faaslite/base", name, what), lambda: again(), folder / "logs")
+
+        async def again() -> Runtime:
+            await case.runtime.close()
+            case.runtime = make()
+            await case.runtime.start()
+            return case.runtime
+
+        try:
+            yield case
+        finally:
+            await case.deaf()
+            last = case.runtime
+            assert isinstance(last, DockerRuntime)
+            await asyncio.gather(*(last.remove_sandbox(each.id) for each in await last.list()))
+            await last.remove_network()
+            await last.close()
+
+
+CASES = {"fake_case": (), "docker_case": ("docker_url",)}
+"""A case's fixture, and the fixtures of the session that it stands on."""
+
+
+@pytest.fixture(
+    scope="session", params=[pytest.param(each, marks=pytest.mark.docker if "docker" in each else ()) for each in CASES]
+)
+def case_name(request: pytest.FixtureRequest) -> str:
+    # Of the session, so that an engine is up before the test's own leak check looks round.
+    name: str = request.param
+    for each in CASES[name]:
+        request.getfixturevalue(each)
+    return name
+
+
+@pytest.fixture
+def case(case_name: str, request: pytest.FixtureRequest) -> Case:
+    found: Case = request.getfixturevalue(case_name)
+    return found
+
+
+# The contract
+
+
+async def test_info_names_the_runtime(case: Case) -> None:
+    info = await case.runtime.info()
+    assert info.name and info.version
+
+
+async def test_a_container_runs_and_is_listed(case: Case) -> None:
+    sandbox, container = await case.run(Does.RUNS)
+    found = await case.found(sandbox)
+    assert (found.uid, found.name, found.namespace) == (sandbox.uid, "a", "default")
+    (info,) = found.containers
+    assert (info.id, info.name, info.attempt, info.sandbox_id) == (container, "main", 0, sandbox.id)
+    assert info.state is ContainerState.RUNNING
+    assert info.started_at > 0
+    assert info.exit_code is None
+
+
+async def test_every_sandbox_has_an_address_of_its_own(case: Case) -> None:
+    one, two = await case.sandbox("a"), await case.sandbox("b", solitary=True)
+    assert one.address and two.address and one.address != two.address
+
+
+async def test_creating_what_exists_returns_it(case: Case) -> None:
+    spec = case.sandbox_spec()
+    sandbox = await case.runtime.create_sandbox(spec)
+    again = await case.runtime.create_sandbox(spec)
+    assert (sandbox.id, sandbox.address) == (again.id, again.address)
+    wanted = case.spec("main", Does.RUNS)
+    assert await case.runtime.create_container(sandbox.id, wanted) == await case.runtime.create_container(
+        sandbox.id, wanted
+    )
+    assert len((await case.found(sandbox)).containers) == 1
+
+
+async def test_exit_is_told_with_its_code(case: Case) -> None:
+    case.listen()
+    _, container = await case.run(Does.EXITS)
+    event = await case.event(RuntimeEventType.EXITED, container)
+    assert event.container is not None
+    assert event.container.state is ContainerState.EXITED
+    assert event.container.exit_code == 3
+    assert event.container.finished_at >= event.container.started_at > 0
+    assert not event.container.oom_killed
+    await case.deaf()
+
+
+async def test_start_is_told(case: Case) -> None:
+    case.listen()
+    sandbox, container = await case.run(Does.RUNS)
+    event = await case.event(RuntimeEventType.STARTED, container)
+    assert (event.sandbox_id, event.uid) == (sandbox.id, sandbox.uid)
+    await case.deaf()
+
+
+async def test_readiness_is_told_and_remembered(case: Case) -> None:
+    case.listen()
+    sandbox, container = await case.run(Does.ANNOUNCES)
+    event = await case.event(RuntimeEventType.READY, container)
+    assert event.uid == sandbox.uid
+    assert event.container is not None and event.container.announced_ready
+    assert (await case.found(sandbox)).containers[0].announced_ready
+    await case.deaf()
+
+
+async def test_termination_message(case: Case) -> None:
+    case.listen()
+    _, container = await case.run(Does.COMPLAINS)
+    event = await case.event(RuntimeEventType.EXITED, container)
+    assert event.container is not None
+    assert (event.container.exit_code, event.container.message) == (1, "no handler")
+    await case.deaf()
+
+
+async def test_log_is_complete_when_the_exit_is_told(case: Case) -> None:
+    case.listen()
+    sandbox, container = await case.run(Does.TALKS)
+    await case.event(RuntimeEventType.EXITED, container)
+    lines = (case.logs / sandbox.uid / "main" / "0.log").read_text().splitlines()
+    parts = [each.split(" ", 3) for each in lines]
+    assert ["stdout", "F", "hello"] in [each[1:] for each in parts]
+    assert all(each[1] in ("stdout", "stderr") and each[2] in "FP" for each in parts)
+    await case.deaf()
+
+
+async def test_stop_lets_it_end_by_itself(case: Case) -> None:
+    case.listen()
+    sandbox, container = await case.run(Does.ANNOUNCES)
+    await case.event(RuntimeEventType.READY, container)
+    await case.runtime.stop_container(container, 10.0)
+    assert (await case.found(sandbox)).containers[0].state is ContainerState.EXITED
+    await case.deaf()
+
+
+async def test_stop_kills_when_the_grace_is_over(case: Case) -> None:
+    case.listen()
+    sandbox, container = await case.run(Does.IGNORES)
+    await case.event(RuntimeEventType.STARTED, container)
+    await case.runtime.stop_container(container, 0.3)
+    await case.event(RuntimeEventType.EXITED, container)
+    info = (await case.found(sandbox)).containers[0]
+    assert (info.state, info.exit_code) == (ContainerState.EXITED, 137)
+    await case.deaf()
+
+
+async def test_stopping_and_removing_what_is_gone_succeeds(case: Case) -> None:
+    case.listen()
+    sandbox, container = await case.run(Does.EXITS)
+    await case.event(RuntimeEventType.EXITED, container)
+    await case.runtime.stop_container(container, 1.0)
+    await case.runtime.remove_container(container)
+    await case.runtime.remove_container(container)
+    await case.runtime.stop_container(container, 1.0)
+    await case.runtime.remove_sandbox(sandbox.id)
+    await case.runtime.remove_sandbox(sandbox.id)
+    assert sandbox.id not in [each.id for each in await case.runtime.list()]
+    await case.deaf()
+
+
+async def test_removing_a_sandbox_kills_what_runs_in_it(case: Case) -> None:
+    case.listen()
+    sandbox, container = await case.run(Does.IGNORES)
+    await case.runtime.remove_sandbox(sandbox.id)
+    assert await case.runtime.list() == []
+    with pytest.raises(RuntimeFailure):
+        await case.runtime.exec(container, ["true"], 5.0)
+    await case.deaf()
+
+
+async def test_next_attempt_keeps_the_address_and_has_its_own_log(case: Case) -> None:
+    case.listen()
+    sandbox = await case.sandbox(solitary=True)
+    _, first = await case.run(Does.EXITS, sandbox)
+    await case.event(RuntimeEventType.EXITED, first)
+    from dataclasses import replace
+
+    spec = replace(case.spec("main", Does.TALKS), attempt=1)
+    second = await case.runtime.create_container(sandbox.id, spec)
+    assert second != first
+    await case.runtime.start_container(second)
+    await case.event(RuntimeEventType.EXITED, second)
+    assert (await case.found(sandbox)).address == sandbox.address
+    assert "hello" in (case.logs / sandbox.uid / "main" / "1.log").read_text()
+    await case.deaf()
+
+
+async def test_several_containers_in_one_sandbox(case: Case) -> None:
+    if not case.many:
+        pytest.skip("this runtime holds one container per sandbox")
+    sandbox = await case.sandbox()
+    for name in ("one", "two"):
+        await case.runtime.start_container(await case.runtime.create_container(sandbox.id, case.spec(name, Does.RUNS)))
+    assert {each.name: each.state for each in (await case.found(sandbox)).containers} == {
+        "one": ContainerState.RUNNING,
+        "two": ContainerState.RUNNING,
+    }
+
+
+async def test_a_new_driver_finds_what_runs(case: Case) -> None:
+    case.listen()
+    sandbox, container = await case.run(Does.ANNOUNCES)
+    await case.event(RuntimeEventType.READY, container)
+    await case.deaf()
+    before = (await case.found(sandbox)).containers[0]
+    case.seen.clear()
+    runtime = await case.again()
+    (found,) = await runtime.list()
+    assert (found.id, found.uid, found.address) == (sandbox.id, sandbox.uid, sandbox.address)
+    info = found.containers[0]
+    assert (info.id, info.state, info.started_at) == (container, ContainerState.RUNNING, before.started_at)
+    assert info.announced_ready
+    case.listen()
+    await runtime.stop_container(container, 5.0)
+    await case.event(RuntimeEventType.EXITED, container)
+    await case.deaf()
+
+
+async def test_a_container_of_no_sandbox_is_refused(case: Case) -> None:
+    with pytest.raises(RuntimeFailure):
+        await case.runtime.create_container("there-is-none", case.spec("main", Does.RUNS))
+
+
+async def test_stats_of_a_running_container(case: Case) -> None:
+    _, container = await case.run(Does.RUNS)
+    found = await case.runtime.stats(container)
+    assert found.memory > 0
+    assert found.cpu_ns > 0
