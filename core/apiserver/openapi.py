@@ -248,7 +248,10 @@ def _operation(
         found["requestBody"] = {"content": {"*/*": {"schema": _ref(component)}}, "required": True}
     elif verb == "patch":
         body = {"schema": {"type": "object"}}
-        found["requestBody"] = {"content": dict.fromkeys(_PATCH_TYPES, body), "required": True}
+        # `kubectl apply` sends a strategic merge where it is offered; only built-in types have its merge keys.
+        built_in = schema.load().of(gvk["group"], gvk["version"], gvk["kind"]) is not None
+        types = [each for each in _PATCH_TYPES if built_in or "strategic" not in each]
+        found["requestBody"] = {"content": dict.fromkeys(types, body), "required": True}
     elif verb in ("delete", "deletecollection"):
         options = components.add_named("meta.v1.DeleteOptions", gvk["group"], gvk["version"], "DeleteOptions")
         found["requestBody"] = {"content": {"*/*": {"schema": _ref(options)}}}
