@@ -169,7 +169,7 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
         return text
     if name == "binary":
         try:
-            return base64.b64decode(text).decode()
+            return base64.b64decode("".join(text.split()), validate=True).decode()
         except ValueError as error:
             raise BadRequest(
                 "error converting YAML to JSON: yaml: !!binary value contains invalid base64 data"

@@ -50,7 +50,9 @@ class Recorder:
             return self._discover(path == "/api", request.headers.get("Accept", ""))
         found = self._read(path, request)
         if found is None:
-            return web.json_response({"kind": "Status", "apiVersion": "v1", "reason": "NotFound", "code": 404}, status=404)
+            return web.json_response(
+                {"kind": "Status", "apiVersion": "v1", "reason": "NotFound", "code": 404}, status=404
+            )
         return web.json_response(found)
 
     def _discover(self, core: bool, accept: str) -> web.Response:
