@@ -46,6 +46,8 @@ class GarbageCollector:
         self._graph = Graph()
         # uids that the API has confirmed to be gone; they never come back.
         self._absent: OrderedDict[str, None] = OrderedDict()
+        # Objects with an owner of a kind that isn't served (yet): looked at again after each discovery.
+        self._unresolved: set[str] = set()
         self.queue = WorkQueue()
         self._reconciler = Reconciler("garbagecollector", self.sync, queue=self.queue, workers=WORKERS)
 
@@ -76,6 +78,9 @@ class GarbageCollector:
                 await self._informers.forget(informer)
             for view in informer.values():
                 self._removed(view.metadata.uid)
+        unresolved, self._unresolved = self._unresolved, set()
+        for uid in unresolved:
+            self.queue.add(uid)
 
     def _handler(self, kind: Kind) -> Callable[[ObjectView | None, ObjectView | None], None]:
         def on_event(old: ObjectView | None, new: ObjectView | None) -> None:
@@ -101,6 +106,7 @@ class GarbageCollector:
 
     def _removed(self, uid: str) -> None:
         item = self._graph.remove(uid)
+        self._unresolved.discard(uid)
         self._add_all(uid)
         for reference in item.owners if item is not None else ():
             owner = self._graph.get(reference.uid)
@@ -131,6 +137,7 @@ class GarbageCollector:
             states = [(each, await self._state(item, each)) for each in item.owners]
         except LookupError as error:
             log.info("%s %s: %s", item.kind.resource, item.name, error)
+            self._unresolved.add(key)
             return UNKNOWN_KIND_RETRY
         await self._act(item, decide(item, states, self._graph.has_dependents(item.uid)))
         return None

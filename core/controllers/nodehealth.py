@@ -32,8 +32,8 @@ class NodePlan:
 
 
 def ready_status(node: Node) -> str:
-    """ "True", "False" or "Unknown"; a node that hasn't said is Unknown."""
-    return next((each.status for each in node.status.conditions if each.type == "Ready"), "Unknown")
+    """`True`, `False` or `Unknown`; empty for a node that hasn't said yet."""
+    return next((each.status for each in node.status.conditions if each.type == "Ready"), "")
 
 
 def plan_node(node: Node, silent: float, now: float) -> NodePlan:
@@ -59,6 +59,8 @@ def _all_unknown(node: Node, now: float) -> list[Document]:
 
 
 def _taints(node: Node, status: str, now: float) -> list[Document] | None:
+    if not status:
+        return None  # it is just registering; without allocatable resources nothing is scheduled to it
     wanted: list[tuple[str, str]] = []
     key = _BY_STATUS.get(status)
     if key is not None:

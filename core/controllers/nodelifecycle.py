@@ -115,7 +115,7 @@ class NodeLifecycleController:
                 # The list is replaced whole, so it must be of the state that it was made from.
                 version = node.metadata.resource_version if plan.conditions is None else None
                 await self._write_taints(name, version, plan.taints)
-            if plan.ready != "True":
+            if plan.ready in ("False", "Unknown"):
                 await self._mark_pods(name)
         except NotFound:
             return None

@@ -142,7 +142,7 @@ def _explain(message: str, fields: list[str]) -> str:
     at, allowed = _FIELDS[name]
     if name == "day-of-month" and _reads(fields[at]):
         return f'it never fires, no month {fields[3]} has a day "{fields[at]}"'
-    return f'"{fields[at]}" is not a {name} ({allowed})'
+    return f'"{fields[at]}" is not a valid {name} ({allowed})'
 
 
 def _reads(day: str) -> bool:

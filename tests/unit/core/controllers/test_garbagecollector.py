@@ -125,13 +125,11 @@ async def test_an_owner_of_a_kind_that_is_not_served_proves_nothing(plane) -> No
 
 async def test_kinds_that_come_later_are_collected_too(plane) -> None:
     secrets = await plane.see(SECRET)
-    collector = GarbageCollector(plane.client, plane.informers)
-    await plane.run(collector)
+    await plane.run(GarbageCollector(plane.client, plane.informers))
     await plane.client.create(CUSTOM_RESOURCE_DEFINITION, DEFINITION)
     document = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}}
     widget = await plane.client.create(WIDGET, document, "default")
     await plane.client.create(SECRET, owned_by(widget), "default")
     await plane.until(lambda: secrets.get("default/child"))
-    await collector.discover()
     await plane.client.delete(WIDGET, "w", "default")
     await plane.until(lambda: secrets.get("default/child") is None)

@@ -45,7 +45,9 @@ def both(key: str) -> set[tuple[str, str]]:
         (node("True", [("gpu", "NoSchedule")]), 0.0, "True", None),
         (node("False", [("gpu", "NoSchedule")]), 0.0, "False", {("gpu", "NoSchedule"), *both(NOT_READY)}),
         (node("True", unschedulable=True), 0.0, "True", {("node.kubernetes.io/unschedulable", "NoSchedule")}),
-        (node(None), 0.0, "Unknown", both(UNREACHABLE)),
+        (node(None), 0.0, "", None),
+        (node(None, [(NOT_READY, "NoSchedule")]), 0.0, "", None),
+        (node(None), GRACE + 1, "Unknown", both(UNREACHABLE)),
     ],
 )
 def test_plans(found: Node, silent: float, ready: str, expected: set[tuple[str, str]] | None) -> None:

@@ -90,12 +90,12 @@ def test_every_is_anchored_at_its_start() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("61 * * * *", '"61" is not a minute (0-59)'),
-        ("* 24 * * *", '"24" is not a hour'),
-        ("* * 0 * *", '"0" is not a day-of-month'),
-        ("* * * 13 *", '"13" is not a month'),
-        ("* * * * 8", '"8" is not a day-of-week'),
-        ("*/0 * * * *", '"*/0" is not a minute'),
+        ("61 * * * *", '"61" is not a valid minute (0-59)'),
+        ("* 24 * * *", '"24" is not a valid hour'),
+        ("* * 0 * *", '"0" is not a valid day-of-month'),
+        ("* * * 13 *", '"13" is not a valid month'),
+        ("* * * * 8", '"8" is not a valid day-of-week'),
+        ("*/0 * * * *", '"*/0" is not a valid minute'),
         ("* * * *", "five fields"),
         ("* * * * * *", "five fields"),
         ("", "five fields"),
