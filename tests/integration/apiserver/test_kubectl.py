@@ -66,13 +66,20 @@ async def test_get_shows_tables(kubectl):
     assert "pod/web" in shown and "0/1" in shown and "Pending" in shown
     assert "replicaset.apps/web" in shown and "nginx:1" in shown
     assert "service/web" in shown and "80/TCP" in shown and "127.32." in shown
-    assert (await kubectl("get", "po", "web", "-o", "name", "-l", "app=web", check=False)).code == 1, "a name and a selector don't go together"
+    assert (await kubectl("get", "po", "web", "-o", "name", "-l", "app=web", check=False)).code == 1, (
+        "a name and a selector don't go together"
+    )
     assert (await kubectl("get", "po", "-l", "app=web", "-o", "name")).out == "pod/web\n"
     assert "No resources found" in (await kubectl("get", "po", "--field-selector", "spec.nodeName=n9")).err
     sorted_ = await kubectl("get", "ns", "--sort-by=.metadata.name")
     assert sorted_.out.index("default") < sorted_.out.index("kube-system")
     described = (await kubectl("describe", "pod,node,rs,svc")).out
-    assert "QoS Class" in described and "KubeletReady" in described and "2 desired" in described and "TargetPort" in described
+    assert (
+        "QoS Class" in described
+        and "KubeletReady" in described
+        and "2 desired" in described
+        and "TargetPort" in described
+    )
 
 
 async def test_apply_edit_and_the_patches(kubectl, tmp_path):
@@ -150,7 +157,12 @@ async def test_creations_that_send_protobuf(kubectl):
 
 async def test_discovery_and_explain(kubectl):
     shown = (await kubectl("api-resources")).out
-    for short, kind in (("po", "Pod"), ("rs", "ReplicaSet"), ("crd,crds", "CustomResourceDefinition"), ("svc", "Service")):
+    for short, kind in (
+        ("po", "Pod"),
+        ("rs", "ReplicaSet"),
+        ("crd,crds", "CustomResourceDefinition"),
+        ("svc", "Service"),
+    ):
         assert any(short in line.split() and kind in line.split() for line in shown.splitlines()), (short, kind)
     assert "apps/v1" in (await kubectl("api-versions")).out
     assert "<string>" in (await kubectl("explain", "pods.spec.nodeName")).out
@@ -169,4 +181,4 @@ async def test_custom_resources(kubectl):
     assert (lines[0].split(), lines[1].split()[:2]) == (["NAME", "SIZE"], ["w", "4"])
     assert "How large it is." in (await kubectl("explain", "widget.spec.size")).out
     assert "deleted" in (await kubectl("delete", "crd", "widgets.shop.example.com", "--timeout=20s")).out
-    assert "the server doesn't have a resource type" in (await kubectl("get", "widgets", check=False)).err
+    assert "could not find the requested resource" in (await kubectl("get", "widgets", check=False)).err

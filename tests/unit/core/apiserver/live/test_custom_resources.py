@@ -26,10 +26,17 @@ def definition(**version):
                     "replicas": {"type": "integer"},
                 },
             },
-            "status": {"type": "object", "properties": {"replicas": {"type": "integer"}, "selector": {"type": "string"}}},
+            "status": {
+                "type": "object",
+                "properties": {"replicas": {"type": "integer"}, "selector": {"type": "string"}},
+            },
         },
     }
-    paths = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector"}
+    paths = {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
     return {
         "metadata": {"name": "widgets.shop.example.com"},
         "spec": {
@@ -91,7 +98,8 @@ async def test_status_and_scale_of_custom_objects(admin):
     await admin.post(CRDS, definition())
     await admin.post(WIDGETS, {**widget(replicas=2), "status": {"replicas": 9}})
     status = await admin.patch(
-        f"{WIDGETS}/w/status", {"metadata": {"labels": {"a": "b"}}, "spec": {"size": 7}, "status": {"replicas": 2, "selector": "a=b"}}
+        f"{WIDGETS}/w/status",
+        {"metadata": {"labels": {"a": "b"}}, "spec": {"size": 7}, "status": {"replicas": 2, "selector": "a=b"}},
     )
     assert (status["spec"]["size"], status["status"]["replicas"]) == (1, 2) and "labels" not in status["metadata"]
     assert status["metadata"]["generation"] == 1
@@ -118,7 +126,9 @@ async def test_a_definition_goes_after_its_objects(admin):
     watch = asyncio.create_task(admin.events(CRDS, 1, resourceVersion=going["metadata"]["resourceVersion"]))
     await admin.patch(f"{WIDGETS}/held", {"metadata": {"finalizers": None}})
     async with asyncio.timeout(10):
-        assert [(type_, each["metadata"]["name"]) for type_, each in await watch] == [("DELETED", "widgets.shop.example.com")]
+        assert [(type_, each["metadata"]["name"]) for type_, each in await watch] == [
+            ("DELETED", "widgets.shop.example.com")
+        ]
     with pytest.raises(NotFound, match="the server could not find the requested resource"):
         await admin.get(WIDGETS)
 
@@ -126,7 +136,9 @@ async def test_a_definition_goes_after_its_objects(admin):
 async def test_definitions_are_loaded_from_the_store(admin, api, store, caller):
     await admin.post(CRDS, definition())
     await admin.post(WIDGETS, widget())
-    await admin.post("/api/v1/namespaces/default/services", {"metadata": {"name": "s"}, "spec": {"ports": [{"port": 1}]}})
+    await admin.post(
+        "/api/v1/namespaces/default/services", {"metadata": {"name": "s"}, "spec": {"ports": [{"port": 1}]}}
+    )
     address = (await admin.get("/api/v1/namespaces/default/services/s"))["spec"]["clusterIP"]
     await api.stop()
     restarted = ApiServer(store, tokens={}, service_cidr="127.32.0.0/28")

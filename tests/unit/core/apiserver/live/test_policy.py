@@ -97,14 +97,22 @@ async def test_reviews(admin, caller):
     token = await caller(GATEWAY).post(f"{auth}/tokenreviews", {"spec": {"token": "secret"}})
     assert token["status"]["authenticated"] is True
     assert token["status"]["user"] == {"username": "alice", "uid": "u-7", "groups": ["devs", "system:authenticated"]}
-    assert (await caller(GATEWAY).post(f"{auth}/tokenreviews", {"spec": {"token": "x"}}))["status"]["authenticated"] is False
+    assert (await caller(GATEWAY).post(f"{auth}/tokenreviews", {"spec": {"token": "x"}}))["status"][
+        "authenticated"
+    ] is False
     asked = {"verb": "list", "resource": "pods", "namespace": "default"}
-    assert (await caller(NOBODY).post(f"{authz}/selfsubjectaccessreviews", {"spec": {"resourceAttributes": asked}}))["status"] == {"allowed": False}
+    assert (await caller(NOBODY).post(f"{authz}/selfsubjectaccessreviews", {"spec": {"resourceAttributes": asked}}))[
+        "status"
+    ] == {"allowed": False}
     for user, groups, allowed in ((GATEWAY.name, [], True), ("x", ["system:masters"], True), ("x", [], False)):
         spec = {"user": user, "groups": groups, "resourceAttributes": asked}
         answer = await caller(JOBS).post(f"{authz}/subjectaccessreviews", {"spec": spec})
         assert answer["status"]["allowed"] is allowed
-    path = {"user": "x", "groups": ["system:authenticated"], "nonResourceAttributes": {"verb": "get", "path": "/apis/apps"}}
+    path = {
+        "user": "x",
+        "groups": ["system:authenticated"],
+        "nonResourceAttributes": {"verb": "get", "path": "/apis/apps"},
+    }
     assert (await admin.post(f"{authz}/subjectaccessreviews", {"spec": path}))["status"]["allowed"] is True
     with pytest.raises(Invalid, match="exactly one of nonResourceAttributes or resourceAttributes"):
         await admin.post(f"{authz}/selfsubjectaccessreviews", {"spec": {}})
