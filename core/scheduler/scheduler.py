@@ -85,7 +85,7 @@ class Scheduler:
         self._binder: BindPlugin = binder or DefaultBinder(client)
         self._pods: Informer[Pod] = informers.watch(POD, Pod)
         self._nodes: Informer[Node] = informers.watch(NODE, Node)
-        self._recorder = Recorder(client, component=name)
+        self._recorder = Recorder(client, component=name, capacity=10_000)
         self._clock = clock
         self._start_index = 0
         self._tasks: set[asyncio.Task[None]] = set()

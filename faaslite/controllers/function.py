@@ -56,6 +56,8 @@ class FunctionController:
         self._pods.add_index("revision", _revision_key)
         self._recorder = Recorder(client, component="function-controller")
         self._late: dict[str, float] = {}
+        # What a spec was read as, by key, with the uid and generation that it is of: Pods change far more often than specs.
+        self._read: dict[str, tuple[str, int, Function]] = {}
         self.queue = WorkQueue()
         self._reconciler = Reconciler("function", self.sync, queue=self.queue, workers=WORKERS)
         self._functions.add_handler(self.on_function)
@@ -104,9 +106,10 @@ class FunctionController:
         found = self._functions.get(key)
         if found is None or found.metadata.deletion_timestamp is not None:
             self._late.pop(key, None)
+            self._read.pop(key, None)
             return None
         try:
-            function = validate({"metadata": {"name": found.name, "namespace": found.namespace}, "spec": found.spec})
+            function = self._validated(found)
         except FunctionInvalid as error:
             await self._write(found, {}, {"Ready": Verdict("False", "InvalidSpec", str(error))})
             return None
@@ -124,6 +127,14 @@ class FunctionController:
                     raise
                 return None
         return await self._observe(found, function, packaged, known)
+
+    def _validated(self, found: FunctionObject) -> Function:
+        meta = found.metadata
+        uid, generation, function = self._read.get(found.key, ("", 0, None))
+        if function is None or uid != meta.uid or generation != meta.generation:
+            function = validate({"metadata": {"name": meta.name, "namespace": meta.namespace}, "spec": found.spec})
+            self._read[found.key] = (meta.uid, meta.generation, function)
+        return function
 
     async def _revisions(self, found: FunctionObject) -> dict[str, ReplicaSet]:
         """The Function's ReplicaSets by name. Asks the API where the status knows of one that the cache doesn't have yet."""
@@ -196,7 +207,7 @@ class FunctionController:
         old = found.status
         newest = max(known, key=revisions.number_of, default="")
         latest_ready = str(old.get("latestReadyRevision") or "")
-        pods = self._pods.by_index("revision", f"{found.namespace}/{newest}") if newest else []
+        pods = self._pods_of(known[newest]) if newest else []
         ready = any(pod.ready and pod.metadata.deletion_timestamp is None for pod in pods)
         fit = ready or resources.initial_replicas(function) == 0
         if newest and packaged.status == "True" and newest != latest_ready and fit:
@@ -234,6 +245,12 @@ class FunctionController:
         await self._write_policies(function, known, live)
         await self._prune(found, known.values(), {*live, latest_ready})
         return again
+
+    def _pods_of(self, revision: ReplicaSet) -> list[Pod]:
+        """By uid: Pods of a namesake, from before the Function was deleted and made again, say nothing of this one."""
+        uid = revision.metadata.uid
+        pods = self._pods.by_index("revision", revision.key)
+        return [pod for pod in pods if any(each.uid == uid for each in pod.metadata.owner_references)]
 
     async def _write(
         self, found: FunctionObject, fields: Mapping[str, Any], verdicts: Mapping[str, Verdict]

@@ -10,7 +10,9 @@ import pytest
 
 from core.api.kinds import CUSTOM_RESOURCE_DEFINITION, POD, REPLICA_SET, SERVICE
 from core.api.views import Pod, ReplicaSet
+from core.controllers.garbagecollector import GarbageCollector
 from core.controllers.replicaset import ReplicaSetController
+from core.scheduler.scheduler import Scheduler
 from faaslite.api.crd import function_definition
 from faaslite.api.names import FUNCTION
 from faaslite.api.wire import ScalePolicy
@@ -232,4 +234,67 @@ async def test_a_stale_cache_makes_no_second_revision(plane: Any) -> None:
     await asyncio.gather(*(controller.sync(KEY) for _ in range(3)))
     sets, _ = await plane.client.list(REPLICA_SET, "default", as_=ReplicaSet)
     assert [each.name for each in sets] == ["hello-00001"]
+    await controller.stop()
+
+
+async def test_no_place_to_run_is_said_in_the_words_of_the_scheduler(world: World, plane: Any) -> None:
+    await plane.node("n", taints=[{"key": "gpu", "value": "yes", "effect": "NoSchedule"}])
+    await plane.run(Scheduler(plane.client, plane.informers))
+    await world.apply()
+    found = await world.condition_is("False", "Unschedulable")
+    assert "0/1 nodes are available: 1 node(s) had untolerated taint {gpu: yes}." in found["message"]
+
+
+async def test_process_nodes_are_tolerated(world: World, plane: Any) -> None:
+    await plane.node("n", taints=[{"key": "faaslite.dev/process-runtime", "effect": "NoSchedule"}])
+    await plane.run(Scheduler(plane.client, plane.informers))
+    await world.apply()
+    await plane.until(lambda: any(each.spec.node_name == "n" for each in world.pods.values()))
+
+
+async def test_a_function_goes_with_all_that_was_made_for_it(world: World, plane: Any) -> None:
+    services = await plane.see(SERVICE)
+    await plane.run(GarbageCollector(plane.client, plane.informers))
+    await world.apply(scale={"initial": 2})
+    await plane.until(lambda: len(world.pods.values()) == 2 and services.get(KEY))
+    await plane.client.delete(FUNCTION, "hello", "default")
+    await plane.until(lambda: not world.pods.values() and not world.sets.values() and services.get(KEY) is None)
+
+
+async def test_created_again_under_the_same_name_it_begins_anew(world: World, plane: Any) -> None:
+    await plane.run(GarbageCollector(plane.client, plane.informers))
+    await world.apply()
+    await world.make_ready("hello-00001")
+    await world.condition_is("True", "RevisionReady")
+    first = world.functions.get(KEY).metadata.uid
+    await plane.client.delete(FUNCTION, "hello", "default")
+    await plane.until(lambda: world.functions.get(KEY) is None)
+    await world.apply(package={"digest": OTHER})
+
+    def anew() -> bool:
+        found = world.sets.get("default/hello-00001")
+        return found is not None and found.metadata.controller.uid not in ("", first)
+
+    await plane.until(anew)
+    assert world.status.get("latestReadyRevision", "") == ""
+
+
+async def test_counts_of_instances_are_written_late(plane: Any) -> None:
+    """Scaling must not wait for a status that only people read."""
+    await plane.client.create(CUSTOM_RESOURCE_DEFINITION, function_definition())
+    now = 1000.0
+    controller = FunctionController(plane.client, plane.informers, clock=lambda: now)
+    spec = {"runtime": "python", "package": {"digest": DIGEST}, "scale": {"initial": 0}}
+    document = {"apiVersion": "faaslite.dev/v1", "kind": "Function", "metadata": {"name": "hello"}, "spec": spec}
+    await plane.client.create(FUNCTION, document, "default")
+    await plane.synced()
+    await controller.sync(KEY)
+    await plane.settle()
+    await plane.client.patch(REPLICA_SET, "hello-00001", "default", {"status": {"replicas": 3}}, subresource="status")
+    await plane.settle()
+    assert await controller.sync(KEY) == 1.0
+    assert (await plane.client.get(FUNCTION, "hello", "default"))["status"]["replicas"] == 0
+    now += 1.0
+    assert await controller.sync(KEY) is None
+    assert (await plane.client.get(FUNCTION, "hello", "default"))["status"]["replicas"] == 3
     await controller.stop()
