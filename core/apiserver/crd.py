@@ -13,6 +13,7 @@ from core.apiserver import schema
 from core.apiserver.crd_check import check_definition
 from core.apiserver.crd_values import Values, quoted_key
 from core.apiserver.patch_merge import clone
+from core.apiserver.shapes import Mismatch
 from core.errors import BadRequest, Invalid, cause
 
 __all__ = ["CustomSchema", "validate_crd"]
@@ -176,9 +177,9 @@ def _metadata(value: Any, path: str, unknown: list[str]) -> Any:
     mine: list[str] = []
     try:
         if type(value) is not dict:
-            raise schema.Mismatch(value, "v1.ObjectMeta")
+            raise Mismatch(value, "v1.ObjectMeta")
         found = schema.load().named("meta.v1.ObjectMeta").walk(value, mine)
-    except schema.Mismatch as error:
+    except Mismatch as error:
         error.path.append(path)
         raise BadRequest(f"the object provided is unrecognized: {error.message()}") from error
     unknown += [f"{path}.{each}" for each in mine]

@@ -214,6 +214,8 @@ def _check_keywords(schema: dict[str, Any], path: str, found: Causes) -> None:
                 "uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
             )
         )
+    if schema.get("multipleOf") is not None and schema["multipleOf"] <= 0:
+        found.append(_invalid(f"{path}.multipleOf", schema["multipleOf"], "must be greater than 0"))
     if schema.get("x-kubernetes-validations"):
         found.append(
             _forbidden(f"{path}.x-kubernetes-validations", "CEL validation rules are not supported by this server")

@@ -181,6 +181,8 @@ def _at_most(value: Any, bound: Any) -> bool:
 
 
 def _is_multiple(value: Any, of: Any) -> bool:
+    if type(value) is int and type(of) is int:
+        return value % of == 0
     ratio = value / of
     return math.isclose(ratio, round(ratio), rel_tol=1e-12, abs_tol=1e-9)
 

@@ -101,7 +101,7 @@ def rebuilt(value: Any, path: list[str], change: Any) -> Any:
         return {**value, path[0]: rebuilt(value[path[0]], path[1:], change)}
     if isinstance(value, list):
         at = position(value, path[0], len(value))
-        return value[:at] + [rebuilt(value[at], path[1:], change)] + value[at + 1 :]
+        return [*value[:at], rebuilt(value[at], path[1:], change), *value[at + 1 :]]
     raise Refused
 
 

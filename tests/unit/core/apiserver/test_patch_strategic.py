@@ -1,3 +1,4 @@
+import contextlib
 import copy
 from typing import Any
 
@@ -201,7 +202,5 @@ JUNK = st.recursive(
     st.dictionaries(st.sampled_from(["spec", "metadata", "$patch"]), JUNK),
 )
 def test_junk_gives_a_document_or_a_bad_request(document: dict[str, Any], patch: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(BadRequest):
         assert type(patched(document, patch)) is dict
-    except BadRequest:
-        pass
