@@ -375,3 +375,54 @@ async def test_loads_are_reported(world):
     await asyncio.gather(*asked)
     while (await asyncio.wait_for(world.autoscaler.reports.get(), 5)).loads:
         pass
+
+
+async def test_a_call_that_was_refused_goes_before_those_that_came_later(world, read, make_reply):
+    busy = asyncio.Event()
+    order = []
+
+    async def handler(reader, writer):
+        while True:
+            request = await read(reader)
+            if not busy.is_set():
+                writer.write(b"HTTP/1.1 503 Service Unavailable\r\nX-Faaslite-Busy: 1\r\nContent-Length: 0\r\n\r\n")
+                busy.set()
+                continue
+            order.append(request.target)
+            writer.write(make_reply())
+
+    world.function(limit=1)
+    await world.instance(handler)
+    await world.serve(busy_pause=0.2)
+    first = asyncio.ensure_future(world.ask("/function/hello/first"))
+    revision = world.worker.gateway.router.revisions["default/hello-00001"]
+    await world.until(lambda: revision.load.active == 1)
+    second = asyncio.ensure_future(world.ask("/function/hello/second"))
+    assert [(await first).status, (await second).status] == [200, 200]
+    assert order == ["/first", "/second"]
+    assert [each.in_flight for each in revision.instances.values()] == [0]
+
+
+async def test_all_idle_connections_are_given_up_when_one_was_dead(world, read, make_reply):
+    """An instance that was restarted: every kept connection is dead, and each would cost an attempt."""
+    together = asyncio.Event()
+
+    async def handler(reader, writer):
+        number = instance.connections
+        await read(reader)
+        if number == 5:
+            together.set()
+        await together.wait()
+        writer.write(make_reply())
+        if number > 5:
+            await reader.read()
+        else:
+            await read(reader)
+
+    world.function()
+    instance = await world.instance(handler)
+    await world.serve()
+    peers = [await world.peer() for _ in range(5)]
+    assert [each.status for each in await asyncio.gather(*(peer.ask() for peer in peers))] == [200] * 5
+    assert (await peers[0].ask()).status == 200
+    assert instance.connections == 6

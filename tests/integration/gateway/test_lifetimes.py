@@ -297,3 +297,55 @@ async def test_many_clients_at_once_leave_nothing_behind(world):
     assert (revision.load.active, len(revision.waiting)) == (0, 0)
     assert all(each.in_flight == 0 and not each.pool._pending for each in revision.ready)
     assert max(each.connections for each in instances) <= 4
+
+
+async def test_a_connection_whose_request_was_not_sent_whole_is_not_used_again(world, make_reply):
+    async def handler(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(make_reply())
+        await reader.read()
+
+    world.function()
+    instance = await world.instance(handler)
+    await world.serve()
+    peer = await world.peer()
+    peer.write(b"POST /function/hello HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nxxx")
+    assert (await peer.reply()).status == 200
+    await asyncio.wait_for(instance.lost.wait(), 5)
+    assert (await world.ask()).status == 200
+    assert instance.connections == 2
+
+
+async def test_requests_sent_ahead_are_not_taken_without_bound(world):
+    world.function()
+    instance = await world.instance()
+    instance.gate.clear()
+    await world.serve(drain_grace=0.1)
+    peer = await world.peer()
+    peer.write(b"GET /function/hello HTTP/1.1\r\nHost: a\r\n\r\n" * 500_000)
+    drained = asyncio.ensure_future(peer.writer.drain())
+    done, _ = await asyncio.wait([drained], timeout=0.3)
+    assert not done, "the gateway buffered 20 MB of requests"
+    drained.cancel()
+    await asyncio.gather(drained, return_exceptions=True)
+    peer.writer.transport.abort()
+
+
+async def test_pipelined_calls_wait_until_the_client_reads_the_replies(world):
+    world.function()
+    instance = await world.instance()
+    instance.body = b"x" * 200_000
+    await world.serve()
+    peer = await world.peer(limit=1000)
+    count = 300
+    peer.write(b"GET /function/hello HTTP/1.1\r\nHost: a\r\n\r\n" * count)
+    quiet = 0
+    while quiet < 3:  # until no further request has come for a while
+        try:
+            await asyncio.wait_for(instance.arrived.get(), 0.1)
+            quiet = 0
+        except TimeoutError:
+            quiet += 1
+    assert len(instance.requests) < count / 2
+    for _ in range(count):
+        assert (await peer.reply()).body == instance.body
