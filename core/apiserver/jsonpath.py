@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import re
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["JsonPath"]
+__all__ = ["JsonPath", "compiled"]
 
 _STEP = re.compile(
     r"""
@@ -53,6 +54,12 @@ class JsonPath:
         for step in self._steps:
             found = [value for each in found for value in step(each)]
         return found
+
+
+@functools.lru_cache(maxsize=1024)
+def compiled(text: str) -> JsonPath:
+    """The path of a printer column, compiled once: a watch asks for it with every event."""
+    return JsonPath(text)
 
 
 def _unquote(text: str) -> str:

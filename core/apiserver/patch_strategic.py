@@ -157,22 +157,27 @@ def _identity(value: Any) -> tuple[str, Any]:
 
 
 def _merge_objects(original: list[Any], patch: list[Any], key: str, struct: Struct | None) -> list[Any]:
-    """The items of both, those with equal keys merged, in the order of `original` and then of `patch`."""
-    found = {_identity(each.get(key)): clone(each) for each in original}
+    """The items of both, in the order of `original` and then of `patch`; an item of `patch` merges into the first of its key.
+
+    The server may hold several items of one key (ports 53 of TCP and of UDP), and keeps those.
+    """
+    found = [(_identity(each.get(key)), clone(each)) for each in original]
     for each in patch:
         if each.get(key) is None:
             raise BadRequest(f"map: {each} does not contain declared merge key: {key}")
         place = _identity(each[key])
         directive = each.get(_PATCH)
         if directive == "delete":
-            found.pop(place, None)
-        elif directive is not None and directive != "merge":
+            found = [item for item in found if item[0] != place]
+            continue
+        if directive is not None and directive != "merge":
             raise BadRequest(f"unable to find api field: Unknown patch type found: {directive}")
-        elif place in found:
-            found[place] = _merge(found[place], each, struct)
+        at = next((index for index, item in enumerate(found) if item[0] == place), None)
+        if at is None:
+            found.append((place, _plain(each)))
         else:
-            found[place] = _plain(each)
-    return list(found.values())
+            found[at] = (place, _merge(found[at][1], each, struct))
+    return [value for _, value in found]
 
 
 def _arrange(merged: list[Any], original: list[Any], places: list[Any], identify: Callable[[Any], Any]) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from core.api.kinds import Kind
 from core.apiserver.cells import AGE, NAME, Column, age
 from core.apiserver.columns import COLUMNS
-from core.apiserver.jsonpath import JsonPath
+from core.apiserver.jsonpath import compiled
 
 __all__ = ["partial_metadata", "to_table"]
 
@@ -61,7 +61,7 @@ def _custom(columns: list[dict[str, Any]]) -> tuple[Column, ...]:
 
 
 def _custom_column(column: dict[str, Any]) -> Column:
-    path = JsonPath(column.get("jsonPath", ""))
+    path = compiled(column.get("jsonPath", ""))
     kind = column.get("type", "string")
 
     def cell(document: dict[str, Any], now: float) -> Any:

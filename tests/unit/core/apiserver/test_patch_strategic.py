@@ -95,6 +95,13 @@ def test_service_ports_merge_by_port_alone() -> None:
     )
 
 
+def test_ports_of_one_number_stay_apart_where_the_server_has_several() -> None:
+    both = [{"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]
+    found = patched(spec(ports=both), spec(ports=[{"port": 53, "name": "dns"}]), SERVICE)
+    assert found == spec(ports=[{"port": 53, "protocol": "TCP", "name": "dns"}, {"port": 53, "protocol": "UDP"}])
+    assert patched(spec(ports=both), spec(ports=[{"port": 53, "$patch": "delete"}]), SERVICE) == spec(ports=[])
+
+
 def test_deployments_reach_their_template() -> None:
     document = {
         "spec": {"template": {"spec": {"containers": [{"name": "a", "image": "1", "ports": [{"containerPort": 80}]}]}}}
