@@ -8,7 +8,6 @@ as they are; the framing is only followed, to know where they end.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from gateway.worker.errors import HEADERS_TOO_LARGE, BadHead
 
@@ -43,7 +42,9 @@ _HOP_BY_HOP = frozenset(
     )
 )
 # Fields that a nomination by `Connection` can't remove: framing, and what the gateway itself decides on.
-_NOT_NOMINATED = frozenset((b"host", b"content-length", b"transfer-encoding", b"close", b"upgrade"))
+_NOT_NOMINATED = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"close", b"keep-alive", b"upgrade", b"connection")
+)
 _REQUEST_SPECIAL = _HOP_BY_HOP | frozenset(
     (b"connection", b"upgrade", b"host", b"content-length", b"transfer-encoding", b"expect", b"x-call-id",
      b"x-faaslite-deadline", b"x-faaslite-busy", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto")
@@ -100,35 +101,35 @@ def parse_request_fields(block: bytes, peer: bytes, *, trust_forwarded: bool = F
     if _FIELDS.fullmatch(block) is None:
         raise BadHead("malformed header field")
     found = RequestFields()
-    keep: list[tuple[bytes, bytes]] = []
-    nominated: set[bytes] = set()
+    keep: list[bytes] = []
+    nominated: frozenset[bytes] = frozenset()
     lengths = encodings = hosts = 0
     host = upgrade = forwarded_for = forwarded_host = forwarded_proto = b""
     for line in block.split(b"\r\n")[:-1]:
         name, _, value = line.partition(b":")
         lower = name.lower()
         if lower not in _REQUEST_SPECIAL:
-            keep.append((lower, line))
+            keep.append(line)
             continue
         value = value.strip(b" \t")
         if lower == b"host":
             hosts += 1
             host = value
-            keep.append((lower, line))
+            keep.append(line)
         elif lower == b"content-length":
             lengths += 1
             if _LENGTH.fullmatch(value) is None:
                 raise BadHead("malformed Content-Length")
             found.length = int(value)
-            keep.append((lower, b"Content-Length: " + value))
+            keep.append(b"Content-Length: " + value)
         elif lower == b"transfer-encoding":
             encodings += 1
             if value.lower() != b"chunked":
                 raise BadHead("unsupported Transfer-Encoding")
             found.chunked = True
-            keep.append((lower, b"Transfer-Encoding: chunked"))
+            keep.append(b"Transfer-Encoding: chunked")
         elif lower == b"connection":
-            nominated.update(_tokens(value))
+            nominated |= _tokens(value)
         elif lower == b"upgrade":
             upgrade = value
         elif lower == b"expect":
@@ -155,7 +156,7 @@ def parse_request_fields(block: bytes, peer: bytes, *, trust_forwarded: bool = F
     # h2c would hand the instance a connection that speaks another protocol than the gateway believes.
     found.upgrade = bool(upgrade) and b"upgrade" in nominated and upgrade.lower() != b"h2c"
     if found.upgrade:
-        keep.append((b"upgrade", b"Connection: upgrade\r\nUpgrade: " + upgrade))
+        keep.append(b"Connection: upgrade\r\nUpgrade: " + upgrade)
     lines = _without(keep, nominated)
     if not trust_forwarded:
         forwarded_for = forwarded_host = forwarded_proto = b""
@@ -194,26 +195,26 @@ def parse_reply(head: bytes) -> ReplyHead:
         raise BadHead("malformed reply head")
     minor, status = match.groups()
     found = ReplyHead(int(status))
-    keep: list[tuple[bytes, bytes]] = []
-    nominated: set[bytes] = set()
+    keep: list[bytes] = []
+    nominated: frozenset[bytes] = frozenset()
     for field in block.split(b"\r\n")[:-1]:
         name, _, value = field.partition(b":")
         lower = name.lower()
         if lower not in _REPLY_SPECIAL:
-            keep.append((lower, field))
+            keep.append(field)
             continue
         value = value.strip(b" \t")
         if lower == b"content-length":
             if found.length >= 0 or _LENGTH.fullmatch(value) is None:
                 raise BadHead("malformed Content-Length")
             found.length = int(value)
-            keep.append((lower, field))
+            keep.append(field)
         elif lower == b"transfer-encoding":
             if found.chunked or value.lower() != b"chunked":
                 raise BadHead("unsupported Transfer-Encoding")
             found.chunked = True
         elif lower == b"connection":
-            nominated.update(_tokens(value))
+            nominated |= _tokens(value)
         elif lower == b"upgrade":
             found.upgrade = value
         elif lower == b"x-faaslite-busy":
@@ -303,13 +304,20 @@ class Chunked:
 _SIZE, _CONTENT, _CONTENT_END, _TRAILER = range(4)
 
 
-def _tokens(value: bytes) -> Iterable[bytes]:
-    return (each.strip(b" \t").lower() for each in value.split(b","))
+_USUAL = {
+    each: frozenset((each.lower(),))
+    for each in (b"keep-alive", b"close", b"Keep-Alive", b"Close", b"upgrade", b"Upgrade")
+}
 
 
-def _without(fields: list[tuple[bytes, bytes]], nominated: set[bytes]) -> list[bytes]:
+def _tokens(value: bytes) -> frozenset[bytes]:
+    return _USUAL.get(value) or frozenset(each.strip(b" \t").lower() for each in value.split(b","))
+
+
+def _without(lines: list[bytes], nominated: frozenset[bytes]) -> list[bytes]:
+    """`lines` without the fields that `Connection` names."""
     gone = nominated - _NOT_NOMINATED
-    return [line for name, line in fields if name not in gone]
+    return [line for line in lines if line.partition(b":")[0].lower() not in gone] if gone else lines
 
 
 def _seconds(value: bytes) -> float:
