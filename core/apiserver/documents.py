@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from core.api.kinds import Kind
 from core.apiserver import body
 from core.apiserver.cache import Document
@@ -14,6 +12,8 @@ from core.apiserver.schema import Schemas
 from core.errors import BadRequest
 
 __all__ = ["built_in_shape", "custom_shape", "parse_document", "parse_options", "shaped"]
+
+_DELETE_OPTIONS = Kind("", "v1", "DeleteOptions", "")
 
 
 def built_in_shape(schemas: Schemas, kind: Kind) -> Shape:
@@ -70,15 +70,13 @@ def _doubt(request: ApiRequest, kind: Kind, options: WriteOptions, doubts: list[
         request.warnings += [each for each in doubts if each not in request.warnings]
 
 
-def parse_options(request: ApiRequest) -> dict[str, Any]:
-    """The body of a deletion: options, or nothing."""
+def parse_options(request: ApiRequest, schemas: Schemas) -> Document:
+    """The body of a deletion: options, or nothing. Raises `BadRequest`."""
     if not request.body:
         return {}
     found, _ = body.parse(request.body, request.content_type)
     if found is None:
         return {}
-    if type(found) is not dict:
-        raise BadRequest("the object provided is unrecognized (must be of type DeleteOptions): it isn't an object")
-    if found.get("kind") not in (None, "", "DeleteOptions"):
+    if type(found) is dict and found.get("kind") not in (None, "", "DeleteOptions"):
         raise BadRequest(f"the kind in the data ({found['kind']}) does not match the expected kind (DeleteOptions)")
-    return found
+    return schemas.validate(_DELETE_OPTIONS, found, strict=False)[0]

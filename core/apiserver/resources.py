@@ -221,7 +221,7 @@ class Resources:
 
     async def _delete(self, request: ApiRequest, registry: Registry) -> Answer:
         kind, info = registry.kind, request.info
-        options = delete_options(parse_options(request), request.query)
+        options = delete_options(parse_options(request, self._schemas), request.query)
         await self._admission.admit(Attributes(request.user, info, kind))
         written = await registry.delete(_namespace(request, registry), info.name, options)
         if written.removed and not registry.strategy.returns_object:
@@ -231,7 +231,7 @@ class Resources:
 
     async def _delete_collection(self, request: ApiRequest, registry: Registry) -> Answer:
         query, info = request.query, request.info
-        options = delete_options(parse_options(request), query)
+        options = delete_options(parse_options(request, self._schemas), query)
         selection = registry.selection(query.get("labelSelector", ""), query.get("fieldSelector", ""))
         entries, meta = await list_page(
             registry,
@@ -266,7 +266,7 @@ class Resources:
     async def _review(self, request: ApiRequest, kind: Kind) -> Reply:
         if request.info.verb != "create" or request.info.name:
             raise method_not_allowed()
-        document = parse_document(request, kind, write_options({}))
+        document, _ = self._schemas.validate(kind, parse_document(request, kind, write_options({})), strict=False)
         answer = await self._reviews.answer(kind, request.user, document)
         return Reply(_encode(answer), code=201)
 

@@ -271,7 +271,7 @@ class Ref(Shape):
 
 
 def join(key: str, path: str) -> str:
-    return key + path if path[0] == "[" else f"{key}.{path}"
+    return key + path if path.startswith("[") else f"{key}.{path}"
 
 
 SCALARS: dict[str, tuple[type[Shape], str]] = {

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from core.api.quantity import canonical
-
 __all__ = ["all_containers", "complete_pod_spec", "quality_of_service"]
 
 Document = dict[str, Any]
@@ -46,13 +44,7 @@ def _complete_handler(handler: Document) -> None:
 
 
 def _complete_resources(resources: Document) -> None:
-    for part in ("limits", "requests"):
-        if amounts := resources.get(part):
-            for key, amount in amounts.items():
-                try:
-                    amounts[key] = canonical(amount)
-                except ValueError:
-                    continue  # validation says so
+    """Requests are the limits where they say nothing. The amounts are canonical already."""
     if limits := resources.get("limits"):
         resources["requests"] = {**limits, **(resources.get("requests") or {})}
 

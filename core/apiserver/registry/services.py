@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from core.api.kinds import Kind
 from core.apiserver.registry.addresses import AddressPool, AddressTaken, PoolFull
 from core.apiserver.registry.names import check_labels, label, label_1035
@@ -10,6 +12,8 @@ from core.apiserver.registry.strategy import Cause, Document, Strategy
 from core.apiserver.status import duplicate, immutable, invalid, invalid_value, not_supported, required
 
 __all__ = ["ServiceStrategy"]
+
+log = logging.getLogger(__name__)
 
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _PORTS = "must be between 1 and 65535, inclusive"
@@ -42,9 +46,14 @@ class ServiceStrategy(Strategy):
             spec["clusterIP"] = spec["clusterIPs"][0]
         if not _addressed(spec):
             return
+        self._allocate(document["metadata"]["uid"], document)
+
+    def _allocate(self, uid: str, document: Document) -> None:
+        """Raises `Invalid` where the address isn't to be had."""
+        spec = document["spec"]
         wanted = spec.get("clusterIP") or ""
         try:
-            spec["clusterIP"] = self._pool.take(document["metadata"]["uid"], wanted)
+            spec["clusterIP"] = self._pool.take(uid, wanted)
         except (AddressTaken, PoolFull) as error:
             name = document["metadata"].get("name") or ""
             why = f"failed to allocate IP {wanted}: {error}" if wanted else f"failed to allocate a serviceIP: {error}"
@@ -61,7 +70,7 @@ class ServiceStrategy(Strategy):
                 if not spec.get(key) and was.get(key):
                     spec[key] = was[key]
         if _addressed(spec) and not spec.get("clusterIP"):
-            spec["clusterIP"] = self._pool.take(old["metadata"]["uid"])
+            self._allocate(old["metadata"]["uid"], new)
 
     def complete(self, document: Document) -> None:
         spec = document["spec"]
@@ -132,7 +141,11 @@ class ServiceStrategy(Strategy):
         """The address of a stored Service is its own: this is how the table is rebuilt when the server starts."""
         spec, uid = document["spec"], document["metadata"]["uid"]
         if _addressed(spec) and spec.get("clusterIP"):
-            self._pool.take(uid, spec["clusterIP"])
+            try:
+                self._pool.take(uid, spec["clusterIP"])
+            except AddressTaken as error:
+                # The range was changed since: the Service keeps what it has, nobody else is given it.
+                log.warning("the cluster IP %s of a Service: %s", spec["clusterIP"], error)
 
     def removed(self, document: Document) -> None:
         address = (document.get("spec") or {}).get("clusterIP")
