@@ -183,15 +183,22 @@ async def test_bookmarks_come_after_every_event_that_they_cover(admin, store, ap
     assert marks
 
 
-async def test_stopping_the_server_ends_its_watches(admin, api, store):
-    async def drain():
-        async with aclosing(admin.transport.watch(CM, {"resourceVersion": str(store.revision)})) as watch:
-            return [batch async for batch in watch]
+async def test_stopping_the_server_ends_its_watches(admin, api):
+    await _fill(admin, 1)
+    began = asyncio.Event()
 
-    task = asyncio.create_task(drain())
-    while not api.resources.watching:
-        await asyncio.sleep(0)
-    await api.stop()
+    async def read():
+        found = []
+        async with aclosing(admin.transport.watch(CM, {})) as watch:
+            async for batch in watch:
+                found += batch
+                began.set()
+        return found
+
+    task = asyncio.create_task(read())
     async with asyncio.timeout(5):
-        assert await task == []
+        await began.wait()
+        assert api.resources.watching == 1
+        await api.stop()
+        assert [each.type for each in await task] == ["ADDED"]
     assert api.resources.watching == 0
