@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,6 +21,14 @@ __all__ = ["Absent", "Conflicting", "Engine"]
 LOCAL_PREFIX = "faaslite/"
 """Images that are built on the node and never come from a registry."""
 CALL_SECONDS = 120
+
+
+def _reach(base_url: str) -> None:
+    """Raises OSError where nobody listens at a Unix socket: the SDK would leave its own one open."""
+    if base_url.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(10)
+            connection.connect(base_url.removeprefix("unix://"))
 
 
 class Absent(RuntimeFailure):
@@ -43,6 +52,7 @@ class Engine:
         """Raises `RuntimeUnavailable`."""
 
         def connect() -> Any:
+            _reach(self.base_url)
             return docker.APIClient(
                 self.base_url, version="auto", timeout=CALL_SECONDS, max_pool_size=self._threads, num_pools=4
             )
@@ -73,7 +83,7 @@ class Engine:
         except docker.errors.APIError as error:
             kind = Conflicting if error.status_code == 409 else RuntimeFailure
             raise kind(str(error.explanation or error)) from error
-        except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        except (OSError, docker.errors.DockerException, requests.exceptions.RequestException) as error:
             raise RuntimeUnavailable(f"the Docker engine at {self.base_url} doesn't answer: {error}") from error
 
     # Images

@@ -109,8 +109,7 @@ def container_body(
         "ReadonlyRootfs": spec.read_only_root,
         "Mounts": [
             *(
-                {"Type": "bind", "Source": each.host_path, "Target": each.container_path, "ReadOnly": each.read_only,
-                 "BindOptions": {"Propagation": "rslave"}}
+                {"Type": "bind", "Source": each.host_path, "Target": each.container_path, "ReadOnly": each.read_only}
                 for each in spec.mounts
             ),
             {"Type": "bind", "Source": notify, "Target": NOTIFY_FOLDER, "ReadOnly": True},
