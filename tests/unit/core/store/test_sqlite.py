@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from core.store.base import Compacted, StoreError, StoreUnavailable
+from core.store.base import Compacted, Event, StoreError, StoreUnavailable
 from core.store.sqlite import SqliteStore
 from core.store.sqlite_log import SqliteLog
 
@@ -208,20 +208,37 @@ async def test_revisions_are_set_aside_ahead_of_their_use(tmp_path: Path) -> Non
     reopened.close(None)
 
 
-async def test_writes_wait_when_the_disk_is_behind_and_stop_at_the_reserve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_reserve_is_extended_before_it_is_used_up(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "state.db", reserve=50)
+    last = log.load().revision + 30
+    log.commit([Event("/a/x", b"", last, None)])
+    assert log.reserved == last + 50
+    log.close(None)
+    reopened = SqliteLog(tmp_path / "state.db", reserve=50)
+    assert reopened.load().revision == last + 51
+    reopened.close(None)
+
+
+async def test_soft_writes_wait_when_the_disk_is_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.store.sqlite.MAX_BACKLOG", 3)
+    gate = Gate(monkeypatch)
     store = SqliteStore(tmp_path / "state.db")
     calls = [asyncio.ensure_future(store.create(f"/a/{n}", b"", durable=False)) for n in range(5)]
+    await gate.began()
     await asyncio.sleep(0)
-    # One step of the loop, so that no commit can have been told: the first three return, the others wait for the disk.
-    await asyncio.sleep(0)
-    assert [call.done() for call in calls[:3]] == [True] * 3
-    await asyncio.gather(*calls)
+    assert [call.done() for call in calls] == [True] * 3 + [False] * 2
+    gate.open()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*calls)
+    await store.close()
+
+
+async def test_a_write_is_refused_at_the_end_of_the_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SqliteStore(tmp_path / "state.db")
+    await store.create("/a/x", b"")
     monkeypatch.setattr(store._writer._log, "reserved", store.revision)
     with pytest.raises(StoreUnavailable, match="behind"):
-        await store.create("/a/x", b"")
+        await store.create("/a/y", b"")
     await store.close()
 
 
