@@ -1,3 +1,4 @@
+import contextlib
 import copy
 from typing import Any
 
@@ -5,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.api.kinds import CUSTOM_RESOURCE_DEFINITION
+from core.apiserver import schema
 from core.apiserver.crd import CustomSchema, validate_crd
 from core.errors import BadRequest, Invalid
 
@@ -329,3 +332,39 @@ def test_versions_are_distinct_and_one_is_stored() -> None:
     version = definition()["spec"]["versions"][0]
     fields = [each["field"] for each in validate_crd(definition(versions=[version, version]))]
     assert fields == ["spec.versions[1].name", "spec.versions"]
+
+
+# Any definition that passes can be used, and none makes the server fail
+
+KEYWORDS = st.sampled_from(
+    ["type", "enum", "pattern", "minimum", "maximum", "exclusiveMinimum", "multipleOf", "minLength", "maxItems", "required", "format", "default",
+     "nullable", "items", "additionalProperties", "properties", "allOf", "anyOf", "oneOf", "not", "x-kubernetes-int-or-string", "uniqueItems",
+     "x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "$ref"]
+)  # fmt: skip
+TYPES = st.sampled_from(["object", "array", "string", "integer", "number", "boolean"])
+SCHEMAS = st.recursive(
+    TYPES.map(lambda name: {"type": name}) | st.fixed_dictionaries({"type": TYPES, "default": JSON}),
+    lambda inner: st.dictionaries(
+        KEYWORDS,
+        inner | JSON | st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner) | TYPES | st.just(True) | st.just(["a"]) | st.just(""),
+        max_size=3,
+    )
+    | st.dictionaries(st.sampled_from("ab"), inner, max_size=2).map(lambda below: {"type": "object", "properties": below})
+    | inner.map(lambda below: {"type": "array", "items": below}),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(SCHEMAS, JSON)
+def test_definitions_are_refused_or_work(raw: dict[str, Any], value: Any) -> None:
+    try:
+        document, _ = schema.load().validate(CUSTOM_RESOURCE_DEFINITION, with_schema(**raw), strict=False)
+    except BadRequest:
+        return
+    if validate_crd(document):
+        return
+    compiled = CustomSchema(document["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    with contextlib.suppress(Invalid, BadRequest):
+        found, _ = compiled.prune_default_validate({"metadata": {"name": "x"}, "f": value})
+        assert compiled.prune_default_validate(found) == (found, [])

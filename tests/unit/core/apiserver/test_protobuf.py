@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.api.kinds import BUILT_IN
+from core.api.kinds import BUILT_IN, Kind
 from core.apiserver import protobuf, schema
 from core.errors import BadRequest
 
@@ -56,6 +56,14 @@ async def test_kubectl_still_sends_protobuf_that_we_read(kubectl) -> None:
 @pytest.mark.parametrize("name", list(CAPTURED))
 def test_what_kubectl_sends(name: str) -> None:
     assert protobuf.decode(base64.b64decode(CAPTURED[name]["body"])) == CAPTURED[name]["document"]
+
+
+@pytest.mark.parametrize("name", list(CAPTURED))
+def test_what_kubectl_sends_is_good_by_the_schema(name: str) -> None:
+    document = CAPTURED[name]["document"]
+    group, _, version = document["apiVersion"].rpartition("/")
+    kind = Kind(group, version, document["kind"], "")
+    assert schema.load().validate(kind, document, strict=True) == (document, [])
 
 
 def test_times_and_owners_of_a_lease() -> None:
