@@ -61,3 +61,15 @@ async def test_a_service_without_selector_is_left_alone(plane) -> None:
     await plane.pod_ready("p", ip="127.64.0.1")
     await plane.settle()
     assert slices.values() == []
+
+
+async def test_a_stale_cache_makes_no_second_slice(plane) -> None:
+    controller = EndpointSliceController(plane.client, plane.informers)
+    await plane.client.create(SERVICE, SERVICE_A, "default")
+    await plane.client.create(POD, pod("p"), "default")
+    await plane.pod_ready("p", ip="127.64.0.1")
+    await plane.synced()
+    await plane.informers.stop()  # from here on the cache stands still
+    for _ in range(3):
+        await controller.sync("default/a")
+    assert len((await plane.client.list(ENDPOINT_SLICE, "default"))[0]) == 1

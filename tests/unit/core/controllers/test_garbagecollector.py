@@ -133,3 +133,15 @@ async def test_kinds_that_come_later_are_collected_too(plane) -> None:
     await plane.until(lambda: secrets.get("default/child"))
     await plane.client.delete(WIDGET, "w", "default")
     await plane.until(lambda: secrets.get("default/child") is None)
+
+
+async def test_what_could_not_be_judged_is_judged_when_its_owners_kind_comes(plane) -> None:
+    secrets = await plane.see(SECRET)
+    collector = GarbageCollector(plane.client, plane.informers)
+    await plane.run(collector)
+    ghost = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w", "uid": "never-was"}}
+    child = await plane.client.create(SECRET, owned_by(ghost), "default")
+    await plane.until(lambda: secrets.get("default/child"))
+    assert await collector.sync(child["metadata"]["uid"]) is not None
+    await plane.client.create(CUSTOM_RESOURCE_DEFINITION, DEFINITION)
+    await plane.until(lambda: secrets.get("default/child") is None)

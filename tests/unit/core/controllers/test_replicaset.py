@@ -95,3 +95,19 @@ async def test_a_stale_cache_creates_nothing_twice(plane) -> None:
     pods, _ = await plane.client.list(POD, "default")
     assert len(pods) == 5
     await controller.stop()
+
+
+async def test_an_orphan_that_comes_later_is_adopted_and_counted(plane) -> None:
+    pods = await plane.see(POD, Pod)
+    adopted: set[str] = set()
+    pods.add_handler(lambda old, new: adopted.add(new.name) if new and new.metadata.controller else None)
+    await plane.run(ReplicaSetController(plane.client, plane.informers))
+    await plane.client.create(REPLICA_SET, replica_set("rs", 1), "default")
+    await plane.until(lambda: len(pods.values()) == 1)
+    await plane.settle()
+    orphan = {
+        "metadata": {"name": "orphan", "labels": {"app": "rs"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    await plane.client.create(POD, orphan, "default")
+    await plane.until(lambda: "orphan" in adopted and len(pods.values()) == 1)

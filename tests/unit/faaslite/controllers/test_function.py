@@ -298,3 +298,23 @@ async def test_counts_of_instances_are_written_late(plane: Any) -> None:
     assert await controller.sync(KEY) is None
     assert (await plane.client.get(FUNCTION, "hello", "default"))["status"]["replicas"] == 3
     await controller.stop()
+
+
+async def test_a_status_ahead_of_the_cache_makes_no_second_revision(plane: Any) -> None:
+    """The Function shows its newest revision before the cache of ReplicaSets does."""
+    await plane.client.create(CUSTOM_RESOURCE_DEFINITION, function_definition())
+    controller = FunctionController(plane.client, plane.informers)
+    spec = {"runtime": "python", "package": {"digest": DIGEST}}
+    document = {"apiVersion": "faaslite.dev/v1", "kind": "Function", "metadata": {"name": "hello"}, "spec": spec}
+    await plane.client.create(FUNCTION, document, "default")
+    await plane.synced()
+    await plane.informers.forget(controller._sets)  # this cache stands still from here on, the others don't
+    functions = await plane.see(FUNCTION, FunctionObject)
+    await controller.sync(KEY)
+    await plane.until(lambda: functions.get(KEY).status.get("latestCreatedRevision") == "hello-00001")
+    await plane.settle()
+    for _ in range(2):
+        await controller.sync(KEY)
+    sets, _ = await plane.client.list(REPLICA_SET, "default", as_=ReplicaSet)
+    assert [each.name for each in sets] == ["hello-00001"]
+    await controller.stop()
