@@ -39,7 +39,12 @@ STANDARD = (
 def receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """The next message and its descriptors; None at the end."""
     descriptors = array.array("i")
-    data, ancillary, _, _ = control.recvmsg(MAX_MESSAGE, socket.CMSG_SPACE(8 * descriptors.itemsize), socket.MSG_CMSG_CLOEXEC)
+    try:
+        data, ancillary, _, _ = control.recvmsg(
+            MAX_MESSAGE, socket.CMSG_SPACE(8 * descriptors.itemsize), socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        return None
     if not data:
         return None
     for level, kind, payload in ancillary:
@@ -189,14 +194,16 @@ def _execute(argv: list[str]) -> None:
     """Become a plain command."""
     del os.environ["FAASLITE_READY_FD"]
     try:
-        os.execvp(argv[0], argv)
+        os.execvp(argv[0], argv)  # noqa: S606
     except OSError as error:
         os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
     os._exit(127 if not os.path.exists(argv[0]) else 126)
 
 
 def _load_package(name: str, folder: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
+    spec = importlib.util.spec_from_file_location(
+        name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

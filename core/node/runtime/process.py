@@ -150,7 +150,9 @@ class ProcessRuntime:
         found = await self.find_image(image)
         if found is None:
             known = ", ".join(self._images())
-            raise ImagePullError(f"process nodes run faaslite/<runtime> images only ({known}), not {image}; others need a node with a container engine")
+            raise ImagePullError(
+                f"process nodes run faaslite/<runtime> images only ({known}), not {image}; others need a node with a container engine"
+            )
         return found
 
     async def find_image(self, image: str) -> Image | None:

@@ -45,7 +45,9 @@ class SandboxerClient(asyncio.Protocol):
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def connect(cls, path: Path, on_event: Callable[[RuntimeEvent], None], on_lost: Callable[[SandboxerClient], None]) -> SandboxerClient:
+    async def connect(
+        cls, path: Path, on_event: Callable[[RuntimeEvent], None], on_lost: Callable[[SandboxerClient], None]
+    ) -> SandboxerClient:
         """Raises `RuntimeUnavailable`."""
         loop = asyncio.get_running_loop()
         try:

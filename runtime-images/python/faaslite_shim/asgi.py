@@ -20,7 +20,11 @@ def is_asgi(handler: Any) -> bool:
         parameters = list(inspect.signature(handler).parameters.values())
     except (TypeError, ValueError):
         return False
-    needed = [each for each in parameters if each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    needed = [
+        each
+        for each in parameters
+        if each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
     return len(needed) == 3
 
 

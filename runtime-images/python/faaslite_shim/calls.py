@@ -43,7 +43,9 @@ class Calls:
         self._idle_timer: asyncio.TimerHandle | None = None
         if asgi is None:
             self._call = _adapt(handler)
-            self._is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+            self._is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+                getattr(handler, "__call__", None)
+            )
         else:
             self._is_async = True
 
@@ -244,7 +246,9 @@ class Calls:
         if exchange.started:
             exchange.finish(broken=True)
         else:
-            exchange.send(failure(504, "DeadlineExceeded", "the call's deadline passed before it was answered", exchange.call_id))
+            exchange.send(
+                failure(504, "DeadlineExceeded", "the call's deadline passed before it was answered", exchange.call_id)
+            )
 
     def _fail(self, exchange: Exchange, error: BaseException) -> None:
         if not isinstance(error, InvalidResponse):

@@ -28,7 +28,11 @@ def take_path(package: str, layer: str) -> None:
 
 
 def _within(path: str, home: str) -> bool:
-    return path == home or path.startswith(home + os.sep) or (path.startswith(os.path.dirname(home)) and path.endswith(".zip"))
+    return (
+        path == home
+        or path.startswith(home + os.sep)
+        or (path.startswith(os.path.dirname(home)) and path.endswith(".zip"))
+    )
 
 
 def find_module(package: str) -> str:
@@ -58,14 +62,18 @@ def load(handler: str, package: str) -> Any:
         for name in ATTRIBUTES:
             if callable(getattr(module, name, None)):
                 return getattr(module, name)
-        raise StartFailure(f"{_file(module, module_name)} has no function {', '.join(ATTRIBUTES[:-1])} or {ATTRIBUTES[-1]}")
+        raise StartFailure(
+            f"{_file(module, module_name)} has no function {', '.join(ATTRIBUTES[:-1])} or {ATTRIBUTES[-1]}"
+        )
     found: Any = module
     for name in attribute.split("."):
         if not hasattr(found, name):
             raise StartFailure(f"{label}: {_file(module, module_name)} has no function {attribute}")
         found = getattr(found, name)
     if not callable(found):
-        raise StartFailure(f"{label}: {attribute} in {_file(module, module_name)} is a {type(found).__name__}, not a function")
+        raise StartFailure(
+            f"{label}: {attribute} in {_file(module, module_name)} is a {type(found).__name__}, not a function"
+        )
     return found
 
 

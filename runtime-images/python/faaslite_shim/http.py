@@ -83,6 +83,8 @@ class Exchange:
         if length is None and not bare and not self._chunked:
             self.keep_alive = False  # HTTP/1.0 has no other end than the connection's
         framing = -2 if bare or (length is None and not self._chunked) else -1 if length is None else length
+        if self.finished:
+            return
         self._started = True
         self.connection.write(head(status, headers, framing, self._closes()))
 
@@ -191,7 +193,9 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         parser = self._parser
         method = parser.get_method().decode("latin-1")
-        exchange = Exchange(self, method, self._target or b"/", self._headers, parser.get_http_version(), parser.should_keep_alive())
+        exchange = Exchange(
+            self, method, self._target or b"/", self._headers, parser.get_http_version(), parser.should_keep_alive()
+        )
         self._reading = exchange
         self._queue.append(exchange)
         if len(self._queue) == 1:

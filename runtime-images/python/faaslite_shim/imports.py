@@ -14,7 +14,9 @@ from .discovery import take_path
 __all__ = ["imports_of", "preload"]
 
 MAX_FILES, MAX_BYTES = 200, 2 << 20
-_UNWANTED = frozenset({"antigravity", "idlelib", "this", "tkinter", "turtle", "turtledemo", "lib2to3", "test", "__main__"})
+_UNWANTED = frozenset(
+    {"antigravity", "idlelib", "this", "tkinter", "turtle", "turtledemo", "lib2to3", "test", "__main__"}
+)
 _SINGLE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 

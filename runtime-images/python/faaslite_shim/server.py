@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .asgi import AsgiRunner, is_asgi
@@ -94,7 +94,10 @@ def announce(env: Mapping[str, str]) -> None:
             os.close(int(descriptor))
     address = env.get("NOTIFY_SOCKET", "")
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify, contextlib.suppress(OSError):
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify,
+            contextlib.suppress(OSError),
+        ):
             notify.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
 
 
@@ -106,5 +109,3 @@ def _give_up(path: str, text: str) -> None:
             file.write(data)
     except OSError as error:
         sys.stderr.write(f"the termination log {path} can't be written: {error.strerror}\n")
-
-

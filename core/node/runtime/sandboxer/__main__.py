@@ -19,7 +19,9 @@ def main() -> None:
     parser.add_argument("--without", action="append", default=[], help="isolation not to use (may be repeated)")
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    run(chosen.socket, chosen.state, Settings(idle=chosen.idle, parked=chosen.parked, without=frozenset(chosen.without)))
+    run(
+        chosen.socket, chosen.state, Settings(idle=chosen.idle, parked=chosen.parked, without=frozenset(chosen.without))
+    )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,10 @@ def find_isolation(first_uid: int, without: frozenset[str] = frozenset()) -> lis
     if "mount" in without:
         found = [each for each in found if each not in ("mount", "user")]
     if "mount" in found:
-        prepare = (lambda: None) if root else enter_user_namespace
+
+        def prepare() -> None:
+            if not root:
+                enter_user_namespace()
 
         def leave(kind: str) -> bool:
             def attempt() -> None:

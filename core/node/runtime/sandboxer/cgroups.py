@@ -61,8 +61,12 @@ class Cgroup:
         """Bytes in use, without what is only cache; None where memory isn't counted."""
         if "memory" not in self._folders:
             return None
-        used = int((self._folders["memory"] / ("memory.current" if self._unified else "memory.usage_in_bytes")).read_text())
-        return max(0, used - self._field("memory", "memory.stat", "inactive_file" if self._unified else "total_inactive_file"))
+        used = int(
+            (self._folders["memory"] / ("memory.current" if self._unified else "memory.usage_in_bytes")).read_text()
+        )
+        return max(
+            0, used - self._field("memory", "memory.stat", "inactive_file" if self._unified else "total_inactive_file")
+        )
 
     def _field(self, controller: str, name: str, key: str) -> int:
         folder = self._folders.get(controller)
@@ -110,7 +114,13 @@ class Cgroups:
 
     def leftovers(self) -> list[Cgroup]:
         """Groups that an earlier sandboxer left."""
-        names = {each.name for parent in self._parents.values() if parent.is_dir() for each in parent.iterdir() if each.is_dir()}
+        names = {
+            each.name
+            for parent in self._parents.values()
+            if parent.is_dir()
+            for each in parent.iterdir()
+            if each.is_dir()
+        }
         return [Cgroup({c: p / name for c, p in self._parents.items()}, self._unified) for name in sorted(names)]
 
     def remove(self) -> None:
@@ -135,7 +145,9 @@ def find_cgroups(name: str) -> Cgroups | None:
             mounts.update(dict.fromkeys(options.split(" ")[-1].split(","), before.split()[4]))
     try:
         if "memory" in own and "memory" in mounts:
-            parents = {each: Path(mounts[each] + own[each]) / name for each in _CONTROLLERS if each in own and each in mounts}
+            parents = {
+                each: Path(mounts[each] + own[each]) / name for each in _CONTROLLERS if each in own and each in mounts
+            }
             for parent in dict.fromkeys(parents.values()):
                 parent.mkdir(exist_ok=True)
             hierarchy = parents["memory"] / "memory.use_hierarchy"

@@ -46,7 +46,9 @@ def defaults(spec: ContainerSpec) -> dict[str, str]:
 
 def host_path(spec: ContainerSpec, container_path: str) -> str:
     """The host's folder that is mounted at exactly `container_path`; "" where none is."""
-    return next((each.host_path for each in spec.mounts if each.container_path.rstrip("/") == container_path.rstrip("/")), "")
+    return next(
+        (each.host_path for each in spec.mounts if each.container_path.rstrip("/") == container_path.rstrip("/")), ""
+    )
 
 
 def listen(address: str, port: int) -> socket.socket:
@@ -93,7 +95,9 @@ class Container:
         self.starting = False
         self.exited = asyncio.Event()
         self._push = push
-        self._info = ContainerInfo(self.id, spec.name, sandbox.id, ContainerState.CREATED, spec.image, image, spec.attempt, wall())
+        self._info = ContainerInfo(
+            self.id, spec.name, sandbox.id, ContainerState.CREATED, spec.image, image, spec.attempt, wall()
+        )
         self._log: LogFile | None = None
         self._pipes: dict[int, str] = {}
         self._loading = False
@@ -125,7 +129,9 @@ class Container:
             self._adopt(child)
         except (OSError, RuntimeFailure) as error:
             child.kill()
-            raise error if isinstance(error, RuntimeFailure) else RuntimeFailure(f"can't start {self.spec.name}: {error}") from error
+            raise (
+                error if isinstance(error, RuntimeFailure) else RuntimeFailure(f"can't start {self.spec.name}: {error}")
+            ) from error
 
     def _adopt(self, child: Child) -> None:
         spec, sandbox = self.spec, self.sandbox
@@ -223,7 +229,9 @@ class Container:
         if not self.running or self.child is None:
             return
         name = self.spec.stop_signal or "SIGTERM"
-        self.signal(signal.Signals[name if name.startswith("SIG") else f"SIG{name}"] if not name.isdigit() else int(name))
+        self.signal(
+            signal.Signals[name if name.startswith("SIG") else f"SIG{name}"] if not name.isdigit() else int(name)
+        )
         try:
             await asyncio.wait_for(self.exited.wait(), max(0.0, grace))
         except TimeoutError:
@@ -259,7 +267,12 @@ class Container:
         child.discard()
         child.zygote.members.discard(child)
         self._change(
-            RuntimeEventType.EXITED, state=ContainerState.EXITED, finished_at=wall(), exit_code=code, oom_killed=killed, message=message
+            RuntimeEventType.EXITED,
+            state=ContainerState.EXITED,
+            finished_at=wall(),
+            exit_code=code,
+            oom_killed=killed,
+            message=message,
         )
         self.exited.set()
 

@@ -116,8 +116,8 @@ async def main(socket_path: Path | str, state_dir: Path | str, *, settings: Sett
         if cgroups is not None:
             _clear(cgroups)
             cgroups.remove()
-        for each in ("zygotes", "roots"):
-            shutil.rmtree(folder / each, ignore_errors=True)
+        for name in ("zygotes", "roots"):
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 async def _sweep(service: Service) -> None:

@@ -8,7 +8,14 @@ import os
 from collections.abc import Callable
 
 from core.clock import monotonic, wall
-from core.node.runtime.base import ContainerSpec, ImageNotFound, NotSupported, RuntimeEvent, RuntimeEventType, RuntimeFailure
+from core.node.runtime.base import (
+    ContainerSpec,
+    ImageNotFound,
+    NotSupported,
+    RuntimeEvent,
+    RuntimeEventType,
+    RuntimeFailure,
+)
 
 from .containers import Container, Sandbox
 from .images import image_name
@@ -74,7 +81,12 @@ class Service:
 
     def try_now(self, call: Call) -> Reply | None:
         """`run_pod` where all it takes is at hand, without a task of its own; None where it has to be awaited."""
-        if call.op != "run_pod" or call.sandbox is None or len(call.containers) != 1 or call.sandbox.uid in self._sandboxes:
+        if (
+            call.op != "run_pod"
+            or call.sandbox is None
+            or len(call.containers) != 1
+            or call.sandbox.uid in self._sandboxes
+        ):
             return None
         spec = call.containers[0]
         image = image_name(spec.image)

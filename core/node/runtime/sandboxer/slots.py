@@ -33,7 +33,9 @@ def rewrite(value: str, paths: Iterable[str], tree: str) -> str:
     return value
 
 
-def rewrite_environment(env: Mapping[str, str], mounts: Sequence[Mount], tree: str, exact: Mapping[str, str]) -> dict[str, str]:
+def rewrite_environment(
+    env: Mapping[str, str], mounts: Sequence[Mount], tree: str, exact: Mapping[str, str]
+) -> dict[str, str]:
     """`env` for a process that sees `mounts` below `tree`; `exact` names container paths that are elsewhere."""
     paths = [each.container_path.rstrip("/") for each in mounts if each.container_path.rstrip("/")]
     return {name: exact[value] if value in exact else rewrite(value, paths, tree) for name, value in env.items()}
@@ -63,7 +65,8 @@ class Slot:
 
     def place(self, mounts: Sequence[Mount]) -> tuple[list[str], list[str]]:
         """Put volumes where the Pod looks for them: the paths that it may read, and those that it may write. Raises OSError."""
-        readable, writable = [], []
+        readable: list[str] = []
+        writable: list[str] = []
         for mount in sorted(mounts, key=lambda each: each.container_path):
             path = mount.container_path.rstrip("/")
             target = f"{self.host}/fs{path}"

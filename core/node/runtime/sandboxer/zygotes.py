@@ -70,7 +70,8 @@ class Channel:
             data = self._ours.recv(MAX_MESSAGE)
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
+            log.info("a channel broke: %s", error)
             data = b""
         if not data:
             self.close()
@@ -260,7 +261,8 @@ class Zygote:
         self.alive = False
         failure = RuntimeFailure(why)
         self.channel.close()
-        for future in (self._born, *self._imports, *self._waiting):
+        futures: list[asyncio.Future[Any]] = [self._born, *self._imports, *self._waiting]
+        for future in futures:
             if not future.done():
                 future.set_exception(failure)
                 future.exception()  # seen
@@ -294,7 +296,9 @@ class Zygote:
             if found["failed"]:
                 log.info("zygote %d could not import %s", self.pid, found["failed"])
             if found["threads"] > 1:
-                log.warning("zygote %d has %d threads after importing %s", self.pid, found["threads"], found["imported"])
+                log.warning(
+                    "zygote %d has %d threads after importing %s", self.pid, found["threads"], found["imported"]
+                )
             if found["imported"]:
                 self._retire_parked()
         finally:
@@ -333,7 +337,9 @@ class Zygote:
         if not self.alive or self.loading or self.pid == 0:
             return
         settings = self.node.settings
-        target = parked_target(self._adoptions, monotonic(), settings.parked_window, settings.parked, settings.parked_max)
+        target = parked_target(
+            self._adoptions, monotonic(), settings.parked_window, settings.parked, settings.parked_max
+        )
         for _ in range(target - len(self.parked) - len(self._births)):
             self._bear()
 

@@ -59,8 +59,7 @@ def parent_death_signal(parent: int, number: int = signal.SIGKILL) -> None:
     Call it after the last change of user ids: the kernel forgets it there. Waits until `parent` is the parent, which it becomes
     when the process in between, of a double fork, ends.
     """
-    prctl(_PR_SET_PDEATHSIG, number)
-    while os.getppid() != parent:
+    while os.getppid() != parent:  # before: or the end of the process in between would be taken for the parent's
         try:
             os.kill(parent, 0)
         except ProcessLookupError:
@@ -69,6 +68,8 @@ def parent_death_signal(parent: int, number: int = signal.SIGKILL) -> None:
             pass
         os.sched_yield()
     prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def drop(uid: int | None, gid: int | None) -> None:
