@@ -144,14 +144,14 @@ def wrk(url: str, *, seconds: float, connections: int, threads: int = 1, watch: 
         rps=float(_found(r"Requests/sec:\s+([\d.]+)", text)),
         requests=requests,
         errors=errors,
-        p50_us=_microseconds(_found(r"50%\s+(\S+)", text)),
-        p99_us=_microseconds(_found(r"99%\s+(\S+)", text)),
+        p50_us=_microseconds(_found(r"^ +50% +(\S+)$", text)),
+        p99_us=_microseconds(_found(r"^ +99% +(\S+)$", text)),
         cpu_us=used / requests * 1e6 if requests else math.nan,
     )
 
 
 def _found(pattern: str, text: str) -> str:
-    match = re.search(pattern, text)
+    match = re.search(pattern, text, re.MULTILINE)
     if match is None:
         raise RuntimeError(f"wrk said nothing like {pattern!r}:\n{text}")
     return match[1]
