@@ -1,0 +1,241 @@
+"""What every shim owes the platform (`runtime-images/PROTOCOL.md`), asked over its socket. A shim is a command in `SHIMS`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httptools
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARIES = str(Path(httptools.__file__).parent.parent)
+PACKAGE = {
+    "app.py": """
+import asyncio, time
+def handle(event, context):
+    path = event.path
+    if path == "/raise":
+        raise ValueError("broken on purpose")
+    if path == "/none":
+        return None
+    if path == "/set":
+        return {1, 2}
+    if path == "/tuple":
+        return "made", 201, {"X-Made": "yes"}
+    if path == "/stream":
+        return (f"part {n};" for n in range(3))
+    if path == "/slow":
+        time.sleep(float(event.query["s"]))
+        return "late"
+    if path == "/print":
+        print("from the handler")
+        return context.call_id
+    return {"method": event.method, "path": path, "query": event.query, "body": event.text, "secret": context.secrets.get("db/password")}
+"""
+}
+SHIMS = {"python": ([sys.executable, "-P", "-S", "-m", "faaslite_shim"], {"PYTHONPATH": str(ROOT / "runtime-images" / "python"), "FAASLITE_SHIM_LIBRARIES": LIBRARIES})}
+
+
+class Shim:
+    def __init__(self, command, env, folder: Path, files, **more: str) -> None:
+        package = folder / "package"
+        package.mkdir()
+        for name, text in files.items():
+            (package / name).write_text(text)
+        (folder / "secrets" / "db").mkdir(parents=True)
+        (folder / "secrets" / "db" / "password").write_text("hunter2")
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = self.listener.getsockname()
+        self.termination = folder / "termination"
+        reader, writer = os.pipe()
+        self._log = (folder / "log").open("w+")
+        environment = {
+            **env, "FAASLITE_PACKAGE": str(package), "FAASLITE_SECRETS": str(folder / "secrets"), "FAASLITE_TERMINATION_LOG": str(self.termination),
+            "LISTEN_FDS": "1", "FAASLITE_READY_FD": "4", "FAASLITE_MAX_BODY": "1000", **more,
+        }  # fmt: skip
+        script = f"exec 3<&{self.listener.fileno()} 4>&{writer} {writer}>&-; exec \"$@\""
+        self.process = subprocess.Popen(
+            ["/bin/bash", "-c", script, "sh", *command], env=environment, pass_fds=[self.listener.fileno(), writer], stdout=self._log, stderr=self._log
+        )
+        os.close(writer)
+        self.announced = os.read(reader, 10)
+        os.close(reader)
+
+    def log(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def raw(self, data: bytes) -> bytes:
+        """Everything that comes back until the shim closes (the last request has to ask for it)."""
+        with socket.create_connection(self.address, timeout=5) as connection:
+            connection.sendall(data)
+            received = b""
+            while part := connection.recv(65536):
+                received += part
+        return received
+
+    def call(self, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], bytes]:
+        lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", f"Content-Length: {len(body)}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        head, _, rest = self.raw("\r\n".join([*lines, "", ""]).encode() + body).partition(b"\r\n\r\n")
+        first, *others = head.decode().split("\r\n")
+        return int(first.split()[1]), {k.lower(): v for k, v in (each.split(": ", 1) for each in others)}, rest
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._log.close()
+        self.listener.close()
+
+
+@pytest.fixture(params=sorted(SHIMS))
+def start(request, tmp_path):
+    command, env = SHIMS[request.param]
+    made: list[Shim] = []
+
+    def make(files=PACKAGE, **more: str) -> Shim:
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(Shim(command, env, folder, files, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_a_call_reaches_the_handler_and_its_reply_goes_back(start):
+    shim = start()
+    assert shim.announced == b"R"
+    status, headers, body = shim.call("/a%20b?x=1", "POST", b"hello")
+    assert (status, headers["content-type"]) == (200, "application/json")
+    assert json.loads(body) == {"method": "POST", "path": "/a b", "query": {"x": "1"}, "body": "hello", "secret": "hunter2"}
+    assert shim.call("/none")[0] == 204
+    status, headers, body = shim.call("/tuple")
+    assert (status, headers["x-made"], body) == (201, "yes", b"made")
+    assert shim.call("/_/ready")[0] == shim.call("/_/live")[0] == 204
+
+
+def test_chunked_bodies_pipelining_head_and_continue(start):
+    shim = start()
+    request = b"POST /1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    last = b"GET /2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = shim.raw(request + last)
+    assert answer.count(b"HTTP/1.1 200") == 2
+    assert answer.index(b'"body":"abcde"') < answer.index(b'"path":"/2"')
+    status, headers, body = shim.call("/x", "HEAD")
+    assert (status, body) == (200, b"") and int(headers["content-length"]) > 0
+    with socket.create_connection(shim.address, timeout=5) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 100")
+        connection.sendall(b"ok")
+        assert b'"body":"ok"' in connection.recv(4096)
+
+
+def test_generators_are_streamed(start):
+    _, headers, body = start().call("/stream")
+    assert headers["transfer-encoding"] == "chunked"
+    assert body == b"7\r\npart 0;\r\n7\r\npart 1;\r\n7\r\npart 2;\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(("path", "status", "reason"), [("/raise", 500, "HandlerError"), ("/set", 500, "InvalidResponse")])
+def test_failures_are_json_without_a_traceback(start, path, status, reason):
+    shim = start()
+    got, headers, body = shim.call(path, X_Call_Id="c-7")
+    document = json.loads(body)
+    assert (got, document["error"], document["callId"], headers["x-call-id"]) == (status, reason, "c-7", "c-7")
+    assert b"Traceback" not in body
+    if reason == "HandlerError":
+        log = shim.log()
+        assert "[call c-7] ValueError: broken on purpose" in log
+        assert all(line.startswith("[call c-7] ") for line in log.splitlines())
+
+
+def test_prints_carry_the_call_id(start):
+    shim = start()
+    assert shim.call("/print", X_Call_Id="c-9")[2] == b"c-9"
+    assert "[call c-9] from the handler\n" in shim.log()
+
+
+def test_limits_of_body_time_and_syntax(start):
+    shim = start()
+    assert json.loads(shim.call("/", "POST", b"x" * 1001)[2])["error"] == "PayloadTooLarge"
+    status, _, body = shim.call("/slow?s=5", X_Faaslite_Deadline=f"{time.time() + 0.1:.3f}")
+    assert (status, json.loads(body)["error"]) == (504, "DeadlineExceeded")
+    assert shim.raw(b"what is this\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+def test_over_its_limit_it_refuses_before_the_body_and_keeps_the_connection(start):
+    shim = start(FAASLITE_CONCURRENCY="1")
+    with socket.create_connection(shim.address, timeout=5) as busy, socket.create_connection(shim.address, timeout=5) as other:
+        busy.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert busy.recv(100).startswith(b"HTTP/1.1 100")
+        other.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
+        refusal = other.recv(4096)
+        assert refusal.startswith(b"HTTP/1.1 503") and b"x-faaslite-busy: 1" in refusal.lower() and b"connection: close" not in refusal.lower()
+        assert shim.call("/_/ready")[0] == 204
+        busy.sendall(b"ok")
+        assert busy.recv(4096).startswith(b"HTTP/1.1 200")
+        other.sendall(b"abcGET /after HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b'"path":"/after"' in other.recv(4096)
+
+
+def test_term_drains(start):
+    shim = start()
+    with socket.create_connection(shim.address, timeout=5) as slow:
+        slow.sendall(b"GET /slow?s=0.3 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert shim.call("/none")[0] == 204  # the slow one is on its way by now
+        shim.process.send_signal(signal.SIGTERM)
+        answer = slow.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer
+    assert shim.call("/none")[1]["connection"] == "close"
+    assert shim.process.wait(5) == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "handler", "text"),
+    [
+        ({"app.py": "import no_such_thing"}, "app:handle", "handler app:handle: ModuleNotFoundError: No module named 'no_such_thing' (is it in requirements.txt?)"),
+        ({"app.py": "x = 1\ndef handle(:"}, "app:handle", "handler app:handle: SyntaxError: invalid syntax (app.py:2)"),
+        ({"app.py": "x = 1"}, "app:handle", "handler app:handle: app.py has no function handle"),
+        ({"app.py": "import sys\nsys.exit(3)"}, "app:handle", "handler app:handle: the module called sys.exit(3) while it was imported (app.py:2)"),
+        ({"app.py": "1 / 0"}, "", "handler app: ZeroDivisionError: division by zero (app.py:1)"),
+        ({"a.py": "", "b.py": ""}, "", "no handler found in the package"),
+    ],
+)  # fmt: skip
+def test_a_failed_start_says_why(start, files, handler, text):
+    shim = start(files, FAASLITE_HANDLER=handler)
+    assert shim.process.wait(5) == 1
+    assert shim.announced == b""
+    assert shim.termination.read_text().startswith(text)
+
+
+def test_user_modules_may_be_called_as_ours_are(start):
+    files = {
+        "core.py": "VALUE = 5",
+        "main.py": "import core, sys\ndef handler(event):\n    found = [n for n in ('httptools', 'uvloop', 'msgspec') if any(p.rstrip('/').endswith('site-packages') for p in sys.path)]\n    return {'core': core.VALUE, 'found': found}",
+    }
+    assert json.loads(start(files).call("/")[2]) == {"core": 5, "found": []}
+
+
+def test_async_handlers_and_asgi_applications(start):
+    asynchronous = start({"app.py": "import asyncio\nasync def handle(event, context):\n    await asyncio.sleep(0)\n    return event.headers['X-One']\n"})
+    assert asynchronous.call("/", X_One="1")[2] == b"1"
+    asgi = """
+async def app(scope, receive, send):
+    if scope['type'] == 'lifespan':
+        await receive(); scope['state']['n'] = 4; await send({'type': 'lifespan.startup.complete'}); await receive()
+        await send({'type': 'lifespan.shutdown.complete'}); return
+    body = (await receive())['body']
+    await send({'type': 'http.response.start', 'status': 202, 'headers': [(b'X-N', str(scope['state']['n']).encode())]})
+    await send({'type': 'http.response.body', 'body': body + scope['path'].encode()})
+"""
+    status, headers, body = start({"app.py": asgi}).call("/p", "POST", b"b")
+    assert (status, headers["x-n"], body) == (202, "4", b"b/p")
