@@ -1,0 +1,218 @@
+"""The process driver with a real sandboxer in a process of its own, as root and as nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from core.node.runtime.base import ContainerSpec, ContainerState, ImagePullError, Mount, RuntimeEventType, SandboxSpec
+from core.node.runtime.process import ProcessRuntime
+
+ROOT = Path(__file__).resolve().parents[5]
+HELLO = "import os\ndef handle(event, context):\n    print('hello log')\n    return {'uid': os.getuid(), 'pid': os.getpid()}\n"
+BREAKER = """
+import ctypes, os
+def attempt(f):
+    try:
+        return repr(f())
+    except OSError as error:
+        return type(error).__name__
+libc = ctypes.CDLL(None, use_errno=True)
+def handle(event, context):
+    secret, other, parent = event.json()
+    status = dict(line.split(':', 1) for line in open('/proc/self/status'))
+    open(os.environ['TMPDIR'] + '/mine', 'w').write('x')
+    return {
+        'secret': attempt(lambda: open(secret).read()), 'list': attempt(lambda: os.listdir(os.path.dirname(secret))),
+        'other': attempt(lambda: os.listdir(other)), 'package': attempt(lambda: open(os.environ['FAASLITE_PACKAGE'] + '/app.py', 'a').write('x')),
+        'signal': attempt(lambda: os.kill(parent, 0)), 'ptrace': libc.ptrace(0, 0, 0, 0), 'unshare': libc.unshare(0x10000000),
+        'no_new_privs': status['NoNewPrivs'].strip(), 'seccomp': status['Seccomp'].strip(), 'caps': status['CapEff'].strip(), 'uid': os.getuid(),
+    }
+"""
+
+
+class World:
+    """A data dir, a sandboxer over it, a driver, and the events that came."""
+
+    def __init__(self, folder: Path, process, runtime) -> None:
+        self.folder, self.process, self.runtime = folder, process, runtime
+        self.seen: list = []
+        self._news = asyncio.Condition()
+
+    async def follow(self) -> None:
+        async for event in self.runtime.events():
+            async with self._news:
+                self.seen.append(event)
+                self._news.notify_all()
+
+    async def wait(self, kind, uid: str):
+        async with asyncio.timeout(10), self._news:
+            while not (found := [each for each in self.seen if each.type is kind and each.uid == uid]):
+                await self._news.wait()
+        return found[-1].container
+
+    def pod(self, uid: str, source: str, address: str, namespace: str = "default", **changes):
+        package = self.folder / "packages" / uid
+        package.mkdir(parents=True)
+        (package / "app.py").write_text(source)
+        logs = self.folder / "logs" / uid
+        logs.mkdir(parents=True)
+        sandbox = SandboxSpec(uid, uid, namespace, str(logs), address=address)
+        env = {"FAASLITE_HANDLER": "app:handle", "FAASLITE_PACKAGE": "/var/faaslite/package"}
+        mounts = [Mount(str(package), "/var/faaslite/package", True)]
+        return sandbox, ContainerSpec(**{"name": "function", "image": "faaslite/python", "env": env, "mounts": mounts, "ports": [8080], **changes})
+
+    async def call(self, address: str, body: bytes = b""):
+        reader, writer = await asyncio.open_connection(address, 8080)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        await writer.wait_closed()
+        return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+@asynccontextmanager
+async def sandboxed(*options: str, uid: int = 0):
+    base = Path(tempfile.mkdtemp())
+    folder = base / "home"
+    folder.mkdir(mode=0o700)
+    if uid:
+        base.chmod(0o755)
+        os.chown(folder, uid, uid)
+    ready, announce = os.pipe()
+    script = (
+        "import sys, os, asyncio, signal, core.node.runtime.sandboxer.service as s\n"
+        "import core.node.runtime.sandboxer.main as m\n"
+        "from core.node.runtime.sandboxer.__main__ import main\n"
+        "import msgspec, httptools\n"
+        "uid, fd = int(sys.argv.pop(1)), int(sys.argv.pop(1))\n"
+        "start = s.Service.start\n"
+        "async def started(self):\n"
+        "    await start(self); os.write(fd, b'1'); os.close(fd)\n"
+        "s.Service.start = started\n"
+        "if uid: os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)\n"
+        "main()\n"
+    )
+    arguments = [str(uid), str(announce), "--socket", str(folder / "s.sock"), "--state", str(folder / "state"), *options]
+    with (base / "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-c", script, *arguments], cwd=ROOT, pass_fds=[announce], stdout=log, stderr=log)
+    os.close(announce)
+    runtime = ProcessRuntime(folder / "s.sock")
+    world = World(folder, process, runtime)
+    follower = None
+    try:
+        started = await asyncio.to_thread(os.read, ready, 1)
+        assert started == b"1", (base / "log").read_text()
+        await runtime.start()
+        follower = asyncio.create_task(world.follow())
+        yield world
+    finally:
+        os.close(ready)
+        if follower is not None:
+            follower.cancel()
+        await world.runtime.close()
+        process.terminate()
+        try:
+            assert await asyncio.to_thread(process.wait, 10) == 0 or process.returncode == -9
+        finally:
+            process.kill()
+            process.wait()
+            shutil.rmtree(base)
+
+
+async def test_a_pod_from_adoption_to_its_end():
+    async with sandboxed() as world:
+        sandbox, spec = world.pod("u1", HELLO, "127.91.0.1")
+        assert await world.runtime.run_pod(sandbox, [spec]) is not None
+        await world.wait(RuntimeEventType.STARTED, "u1")
+        container = await world.wait(RuntimeEventType.READY, "u1")
+        assert (await world.call("127.91.0.1"))["uid"] == 2_000_000_000
+        assert await world.runtime.exec(container.id, ["/bin/sh", "-c", "echo $FAASLITE_HANDLER; exit 3"], 5) == (3, b"app:handle\n")
+        assert (await world.runtime.stats(container.id)).memory > 0
+        await world.runtime.stop_container(container.id, 5)
+        ended = await world.wait(RuntimeEventType.EXITED, "u1")
+        assert (ended.exit_code, ended.state) == (0, ContainerState.EXITED)
+        line = (world.folder / "logs/u1/function/0.log").read_text()
+        assert line.split(" ", 2)[1:] and " stdout F " in line and line.endswith("hello log\n")
+        await world.runtime.remove_sandbox("u1")
+        assert await world.runtime.list() == []
+
+
+async def test_why_a_start_failed_is_the_containers_message():
+    async with sandboxed() as world:
+        sandbox, spec = world.pod("u1", "import nothing_like_it", "127.91.0.2")
+        await world.runtime.create_sandbox(sandbox)
+        await world.runtime.start_container(await world.runtime.create_container("u1", spec))
+        ended = await world.wait(RuntimeEventType.EXITED, "u1")
+        assert ended.exit_code == 1
+        assert ended.message == "handler app:handle: ModuleNotFoundError: No module named 'nothing_like_it' (is it in requirements.txt?)"
+        with pytest.raises(ImagePullError, match="faaslite/<runtime> images only"):
+            await world.runtime.pull_image("nginx")
+
+
+@pytest.mark.parametrize(("uid", "without"), [(0, ()), (65534, ()), (65534, ("mount",)), (0, ("mount",))])
+async def test_a_pod_cannot_reach_beyond_its_own(uid, without):
+    options = [each for name in without for each in ("--without", name)]
+    async with sandboxed(*options, uid=uid) as world:
+        (world.folder / "token").write_text("the crown jewels")
+        held = (await world.runtime.info()).isolation
+        assert {"no_new_privs", "seccomp", "landlock"} <= set(held)
+        assert ("mount" in held) == (not without)
+        assert ("uid" in held) == (uid == 0 and not without)
+        other, other_spec = world.pod("other", HELLO, "127.91.0.3", "team-b")
+        await world.runtime.run_pod(other, [other_spec])
+        sandbox, spec = world.pod("u1", BREAKER, "127.91.0.4")
+        await world.runtime.run_pod(sandbox, [spec])
+        await world.wait(RuntimeEventType.READY, "u1")
+        await world.wait(RuntimeEventType.READY, "other")
+        question = [str(world.folder / "token"), str(world.folder / "packages" / "other"), world.process.pid]
+        found = await world.call("127.91.0.4", json.dumps(question).encode())
+        refused = ("PermissionError", "FileNotFoundError")
+        assert all(found[each] in (*refused, "OSError") for each in ("secret", "list", "other", "package")), found
+        assert found["signal"] == "PermissionError", found
+        assert (found["ptrace"], found["unshare"]) == (-1, -1)
+        assert (found["no_new_privs"], found["seccomp"], int(found["caps"], 16)) == ("1", "2", 0)
+        assert found["uid"] == (uid or (2_000_000_001 if "uid" in held else 0))
+
+
+async def test_pods_outlive_the_agent_and_die_with_the_sandboxer():
+    async with sandboxed() as world:
+        sandbox, spec = world.pod("u1", HELLO, "127.91.0.5")
+        await world.runtime.run_pod(sandbox, [spec])
+        await world.wait(RuntimeEventType.READY, "u1")
+        await world.runtime.close()
+        pid = (await world.call("127.91.0.5"))["pid"]
+        world.runtime = ProcessRuntime(world.folder / "s.sock")
+        await world.runtime.start()
+        (found,) = await world.runtime.list()
+        assert found.containers[0].announced_ready and found.containers[0].state is ContainerState.RUNNING
+        descriptor = os.pidfd_open(pid)
+        gone = asyncio.Event()
+        asyncio.get_running_loop().add_reader(descriptor, gone.set)
+        world.process.send_signal(signal.SIGKILL)
+        await asyncio.wait_for(gone.wait(), 5)
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+
+
+async def test_memory_beyond_the_limit_is_an_oom_kill():
+    async with sandboxed() as world:
+        assert "cgroup" in (await world.runtime.info()).isolation
+        hog = "def handle(event, context):\n    return len(bytearray(300 << 20))\n"
+        sandbox, spec = world.pod("u1", hog, "127.91.0.6", memory=64 << 20)
+        await world.runtime.run_pod(sandbox, [spec])
+        await world.wait(RuntimeEventType.READY, "u1")
+        with pytest.raises((json.JSONDecodeError, ConnectionError)):
+            await world.call("127.91.0.6")
+        ended = await world.wait(RuntimeEventType.EXITED, "u1")
+        assert (ended.exit_code, ended.oom_killed) == (137, True)
