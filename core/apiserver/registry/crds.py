@@ -12,7 +12,7 @@ from core.api.kinds import Kind
 from core.api.meta import set_condition
 from core.apiserver.crd import validate_crd
 from core.apiserver.registry.strategy import Cause, Document, Strategy
-from core.apiserver.status import immutable
+from core.apiserver.status import immutable, required
 from core.clock import wall
 
 __all__ = ["CLEANUP", "DefinitionStrategy"]
@@ -63,7 +63,15 @@ class DefinitionStrategy(Strategy):
         )
 
     def validate(self, document: Document) -> list[Cause]:
-        return list(validate_crd(document))
+        found = list(validate_crd(document))
+        for index, version in enumerate(document["spec"].get("versions") or ()):
+            at = f"spec.versions[{index}]"
+            found += [
+                required(f"{at}.selectableFields[{place}].jsonPath")
+                for place, each in enumerate(version.get("selectableFields") or ())
+                if not each.get("jsonPath")
+            ]
+        return found
 
     def validate_update(self, new: Document, old: Document) -> list[Cause]:
         found = []

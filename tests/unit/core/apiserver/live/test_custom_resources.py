@@ -161,3 +161,26 @@ async def test_bad_definitions(admin):
     await admin.post(CRDS, definition())
     with pytest.raises(Invalid, match="spec.scope: Invalid value: .*immutable"):
         await admin.patch(f"{CRDS}/widgets.shop.example.com", {"spec": {"scope": "Cluster"}})
+
+
+@pytest.mark.parametrize(
+    ("version", "field"),
+    [
+        ({"selectableFields": [{}]}, r"spec.versions\[0\].selectableFields\[0\].jsonPath: Required value"),
+        (
+            {"subresources": {"scale": {"specReplicasPath": ".spec.r"}}},
+            r"spec.versions\[0\].subresources.scale.statusReplicasPath: Required",
+        ),
+    ],
+)
+async def test_definitions_that_could_not_be_served_are_refused(admin, version, field):
+    with pytest.raises(Invalid, match=field):
+        await admin.post(CRDS, definition(**version))
+
+
+async def test_selectable_fields(admin):
+    await admin.post(CRDS, definition(selectableFields=[{"jsonPath": ".spec.colour"}]))
+    for name, colour in (("a", "red"), ("b", "blue")):
+        await admin.post(WIDGETS, widget(name, colour=colour))
+    found = await admin.get(WIDGETS, fieldSelector="spec.colour=blue")
+    assert [each["metadata"]["name"] for each in found["items"]] == ["b"]

@@ -1,0 +1,71 @@
+"""Over a store with a disk: what is durable and what is applied, and a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from core.apiserver.app import ApiServer
+from core.apiserver.authn import User
+from core.apiserver.watch import Watcher, WatchOptions
+from core.store.factory import open_store
+
+ADMIN = User("admin", ("system:masters",))
+CM = "/api/v1/namespaces/default/configmaps"
+
+
+async def test_durable_watches_see_every_write_and_bookmarks_claim_no_more(tmp_path):
+    store = open_store(f"sqlite://{tmp_path}/state.db")
+    api = ApiServer(store, tokens={})
+    await api.start()
+    transport = api.local(ADMIN)
+    try:
+        registry = api.resources._served.find("", "v1", "configmaps")
+        options = WatchOptions(since=store.revision, bookmarks=True, period=0.002)
+        watcher = Watcher(store, registry.prefix(), registry.selection(), options)
+
+        async def write():
+            for number in range(150):
+                await transport.request("POST", CM, None, b'{"metadata": {"name": "w%d"}}' % number)
+                if number % 10 == 0:
+                    await store.durable(store.revision)
+                    await asyncio.sleep(0.003)
+            await store.durable(store.revision)
+
+        writing, seen, names, marks = asyncio.create_task(write()), 0, [], 0
+        async with asyncio.timeout(20):
+            async with aclosing(watcher.changes()) as changes:
+                async for batch in changes:
+                    for each in batch:
+                        if each.type == "BOOKMARK":
+                            marks += 1
+                            assert each.entry.revision >= seen
+                        else:
+                            assert each.entry.revision > seen, "an event came after a bookmark that claimed it"
+                            names.append(each.entry.key)
+                        seen = each.entry.revision
+                    if len(names) == 150:
+                        break
+        await writing
+        assert marks and len(set(names)) == 150
+    finally:
+        await api.stop()
+        await store.close()
+
+
+async def test_a_restart_finds_everything_again(tmp_path):
+    uids = []
+    for _ in range(2):
+        store = open_store(f"sqlite://{tmp_path}/state.db")
+        api = ApiServer(store, tokens={})
+        await api.start()
+        try:
+            transport = api.local(ADMIN)
+            if not uids:
+                await transport.request("POST", CM, None, b'{"metadata": {"name": "a"}}')
+            uids.append(await transport.request("GET", f"{CM}/a"))
+            uids.append(await transport.request("GET", "/api/v1/namespaces/default"))
+        finally:
+            await api.stop()
+            await store.close()
+    assert uids[:2] == uids[2:], "the same objects, at the same versions"
