@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from core.node.runtime.base import ContainerSpec, RuntimeFailure, RuntimeUnavailable, SandboxSpec
+from core.node.runtime.fake import DeafRuntime, FakeRuntime, HalfwayRuntime, SlowRuntime, StuckRuntime
+from core.node.runtime.guard import Guard
+
+SPEC = SandboxSpec("u", "p", "ns", "")
+
+
+async def test_half_made_sandboxes_are_removed() -> None:
+    runtime = HalfwayRuntime()
+    with pytest.raises(RuntimeFailure):
+        await Guard(runtime).create_sandbox(SPEC)
+    assert await runtime.list() == []
+
+
+async def test_calls_have_a_limit_and_leave_nothing() -> None:
+    runtime = StuckRuntime()
+    guard = Guard(runtime, {"create_sandbox": 0.05})
+    with pytest.raises(RuntimeUnavailable, match=r"didn't finish create_sandbox within 0\.05 s"):
+        await guard.create_sandbox(SPEC)
+    assert await runtime.list() == []
+    assert (guard.operations["create_sandbox"].calls, guard.operations["create_sandbox"].failures) == (1, 1)
+    assert guard.operations["create_sandbox"].seconds >= 0.05
+
+
+async def test_a_cancelled_creation_leaves_nothing() -> None:
+    runtime = StuckRuntime()
+    task = asyncio.create_task(Guard(runtime).create_sandbox(SPEC))
+    await runtime.until_called("create_sandbox")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await runtime.list() == []
+
+
+async def test_changes_of_one_sandbox_follow_one_another() -> None:
+    class Counting(SlowRuntime):
+        under_way = most = 0
+
+        async def _change(self, call: str, name: str) -> None:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            await asyncio.sleep(0)
+            self.under_way -= 1
+
+    runtime = Counting()
+    guard = Guard(runtime)
+    sandbox = await guard.create_sandbox(SPEC)
+    await asyncio.gather(*(guard.create_container(sandbox.id, ContainerSpec(f"c{each}", "i")) for each in range(5)))
+    assert runtime.most == 1
+    other = await guard.create_sandbox(SandboxSpec("u2", "q", "ns", ""))
+    await asyncio.gather(*(guard.create_container(each, ContainerSpec("x", "i")) for each in (sandbox.id, other.id)))
+    assert runtime.most == 2
+
+
+async def test_containers_of_one_sandbox_share_one_grace() -> None:
+    guard = Guard(DeafRuntime())
+    sandbox = await guard.create_sandbox(SPEC)
+    containers = [await guard.create_container(sandbox.id, ContainerSpec(each, "i")) for each in "abc"]
+    for each in containers:
+        await guard.start_container(each)
+    async with asyncio.timeout(0.25):
+        await asyncio.gather(*(guard.stop_container(each, 0.1) for each in containers))
+
+
+async def test_a_call_that_is_cancelled_gives_its_turn_back() -> None:
+    guard = Guard(DeafRuntime())
+    sandbox = await guard.create_sandbox(SPEC)
+    container = await guard.create_container(sandbox.id, ContainerSpec("a", "i"))
+    await guard.start_container(container)
+    stop = asyncio.create_task(guard.stop_container(container, 60))
+    await guard.runtime.until_called("stop_container")  # type: ignore[attr-defined]
+    removal = asyncio.create_task(guard.remove_sandbox(sandbox.id))
+    await asyncio.sleep(0)
+    stop.cancel()
+    async with asyncio.timeout(1):
+        await removal
+
+
+async def test_a_timeout_of_the_command_is_no_failure_of_the_runtime() -> None:
+    class Timing(FakeRuntime):
+        async def exec(self, container_id: str, command: object, timeout: float) -> tuple[int, bytes]:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        await Guard(Timing()).exec("c", ["x"], 1.0)
