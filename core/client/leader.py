@@ -244,9 +244,10 @@ class LeaderElector:
         document = self._lease(Action.RENEW, wall())
         document["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
         try:
-            await self._client.update(LEASE, document)
-        except ApiError as error:
-            log.info("lease %s/%s was not released: %s", self._namespace, self._name, error.message)
+            async with asyncio.timeout(self._retry):
+                await self._client.update(LEASE, document)
+        except (ApiError, TimeoutError) as error:
+            log.info("lease %s/%s was not released: %s", self._namespace, self._name, error or "no answer in time")
 
     def _win(self, fence: Fence) -> None:
         self._fence = fence

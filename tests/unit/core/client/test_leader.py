@@ -183,7 +183,25 @@ async def test_a_leader_whose_write_hangs_steps_down_all_the_same(api, candidate
     slow.hangs = True
     async with asyncio.timeout(10):
         await one.stopped.wait()
-    slow.hangs = False
+        await one.stop()
+
+
+async def test_stopping_doesn_t_wait_for_an_api_that_hangs(api, candidate) -> None:
+    class Hanging(type(api)):
+        hangs = False
+
+        async def request(self, *parts, **named):
+            if self.hangs:
+                await asyncio.Event().wait()
+            return await super().request(*parts, **named)
+
+    slow = Hanging()
+    one = candidate("one", slow, retry=0.02)
+    await one.step()
+    slow.hangs = True
+    async with asyncio.timeout(10):
+        await one.stop()
+    assert one.told == [0, None]
 
 
 async def test_a_conflict_is_looked_at_and_not_overwritten(api, candidate) -> None:
