@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=Settings().idle, help="seconds that an unused zygote is kept")
     parser.add_argument("--parked", type=int, default=Settings().parked, help="children that wait per zygote, at least")
     parser.add_argument("--without", action="append", default=[], help="isolation not to use (may be repeated)")
+    parser.add_argument("--ready-fd", type=int, help="descriptor on which to say R once drivers are served")
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     run(

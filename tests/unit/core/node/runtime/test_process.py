@@ -67,14 +67,21 @@ class World:
         (package / "app.py").write_text(source)
         logs = self.folder / "logs" / uid
         logs.mkdir(parents=True)
+        owner = self.folder.stat().st_uid
+        for each in (logs, logs.parent):
+            os.chown(each, owner, owner)
         sandbox = SandboxSpec(uid, uid, namespace, str(logs), address=address)
         env = {"FAASLITE_HANDLER": "app:handle", "FAASLITE_PACKAGE": "/var/faaslite/package"}
         mounts = [Mount(str(package), "/var/faaslite/package", True)]
-        return sandbox, ContainerSpec(**{"name": "function", "image": "faaslite/python", "env": env, "mounts": mounts, "ports": [8080], **changes})
+        return sandbox, ContainerSpec(
+            **{"name": "function", "image": "faaslite/python", "env": env, "mounts": mounts, "ports": [8080], **changes}
+        )
 
     async def call(self, address: str, body: bytes = b""):
         reader, writer = await asyncio.open_connection(address, 8080)
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
         answer = await asyncio.wait_for(reader.read(), 5)
         writer.close()
         await writer.wait_closed()
@@ -100,12 +107,28 @@ async def sandboxed(*options: str, uid: int = 0):
         "async def started(self):\n"
         "    await start(self); os.write(fd, b'1'); os.close(fd)\n"
         "s.Service.start = started\n"
+        "if uid and sys.base_prefix.startswith('/root/'):\n"
+        "    from core.node.runtime.sandboxer import isolation as i\n"
+        "    from core.node.runtime.sandboxer.isolation import mounts\n"
+        "    i.unshare('mount'); i.make_private(); prefix = os.open(sys.base_prefix, os.O_PATH)\n"
+        "    mounts._mount('tmpfs', '/root', 'tmpfs', 0, 'mode=755')\n"
+        "    os.makedirs(sys.base_prefix); i.attach(f'/proc/self/fd/{prefix}', sys.base_prefix, True); os.close(prefix)\n"
         "if uid: os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)\n"
         "main()\n"
     )
-    arguments = [str(uid), str(announce), "--socket", str(folder / "s.sock"), "--state", str(folder / "state"), *options]
+    arguments = [
+        str(uid),
+        str(announce),
+        "--socket",
+        str(folder / "s.sock"),
+        "--state",
+        str(folder / "state"),
+        *options,
+    ]
     with (base / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-c", script, *arguments], cwd=ROOT, pass_fds=[announce], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, *arguments], cwd=ROOT, pass_fds=[announce], stdout=log, stderr=log
+        )
     os.close(announce)
     runtime = ProcessRuntime(folder / "s.sock")
     world = World(folder, process, runtime)
@@ -127,6 +150,7 @@ async def sandboxed(*options: str, uid: int = 0):
         finally:
             process.kill()
             process.wait()
+            print((base / 'log').read_text())
             shutil.rmtree(base)
 
 
@@ -137,7 +161,10 @@ async def test_a_pod_from_adoption_to_its_end():
         await world.wait(RuntimeEventType.STARTED, "u1")
         container = await world.wait(RuntimeEventType.READY, "u1")
         assert (await world.call("127.91.0.1"))["uid"] == 2_000_000_000
-        assert await world.runtime.exec(container.id, ["/bin/sh", "-c", "echo $FAASLITE_HANDLER; exit 3"], 5) == (3, b"app:handle\n")
+        assert await world.runtime.exec(container.id, ["/bin/sh", "-c", "echo $FAASLITE_HANDLER; exit 3"], 5) == (
+            3,
+            b"app:handle\n",
+        )
         assert (await world.runtime.stats(container.id)).memory > 0
         await world.runtime.stop_container(container.id, 5)
         ended = await world.wait(RuntimeEventType.EXITED, "u1")
@@ -155,7 +182,10 @@ async def test_why_a_start_failed_is_the_containers_message():
         await world.runtime.start_container(await world.runtime.create_container("u1", spec))
         ended = await world.wait(RuntimeEventType.EXITED, "u1")
         assert ended.exit_code == 1
-        assert ended.message == "handler app:handle: ModuleNotFoundError: No module named 'nothing_like_it' (is it in requirements.txt?)"
+        assert (
+            ended.message
+            == "handler app:handle: ModuleNotFoundError: No module named 'nothing_like_it' (is it in requirements.txt?)"
+        )
         with pytest.raises(ImagePullError, match="faaslite/<runtime> images only"):
             await world.runtime.pull_image("nginx")
 
