@@ -9,8 +9,9 @@ through the dispatcher (`dispatch`, `resources`), everything else is Starlette's
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from core.api.kinds import BUILT_IN, NAMESPACE, Kind
 from core.apiserver import dispatch, http
@@ -142,8 +143,7 @@ class ApiServer:
             user = self._authenticator.authenticate(head.authorization)
             if not info.resource:
                 await self._authorizer.check(user, info)
-                await self._serve_system(scope, receive, send)
-                self._metrics.answered(info.verb, "", 0, None)
+                await self._serve_system(scope, receive, send, info.verb)
                 return
             body = await http.read_body(receive) if method not in ("GET", "HEAD") else b""
             request = ApiRequest(user, info, head.query, body, head.content_type, head.accept)
@@ -167,12 +167,18 @@ class ApiServer:
         self._metrics.answered(info.verb, info.full_resource, 200, None)
         await self._stream(answer, receive, send)
 
-    async def _serve_system(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_system(self, scope: Scope, receive: Receive, send: Send, verb: str) -> None:
         """Old clients ask for `/api/`, `/version/`."""
         path = scope["path"]
         if len(path) > 1 and path.endswith("/"):
             scope = {**scope, "path": path.rstrip("/"), "raw_path": path.rstrip("/").encode()}
-        await self._system(scope, receive, send)  # type: ignore[arg-type]
+
+        async def counted(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.answered(verb, "", message["status"], None)
+            await send(dict(message))
+
+        await self._system(scope, receive, counted)
 
     async def _stream(self, answer: WatchStream | TextStream, receive: Receive, send: Send) -> None:
         try:
