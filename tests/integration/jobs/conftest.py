@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 
 from core.api.kinds import CUSTOM_RESOURCE_DEFINITION, NAMESPACE
@@ -24,6 +25,11 @@ from gateway.jobs.app import Jobs
 
 TIMEOUT = 10.0
 ADMIN, NODE, NOBODY = "admin-token", "node-token", "nobody-token"
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], Any]]:
+    """As under launch."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class Cluster:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from core.client.transport import JSON, RawEvent
 from core.errors import ApiError, NotFound
@@ -18,6 +19,11 @@ from faaslite.api.names import ANNOTATION_SCALE, LABEL_FUNCTION
 from faaslite.api.wire import Message, decode, encode
 
 TIMEOUT = 5.0
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], Any]]:
+    """Under launch it is uvloop; alone, perhaps not."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 class ReplicaSetApi:
