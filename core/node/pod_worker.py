@@ -19,8 +19,7 @@ from core.api.kinds import POD
 from core.api.meta import Document
 from core.client.events import reference
 from core.clock import wall
-from core.node import lifecycle, logs
-from core.node.backoff import pull_delay
+from core.node import images, lifecycle, logs
 from core.node.checks import Target, check
 from core.node.context import NodeContext
 from core.node.env import ConfigError, environment
@@ -43,7 +42,6 @@ from core.node.runtime.base import (
     ContainerInfo,
     ContainerSpec,
     ContainerState,
-    ImageNotFound,
     ImagePullError,
     RuntimeEvent,
     RuntimeEventType,
@@ -51,7 +49,8 @@ from core.node.runtime.base import (
     SandboxInfo,
 )
 from core.node.specs import container_spec, log_folder, sandbox_spec
-from core.node.status import pod_status, posted_conditions
+from core.node.status import holds, pod_status, posted_conditions, with_foreign
+from core.node.stopping import stop_container
 from core.node.volumes.base import Prepared, VolumeError
 from core.node.volumes.manager import Volumes
 
@@ -60,11 +59,6 @@ __all__ = ["PodWorker"]
 log = logging.getLogger(__name__)
 
 RETRY_FIRST, RETRY_LONGEST = 1.0, 30.0
-EVENT_PATIENCE = 5.0
-"""Seconds that an exit may take to be told of after a stop has returned; then the runtime is asked."""
-SHOWN_AS_ERROR = 2.0
-"""Seconds that a failed pull is shown as ErrImagePull, before ImagePullBackOff."""
-LEAST_GRACE = 1.0
 
 
 class PodWorker:
@@ -100,17 +94,9 @@ class PodWorker:
 
     def update(self, pod: views.Pod) -> None:
         """The object changed in the API."""
-        changed = (
-            pod.metadata.labels != self.pod.metadata.labels or pod.metadata.annotations != self.pod.metadata.annotations
-        )
-        posted = {each["type"] for each in self._conditions}
-        foreign = [
-            each for each in posted_conditions(pod) if each["type"] not in posted or each["type"] in self._gates(pod)
-        ]
-        self._conditions = [each for each in self._conditions if each["type"] not in self._gates(pod)]
-        self._conditions += [
-            each for each in foreign if each["type"] not in {known["type"] for known in self._conditions}
-        ]
+        before = self.pod.metadata
+        changed = (pod.metadata.labels, pod.metadata.annotations) != (before.labels, before.annotations)
+        self._conditions = with_foreign(self._conditions, pod)
         self.observed.pod = pod
         if pod.metadata.deletion_timestamp:
             self._doom(pod)
@@ -182,10 +168,6 @@ class PodWorker:
 
     # Observing
 
-    @staticmethod
-    def _gates(pod: views.Pod) -> set[str]:
-        return {str(each.get("conditionType", "")) for each in pod.spec.readiness_gates}
-
     def _doom(self, pod: views.Pod) -> None:
         grace = pod.metadata.deletion_grace_period_seconds
         by = wall() + float(pod.spec.termination_grace_period_seconds if grace is None else grace)
@@ -233,16 +215,11 @@ class PodWorker:
         record.started = spec.startup_probe is None or bool(posted and posted.started)
         record.ready = spec.readiness_probe is None or bool(posted and posted.ready)
         if spec.startup_probe or spec.readiness_probe or spec.liveness_probe:
-            container_id = info.id
-
-            async def run(command: Any, timeout: float) -> tuple[int, bytes]:
-                return await self.node.runtime.exec(container_id, command, timeout)
-
             probes = ContainerProbes(
                 spec,
-                Target.of(spec, self.observed.address or self._assigned, run),
+                self._target(record, info.id),
                 lambda kind, holds, message: self._probed(record, kind, holds, message),
-                lambda kind, message: self._unhealthy(record, kind, message),
+                lambda kind, said: self._event("Warning", "Unhealthy", f"{kind.capitalize()} probe failed: {said}"),
             )
             self._stop_probes(name)
             self._probes[name] = probes
@@ -278,9 +255,6 @@ class PodWorker:
         self._publish()
         self.poke()
 
-    def _unhealthy(self, record: ContainerRecord, kind: str, message: str) -> None:
-        self._event("Warning", "Unhealthy", f"{kind.capitalize()} probe failed: {message}")
-
     # Telling
 
     @property
@@ -293,12 +267,12 @@ class PodWorker:
     def _publish(self) -> None:
         if self.observed.gone or self.observed.final_phase:
             return
-        was = _ready(self._conditions)
+        was = holds(self._conditions, "Ready")
         status = pod_status(
             self.observed, self._conditions, now=wall(), host_ip=self.node.host_ip, runtime=self.node.runtime_name
         )
         self._conditions = status["conditions"]
-        urgent = _ready(self._conditions) != was or status["phase"] in ("Succeeded", "Failed")
+        urgent = holds(self._conditions, "Ready") != was or status["phase"] in ("Succeeded", "Failed")
         pod = self.pod
         self.node.writer.submit(pod.namespace, pod.name, self.uid, status, urgent=urgent)
 
@@ -311,7 +285,7 @@ class PodWorker:
                 if self._timer is not None:
                     self._timer.cancel()
                     self._timer = None
-                plan = decide_now(self.observed)
+                plan = lifecycle.decide(self.observed, wall())
                 self._publish()
                 if plan.actions:
                     await self._carry_out(plan)
@@ -329,8 +303,7 @@ class PodWorker:
     async def _carry_out(self, plan: Plan) -> None:
         """Perform the plan's actions side by side; an outdated plan is cancelled and forgotten."""
         self._doing, self._outdated = plan, False
-        works = [self._perform(each) for each in plan.actions]
-        work: Coroutine[Any, Any, Any] = works[0] if len(works) == 1 else _together(works)
+        work = _together([self._perform(each) for each in plan.actions])
         self._inner = asyncio.get_running_loop().create_task(work, name=f"{plan.row} {self.pod.key}")
         try:
             await self._inner
@@ -374,7 +347,9 @@ class PodWorker:
             spec = sandbox_spec(pod, folder, self._assigned, node.dns)
             found = None
             if node.warm and not pod.spec.init_containers and not any(each.info for each in self.observed.mains):
-                found = await node.runtime.run_pod(spec, self._resolved())
+                found = await node.runtime.run_pod(
+                    spec, [self._spec(each, each.attempt) for each in self.observed.mains]
+                )
             if found is None:
                 found = await node.runtime.create_sandbox(spec)
         except (VolumeError, ConfigError) as error:
@@ -387,10 +362,6 @@ class PodWorker:
         else:
             self.observed.waiting = None
             self._find(found)
-
-    def _resolved(self) -> list[ContainerSpec]:
-        """Every container of the Pod, for a warm sandbox. Raises `ConfigError`, `VolumeError`."""
-        return [self._spec(each, each.attempt) for each in self.observed.mains]
 
     def _spec(self, record: ContainerRecord, attempt: int) -> ContainerSpec:
         pod, node = self.pod, self.node
@@ -439,28 +410,19 @@ class PodWorker:
             await self._post_start(record, container_id)
 
     async def _have_image(self, record: ContainerRecord) -> bool:
-        """Whether the image is on the node, pulled where the policy says so; else the record says what it waits for."""
-        image, policy, runtime = record.spec.image, record.spec.image_pull_policy, self.node.runtime
-        try:
-            if policy != "Always" and await runtime.find_image(image) is not None:
-                return True
-            if policy == "Never":
-                raise ImageNotFound(f'container image "{image}" is not present with pull policy of Never')
-            await runtime.pull_image(image)
-        except (ImagePullError, ImageNotFound) as error:
-            failures = (record.waiting.failures if record.waiting else 0) + 1
-            retry_at = wall() + pull_delay(failures)
-            record.waiting = Waiting(error.reason, str(error), retry_at, failures)
-            self._event("Warning", "Failed", f'Failed to pull image "{image}": {error}')
-            if isinstance(error, ImagePullError):
-                asyncio.get_running_loop().call_later(SHOWN_AS_ERROR, self._show_pull_backoff, record.waiting, image)
-            return False
-        return True
+        image = record.spec.image
+        waiting = await images.ensure_image(self.node.runtime, record.spec, record.waiting)
+        if waiting is None:
+            return True
+        record.waiting = waiting
+        self._event("Warning", "Failed", f'Failed to pull image "{image}": {waiting.message}')
+        if waiting.reason == ImagePullError.reason:
+            asyncio.get_running_loop().call_later(images.SHOWN_AS_ERROR, self._show_backoff, waiting, image)
+        return False
 
-    def _show_pull_backoff(self, waiting: Waiting, image: str) -> None:
-        if any(each.waiting is waiting for each in self.observed.containers.values()) and not self._closed:
-            said = waiting.message
-            waiting.reason, waiting.message = "ImagePullBackOff", f'Back-off pulling image "{image}": {said}'
+    def _show_backoff(self, waiting: Waiting, image: str) -> None:
+        if not self._closed and any(each.waiting is waiting for each in self.observed.containers.values()):
+            images.show_backoff(waiting, image)
             self._publish()
 
     async def _post_start(self, record: ContainerRecord, container_id: str) -> None:
@@ -478,7 +440,7 @@ class PodWorker:
         async def run(command: Any, timeout: float) -> tuple[int, bytes]:
             return await self.node.runtime.exec(container_id, command, timeout)
 
-        return Target.of(record.spec, self.observed.address, run)
+        return Target.of(record.spec, self.observed.address or self._assigned, run)
 
     def _waits(self, before: Waiting | None, reason: str, message: str) -> Waiting:
         """The next state of something that failed; the event is recorded, the delay doubles from 1 s to 30 s."""
@@ -492,26 +454,9 @@ class PodWorker:
     # Ending
 
     async def _stop(self, name: str, action: Stop) -> None:
-        record = self.observed.containers[name]
-        info = record.info
-        if info is None or not record.running:
-            return
-        ended = self.ended_event(name)
-        grace, begin = max(action.grace, LEAST_GRACE), wall()
-        self._event("Normal", "Killing", f"Stopping container {name}")
-        handler = (record.spec.lifecycle or {}).get("preStop")
-        if handler:
-            found = await check(handler, self._target(record, info.id), grace)
-            if not found.ok:
-                self._event("Warning", "FailedPreStopHook", found.message)
-        try:
-            await self.node.runtime.stop_container(info.id, max(grace - (wall() - begin), LEAST_GRACE))
-            async with asyncio.timeout(EVENT_PATIENCE):
-                await ended.wait()
-        except RuntimeFailure as error:
-            log.warning("container %s of Pod %s could not be stopped: %s", name, self.pod.key, error)
-            await asyncio.sleep(RETRY_FIRST)
-        except TimeoutError:
+        record, ended = self.observed.containers[name], self.ended_event(name)
+        target = self._target(record, record.info.id if record.info else "")
+        if not await stop_container(self.node.runtime, record, target, action.grace, ended, self._event):
             await self.node.resync()
 
     async def _remove_sandbox(self) -> None:
@@ -552,15 +497,9 @@ class PodWorker:
         self.node.forget(self)
 
 
-def decide_now(observed: Observed) -> Plan:
-    return lifecycle.decide(observed, wall())
-
-
-def _ready(conditions: list[Document]) -> bool:
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-
 async def _together(works: list[Coroutine[Any, Any, None]]) -> None:
+    if len(works) == 1:
+        return await works[0]
     async with asyncio.TaskGroup() as group:
         for each in works:
             group.create_task(each)

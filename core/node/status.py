@@ -12,7 +12,7 @@ from core.node.backoff import restart_delay
 from core.node.lifecycle import ContainerRecord, Observed, phase, restarts
 from core.node.runtime.base import ContainerInfo, ContainerState
 
-__all__ = ["container_ready", "pod_status", "posted_conditions"]
+__all__ = ["container_ready", "holds", "pod_status", "posted_conditions", "with_foreign"]
 
 
 def posted_conditions(pod: views.Pod) -> list[Document]:
@@ -27,6 +27,18 @@ def posted_conditions(pod: views.Pod) -> list[Document]:
         }
         for each in pod.status.conditions
     ]
+
+
+def with_foreign(conditions: list[Document], pod: views.Pod) -> list[Document]:
+    """Our conditions, and those of others (readiness gates among them) as the API has them now."""
+    gates = {str(each.get("conditionType", "")) for each in pod.spec.readiness_gates}
+    ours = [each for each in conditions if each["type"] not in gates]
+    known = {each["type"] for each in ours}
+    return ours + [each for each in posted_conditions(pod) if each["type"] not in known]
+
+
+def holds(conditions: list[Document], type_: str) -> bool:
+    return any(each["type"] == type_ and each["status"] == "True" for each in conditions)
 
 
 def container_ready(record: ContainerRecord) -> bool:
