@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -71,7 +70,7 @@ class PodWorker:
         self._probes: dict[str, ContainerProbes] = {}
         self._ended: dict[str, asyncio.Event] = {}
         self._task: asyncio.Task[None] | None = None
-        self._inner: asyncio.Task[None] | None = None
+        self._inner: asyncio.Future[list[None]] | None = None
         self._doing: Plan = Plan("")
         self._outdated = self._dirty = self._closed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -161,7 +160,7 @@ class PodWorker:
             self._timer.cancel()
         for each in self._probes.values():
             each.stop()
-        tasks = [each for each in (self._task, self._inner) if each is not None]
+        tasks: list[asyncio.Future[Any]] = [each for each in (self._task, self._inner) if each is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -303,8 +302,7 @@ class PodWorker:
     async def _carry_out(self, plan: Plan) -> None:
         """Perform the plan's actions side by side; an outdated plan is cancelled and forgotten."""
         self._doing, self._outdated = plan, False
-        work = _together([self._perform(each) for each in plan.actions])
-        self._inner = asyncio.get_running_loop().create_task(work, name=f"{plan.row} {self.pod.key}")
+        self._inner = asyncio.gather(*(self._perform(each) for each in plan.actions))
         try:
             await self._inner
         except asyncio.CancelledError:
@@ -495,11 +493,3 @@ class PodWorker:
         self._release_address()
         await self.node.volumes.release(self.pod)
         self.node.forget(self)
-
-
-async def _together(works: list[Coroutine[Any, Any, None]]) -> None:
-    if len(works) == 1:
-        return await works[0]
-    async with asyncio.TaskGroup() as group:
-        for each in works:
-            group.create_task(each)
