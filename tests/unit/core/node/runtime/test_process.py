@@ -113,7 +113,7 @@ async def sandboxed(*options: str, uid: int = 0):
         "    i.unshare('mount'); i.make_private(); prefix = os.open(sys.base_prefix, os.O_PATH)\n"
         "    mounts._mount('tmpfs', '/root', 'tmpfs', 0, 'mode=755')\n"
         "    os.makedirs(sys.base_prefix); i.attach(f'/proc/self/fd/{prefix}', sys.base_prefix, True); os.close(prefix)\n"
-        "if uid: os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)\n"
+        "if uid: os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid); from core.node.runtime.sandboxer.isolation.syscalls import prctl; prctl(4, 1)\n"
         "main()\n"
     )
     arguments = [
