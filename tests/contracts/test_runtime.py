@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,6 +23,7 @@ import pytest
 from core.node.runtime.base import (
     ContainerSpec,
     ContainerState,
+    Mount,
     Runtime,
     RuntimeEvent,
     RuntimeEventType,
@@ -176,7 +181,55 @@ async def docker_case(docker_url: str, docker_subnet: str) -> AsyncIterator[Case
             await last.close()
 
 
-CASES = {"fake_case": (), "docker_case": ("docker_url",)}
+@pytest.fixture
+async def process_case(tmp_path: Path) -> AsyncIterator[Case]:
+    from core.node.runtime.process import ProcessRuntime
+
+    state = tempfile.mkdtemp(prefix="faaslite-")
+    ready, announce = os.pipe()
+    options = ["--socket", f"{state}/s.sock", "--state", f"{state}/state", "--ready-fd", str(announce)]
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "core.node.runtime.sandboxer", *options], cwd=root, pass_fds=[announce]
+    )
+    os.close(announce)
+    assert await asyncio.to_thread(os.read, ready, 1) == b"R"
+    os.close(ready)
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "app.py").write_text("def handle(event, context):\n    return None\n")
+    addresses = (f"127.92.{each // 250}.{each % 250 + 1}" for each in range(1000))
+    mounts = (Mount(str(package), "/var/faaslite/package", True),)
+
+    def spec(name: str, does: Does) -> ContainerSpec:
+        if does is Does.ANNOUNCES:
+            return ContainerSpec(name, "faaslite/python", mounts=mounts, ports=(8080,))
+        return scripted("faaslite/python", name, does)
+
+    runtime = ProcessRuntime(f"{state}/s.sock")
+    await runtime.start()
+    (tmp_path / "logs").mkdir()
+
+    async def again() -> ProcessRuntime:
+        assert isinstance(case.runtime, ProcessRuntime)
+        await case.runtime.close()
+        case.runtime = ProcessRuntime(f"{state}/s.sock")
+        await case.runtime.start()
+        return case.runtime
+
+    case = Case(runtime, spec, again, tmp_path / "logs", lambda: next(addresses))
+    try:
+        yield case
+    finally:
+        await case.deaf()
+        assert isinstance(case.runtime, ProcessRuntime)
+        await case.runtime.close()
+        process.terminate()
+        await asyncio.to_thread(process.wait, 15)
+        shutil.rmtree(state)
+
+
+CASES = {"fake_case": (), "process_case": (), "docker_case": ("docker_url",)}
 """A case's fixture, and the fixtures of the session that it stands on."""
 
 

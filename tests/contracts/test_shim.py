@@ -40,7 +40,12 @@ def handle(event, context):
     return {"method": event.method, "path": path, "query": event.query, "body": event.text, "secret": context.secrets.get("db/password")}
 """
 }
-SHIMS = {"python": ([sys.executable, "-P", "-S", "-m", "faaslite_shim"], {"PYTHONPATH": str(ROOT / "runtime-images" / "python"), "FAASLITE_SHIM_LIBRARIES": LIBRARIES})}
+SHIMS = {
+    "python": (
+        [sys.executable, "-P", "-S", "-m", "faaslite_shim"],
+        {"PYTHONPATH": str(ROOT / "runtime-images" / "python"), "FAASLITE_SHIM_LIBRARIES": LIBRARIES},
+    )
+}
 
 
 class Shim:
@@ -60,9 +65,13 @@ class Shim:
             **env, "FAASLITE_PACKAGE": str(package), "FAASLITE_SECRETS": str(folder / "secrets"), "FAASLITE_TERMINATION_LOG": str(self.termination),
             "LISTEN_FDS": "1", "FAASLITE_READY_FD": "4", "FAASLITE_MAX_BODY": "1000", **more,
         }  # fmt: skip
-        script = f"exec 3<&{self.listener.fileno()} 4>&{writer} {writer}>&-; exec \"$@\""
+        script = f'exec 3<&{self.listener.fileno()} 4>&{writer} {writer}>&-; exec "$@"'
         self.process = subprocess.Popen(
-            ["/bin/bash", "-c", script, "sh", *command], env=environment, pass_fds=[self.listener.fileno(), writer], stdout=self._log, stderr=self._log
+            ["/bin/bash", "-c", script, "sh", *command],
+            env=environment,
+            pass_fds=[self.listener.fileno(), writer],
+            stdout=self._log,
+            stderr=self._log,
         )
         os.close(writer)
         self.announced = os.read(reader, 10)
@@ -81,7 +90,9 @@ class Shim:
                 received += part
         return received
 
-    def call(self, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    def call(
+        self, path: str, method: str = "GET", body: bytes = b"", **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
         lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", f"Content-Length: {len(body)}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         head, _, rest = self.raw("\r\n".join([*lines, "", ""]).encode() + body).partition(b"\r\n\r\n")
@@ -116,7 +127,13 @@ def test_a_call_reaches_the_handler_and_its_reply_goes_back(start):
     assert shim.announced == b"R"
     status, headers, body = shim.call("/a%20b?x=1", "POST", b"hello")
     assert (status, headers["content-type"]) == (200, "application/json")
-    assert json.loads(body) == {"method": "POST", "path": "/a b", "query": {"x": "1"}, "body": "hello", "secret": "hunter2"}
+    assert json.loads(body) == {
+        "method": "POST",
+        "path": "/a b",
+        "query": {"x": "1"},
+        "body": "hello",
+        "secret": "hunter2",
+    }
     assert shim.call("/none")[0] == 204
     status, headers, body = shim.call("/tuple")
     assert (status, headers["x-made"], body) == (201, "yes", b"made")
@@ -133,7 +150,9 @@ def test_chunked_bodies_pipelining_head_and_continue(start):
     status, headers, body = shim.call("/x", "HEAD")
     assert (status, body) == (200, b"") and int(headers["content-length"]) > 0
     with socket.create_connection(shim.address, timeout=5) as connection:
-        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n")
+        connection.sendall(
+            b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
+        )
         assert connection.recv(100).startswith(b"HTTP/1.1 100")
         connection.sendall(b"ok")
         assert b'"body":"ok"' in connection.recv(4096)
@@ -145,7 +164,9 @@ def test_generators_are_streamed(start):
     assert body == b"7\r\npart 0;\r\n7\r\npart 1;\r\n7\r\npart 2;\r\n0\r\n\r\n"
 
 
-@pytest.mark.parametrize(("path", "status", "reason"), [("/raise", 500, "HandlerError"), ("/set", 500, "InvalidResponse")])
+@pytest.mark.parametrize(
+    ("path", "status", "reason"), [("/raise", 500, "HandlerError"), ("/set", 500, "InvalidResponse")]
+)
 def test_failures_are_json_without_a_traceback(start, path, status, reason):
     shim = start()
     got, headers, body = shim.call(path, X_Call_Id="c-7")
@@ -174,12 +195,19 @@ def test_limits_of_body_time_and_syntax(start):
 
 def test_over_its_limit_it_refuses_before_the_body_and_keeps_the_connection(start):
     shim = start(FAASLITE_CONCURRENCY="1")
-    with socket.create_connection(shim.address, timeout=5) as busy, socket.create_connection(shim.address, timeout=5) as other:
+    with (
+        socket.create_connection(shim.address, timeout=5) as busy,
+        socket.create_connection(shim.address, timeout=5) as other,
+    ):
         busy.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
         assert busy.recv(100).startswith(b"HTTP/1.1 100")
         other.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
         refusal = other.recv(4096)
-        assert refusal.startswith(b"HTTP/1.1 503") and b"x-faaslite-busy: 1" in refusal.lower() and b"connection: close" not in refusal.lower()
+        assert (
+            refusal.startswith(b"HTTP/1.1 503")
+            and b"x-faaslite-busy: 1" in refusal.lower()
+            and b"connection: close" not in refusal.lower()
+        )
         assert shim.call("/_/ready")[0] == 204
         busy.sendall(b"ok")
         assert busy.recv(4096).startswith(b"HTTP/1.1 200")
@@ -226,7 +254,11 @@ def test_user_modules_may_be_called_as_ours_are(start):
 
 
 def test_async_handlers_and_asgi_applications(start):
-    asynchronous = start({"app.py": "import asyncio\nasync def handle(event, context):\n    await asyncio.sleep(0)\n    return event.headers['X-One']\n"})
+    asynchronous = start(
+        {
+            "app.py": "import asyncio\nasync def handle(event, context):\n    await asyncio.sleep(0)\n    return event.headers['X-One']\n"
+        }
+    )
     assert asynchronous.call("/", X_One="1")[2] == b"1"
     asgi = """
 async def app(scope, receive, send):

@@ -20,9 +20,8 @@ def main() -> None:
     parser.add_argument("--ready-fd", type=int, help="descriptor on which to say R once drivers are served")
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    run(
-        chosen.socket, chosen.state, Settings(idle=chosen.idle, parked=chosen.parked, without=frozenset(chosen.without))
-    )
+    settings = Settings(idle=chosen.idle, parked=chosen.parked, without=frozenset(chosen.without))
+    run(chosen.socket, chosen.state, settings, chosen.ready_fd)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -249,17 +250,16 @@ class Container:
             raise RuntimeFailure(f"container {self.id} has just ended") from error
         counted = self.child.cgroup.memory() if self.child.cgroup is not None else None
         ticks = sum(int(each) for each in fields[11:15])
-        return Stats(cpu_ns=ticks * 1_000_000_000 // _TICKS, memory=max(resident, counted or 0))
+        exact = _scheduled(self.child.pid)  # of the threads that live; ticks count ended ones and children as well
+        return Stats(cpu_ns=max(exact, ticks * 1_000_000_000 // _TICKS), memory=max(resident, counted or 0))
 
     # End
 
     def _ended(self, code: int) -> None:
         assert self.child is not None
         child = self.child
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)  # what it left behind
-        except (ProcessLookupError, PermissionError):
-            pass
         self._loaded()
         self._close_pipes()
         killed = child.cgroup is not None and child.cgroup.oom_kills() > 0
@@ -299,3 +299,12 @@ class Container:
     def _change(self, event: RuntimeEventType, **fields: Any) -> None:
         self._info = replace(self._info, **fields)
         self._push(event, self)
+
+
+def _scheduled(pid: int) -> int:
+    """Nanoseconds on a processor of a process's threads; 0 where the kernel doesn't count them."""
+    total = 0
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            total += int(path.read_text().split()[0])
+    return total

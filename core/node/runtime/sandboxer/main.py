@@ -126,7 +126,9 @@ async def _sweep(service: Service) -> None:
         service.sweep(monotonic())
 
 
-def run(socket_path: Path | str, state_dir: Path | str, settings: Settings | None = None, ready_fd: int | None = None) -> None:
+def run(
+    socket_path: Path | str, state_dir: Path | str, settings: Settings | None = None, ready_fd: int | None = None
+) -> None:
     """A whole process: until TERM or INT. `ready_fd` gets an `R` once drivers are served, and is closed."""
     settings = settings or Settings()
     prepared = prepare(Path(state_dir), settings.without)
@@ -136,7 +138,9 @@ def run(socket_path: Path | str, state_dir: Path | str, settings: Settings | Non
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         ready = asyncio.Event()
-        serving = asyncio.create_task(main(socket_path, state_dir, settings=settings, prepared=prepared, stop=stop, on_ready=ready))
+        serving = asyncio.create_task(
+            main(socket_path, state_dir, settings=settings, prepared=prepared, stop=stop, on_ready=ready)
+        )
         if ready_fd is not None:
             waiting = asyncio.create_task(ready.wait())
             await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)

@@ -57,7 +57,7 @@ class Slot:
 
     @property
     def tmp(self) -> str:
-        return f"{self.seen}/tmp"
+        return f"{self.seen}/tmp"  # noqa: S108 - a folder of the Pod's own
 
     @property
     def message_path(self) -> str:
@@ -91,7 +91,7 @@ class Slot:
         except OSError:
             return ""
         try:
-            text = os.read(descriptor, MESSAGE_BYTES).decode("utf-8", "replace")
+            text = os.read(descriptor, MESSAGE_BYTES).decode("utf-8", "replace").rstrip("\n")
             os.ftruncate(descriptor, 0)
         finally:
             os.close(descriptor)

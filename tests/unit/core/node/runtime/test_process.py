@@ -150,7 +150,7 @@ async def sandboxed(*options: str, uid: int = 0):
         finally:
             process.kill()
             process.wait()
-            print((base / 'log').read_text())
+            print((base / "log").read_text())
             shutil.rmtree(base)
 
 
