@@ -413,6 +413,7 @@ class DockerRuntime:
             return
         box, container = known
         if kind is RuntimeEventType.EXITED:
+            self._follow(box, container)  # it may be gone before the call that started it has returned
             await self._drained(container)
         try:
             inspected = await self._inspect(container_id)
