@@ -44,7 +44,7 @@ class Calls:
         if asgi is None:
             self._call = _adapt(handler)
             self._is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-                getattr(handler, "__call__", None)
+                getattr(handler, "__call__", None)  # noqa: B004
             )
         else:
             self._is_async = True

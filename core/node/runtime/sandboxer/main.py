@@ -86,11 +86,11 @@ async def main(socket_path: Path | str, state_dir: Path | str, *, settings: Sett
     held, cgroups, processes = prepared or prepare(folder, settings.without)
     loop = asyncio.get_running_loop()
     user_ids = UserIds(folder / "uids.json")
-    node = Node(settings, folder.resolve(), find_images(image_root()), held, user_ids, processes, cgroups, loop)
+    node = Node(settings, folder.resolve(), find_images(image_root()), held, user_ids, processes, cgroups, loop)  # noqa: ASYNC240
     connections = Connections()
     service = connections.service = Service(node, connections.push)
     loop.add_signal_handler(signal.SIGCHLD, node.reap)
-    path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)  # noqa: ASYNC240
     mask = os.umask(0o177)
     try:
         server = await loop.create_unix_server(lambda: DriverConnection(connections), str(path))
@@ -111,7 +111,7 @@ async def main(socket_path: Path | str, state_dir: Path | str, *, settings: Sett
             each.close()
         loop.remove_signal_handler(signal.SIGCHLD)
         node.helpers.shutdown()
-        path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # noqa: ASYNC240
         processes.kill_leftovers()
         if cgroups is not None:
             _clear(cgroups)

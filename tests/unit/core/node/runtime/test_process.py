@@ -94,7 +94,7 @@ async def sandboxed(*options: str, uid: int = 0):
     folder = base / "home"
     folder.mkdir(mode=0o700)
     if uid:
-        base.chmod(0o755)
+        base.chmod(0o755)  # noqa: ASYNC240
         os.chown(folder, uid, uid)
     ready, announce = os.pipe()
     script = (
@@ -126,7 +126,7 @@ async def sandboxed(*options: str, uid: int = 0):
         *options,
     ]
     with (base / "log").open("w") as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220
             [sys.executable, "-c", script, *arguments], cwd=ROOT, pass_fds=[announce], stdout=log, stderr=log
         )
     os.close(announce)
