@@ -6,6 +6,7 @@ import asyncio
 import asyncio.runners
 import gc
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 _IN_CI = pytest.StashKey[bool]()
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for the names of Unix sockets, however deep pytest's own is."""
+    with tempfile.TemporaryDirectory(prefix="faas-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ def private(path):
     return path.stat().st_mode & 0o077 == 0
 
 
-def test_home_is_private_and_versioned(tmp_path):
-    home = Home(tmp_path / "data")
+def test_home_is_private_and_versioned(short_path):
+    home = Home(short_path / "data")
     home.prepare()
     home.prepare()
     assert private(home.path)
@@ -32,12 +32,12 @@ def test_home_is_private_and_versioned(tmp_path):
         home.prepare()
 
 
-def test_home_refuses_what_cannot_work(tmp_path):
+def test_home_refuses_what_cannot_work(short_path):
     with pytest.raises(LaunchError, match="too long a path"):
-        Home(tmp_path / ("x" * 120)).prepare()
-    (tmp_path / "file").write_text("")
+        Home(short_path / ("x" * 120)).prepare()
+    (short_path / "file").write_text("")
     with pytest.raises(LaunchError, match="can't be used"):
-        Home(tmp_path / "file").prepare()
+        Home(short_path / "file").prepare()
 
 
 def test_pki_is_made_once_and_verifies(tmp_path):

@@ -67,8 +67,8 @@ class Run:
 
 
 @pytest.fixture
-def home(tmp_path):
-    found = Home(tmp_path / "h")
+def home(short_path):
+    found = Home(short_path / "h")
     found.prepare()
     return found
 
