@@ -19,6 +19,7 @@ from autoscaler.collector import Collector
 from autoscaler.decider import Decision, Observation, State, decide, initial_state
 from autoscaler.windows import Loads
 from core import clock as clocks
+from core import trace
 from core.api.kinds import REPLICA_SET
 from core.api.views import ReplicaSet
 from core.client.informer import Informers
@@ -144,6 +145,8 @@ class Autoscaler:
     # What gateways say
 
     def poked(self, source: str, message: Poke) -> None:
+        if trace.ON:
+            trace.mark("poked", message.revision)
         now = self._clock()
         self._loads.poke(source, now, message.revision, message.queued)
         revision = self._revisions.get(message.revision)
@@ -241,6 +244,8 @@ class Autoscaler:
             while revision.replicas != revision.wanted:
                 before, wanted, because = revision.replicas, revision.wanted, revision.because
                 await self._client.scale(REPLICA_SET, revision.name, revision.namespace, wanted)
+                if trace.ON:
+                    trace.mark("scaled", key)
                 log.info("%s: %d -> %d, %s", key, before, wanted, because)
                 revision.ring.append(Scaled(clocks.wall(), before, wanted, because))
                 revision.replicas, revision.refused = wanted, None

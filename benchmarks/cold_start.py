@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.cluster import Cluster, Reply, first_byte, start
 from benchmarks.harness import arguments, main, note, percentile
+from benchmarks.phases import CHAIN, Call, breakdown, read
 from faaslite.build.layer import build_layer
 
 GAP = 0.05
@@ -54,19 +55,37 @@ def measure(cluster: Cluster, kind: str, source: str, count: int, layer: object 
         f"{kind}.first_in_namespace_ms": first.first_byte_ms,
         f"{kind}.calls": float(count),
     }
+    if cluster.trace.is_dir():
+        found |= explain(cluster, kind, names[1:], replies)
     note(f"{kind}: p50 {found[f'{kind}.p50_ms']:.1f} ms, p99 {found[f'{kind}.p99_ms']:.1f} ms over {count} functions")
     return found
+
+
+def explain(cluster: Cluster, kind: str, names: list[str], replies: list[Reply]) -> dict[str, float]:
+    """Print what each phase took; their means add up to that of the whole."""
+    calls = [Call(f"default/{name}-00001", reply.began, reply.done) for name, reply in zip(names, replies, strict=True)]
+    found = breakdown(calls, read(cluster.trace))
+    note(f"{kind}, phases in ms:    mean     p50     p99")
+    for event, what in CHAIN:
+        note(f"  {found[event][0]:18.2f} {found[event][1]:7.2f} {found[event][2]:7.2f}  {what}")
+    whole = sum(each.first_byte_ms for each in replies) / len(replies)
+    note(
+        f"  {sum(each[0] for each in found.values()):18.2f}                  sum of the means; the mean of the whole is {whole:.2f}"
+    )
+    return {f"{kind}.phase.{event}_p50_ms": value[1] for event, value in found.items()}
 
 
 def run(options: argparse.Namespace) -> dict[str, float]:
     count = 30 if options.quick else 100
     found: dict[str, float] = {}
-    with start("--runtime", "process") as cluster:
+    with start("--runtime", "process", trace=options.phases) as cluster:
         found |= measure(cluster, "process.hello", HELLO, count)
         if not options.no_numpy:
             with tempfile.TemporaryDirectory() as cache:
                 layer = build_layer("numpy", Path(cache), note)
             found |= measure(cluster, "process.numpy", NUMPY, count, layer)
+    if options.no_docker:
+        return found
     if docker_serves():
         with start("--runtime", "docker") as cluster:
             found |= measure(cluster, "docker.hello", HELLO, 5 if options.quick else 20)
@@ -89,5 +108,7 @@ def docker_serves() -> bool:
 
 if __name__ == "__main__":
     parser = arguments(__doc__ or "")
+    parser.add_argument("--phases", action="store_true", help="trace, and say what each phase took (costs a little)")
+    parser.add_argument("--no-docker", action="store_true", help="leave out what needs a Docker engine")
     parser.add_argument("--no-numpy", action="store_true", help="leave out what needs numpy from PyPI")
     sys.exit(main("cold_start", parser, run))

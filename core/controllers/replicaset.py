@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from core import trace
 from core.api.kinds import POD, REPLICA_SET
 from core.api.meta import Document, controller_reference
 from core.api.views import Pod, ReplicaSet
@@ -158,6 +159,8 @@ class ReplicaSetController:
                 self._recorder.event(reference(REPLICA_SET, found), "Warning", "FailedCreate", message)
             raise
         name = pod["metadata"]["name"]
+        if trace.ON:
+            trace.mark("created", f"{found.namespace}/{name}")
         self._recorder.event(reference(REPLICA_SET, found), "Normal", "SuccessfulCreate", f"Created pod: {name}")
 
     async def _delete(self, key: str, found: ReplicaSet, pod: Pod) -> None:

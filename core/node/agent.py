@@ -15,6 +15,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from core import trace
 from core.api import views
 from core.api.kinds import POD, SERVICE
 from core.client.events import Recorder
@@ -188,6 +189,8 @@ class Agent:
         if worker is not None:
             worker.update(new)
             return
+        if trace.ON:
+            trace.mark("seen", new.key)
         assert self._node is not None
         sandbox = self._found.pop(new.metadata.uid, None)
         if sandbox is not None:

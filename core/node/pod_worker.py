@@ -13,6 +13,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from core import trace
 from core.api import views
 from core.api.kinds import POD
 from core.api.meta import Document
@@ -123,6 +124,8 @@ class PodWorker:
     def runtime_event(self, event: RuntimeEvent) -> None:
         if event.container is not None and self._see(event.container):
             if event.type is RuntimeEventType.READY:
+                if trace.ON:
+                    trace.mark("told", self.pod.key)
                 self._announced(event.container.name)
             self.observed.sandbox_id = self.observed.sandbox_id or event.sandbox_id
             self._publish()
@@ -338,6 +341,8 @@ class PodWorker:
             if kinds:
                 await node.objects.ready(pod.namespace, kinds)
             self._volumes = dict(await node.volumes.prepare(pod))
+            if trace.ON:
+                trace.mark("volumes", pod.key)
             folder = log_folder(node.log_root, pod)
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             if node.addresses is not None and not self._assigned:

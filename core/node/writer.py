@@ -10,6 +10,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 
+from core import trace
 from core.api.kinds import POD
 from core.api.meta import Document
 from core.client.rest import Client
@@ -130,4 +131,6 @@ class StatusWriter:
     async def _write(self, slot: _Slot, status: Document) -> None:
         self.writes += 1
         body = {"metadata": {"uid": slot.uid}, "status": status}
+        if trace.ON:
+            trace.mark("posting", f"{slot.namespace}/{slot.name}")
         await self._client.patch(POD, slot.name, slot.namespace, body, subresource="status")

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 
+from core import trace
 from core.api.kinds import NODE, POD
 from core.api.meta import Document
 from core.api.views import Node, Pod
@@ -248,6 +249,8 @@ class Scheduler:
             log.exception("binding %s to %s failed", pod.key, node.name)
             self._unbound(queued, state, node)
         else:
+            if trace.ON:
+                trace.mark("bound", pod.key)
             log.debug("bound %s to %s in %.4f s", pod.key, node.name, monotonic() - began)
             message = f"Successfully assigned {pod.key} to {node.name}"
             self._recorder.event(reference(POD, pod), "Normal", "Scheduled", message)

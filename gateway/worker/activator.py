@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterable
 from time import monotonic
 
+from core import trace
 from faaslite.api.wire import Notice, Poke
 from gateway.worker.call import Call
 from gateway.worker.concurrency import Instance, Revision
@@ -61,6 +62,8 @@ class Activator:
             return
         if not revision.instances and call.stats is not None:
             call.stats.cold_starts += 1
+        if trace.ON:
+            trace.mark("held", revision.key)
         revision.waiting[call] = None
         call.client.wait_until(min(call.deadline, self._loop.time() + self._settings.queue_timeout))
         if len(revision.waiting) > revision.coming():
@@ -85,6 +88,8 @@ class Activator:
             call, _ = waiting.popitem(last=False)
             call.instance = instance
             call.waited = monotonic() - call.started
+            if trace.ON:
+                trace.mark("dispatched", revision.key)
             call.client.wait_until(call.deadline)
             instance.pool.send(call)
         revision.asked = 0
@@ -129,6 +134,8 @@ class Activator:
             return
         if call.stats is not None:
             call.stats.count(call.status, now - call.started)
+        if trace.ON:
+            trace.mark("replied", revision.key)
         revision.load.leave(now)
         instance = call.instance
         if instance is not None:

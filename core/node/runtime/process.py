@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from core import trace
 from core.node.runtime.base import (
     ContainerSpec,
     Image,
@@ -109,6 +110,8 @@ class ProcessRuntime:
         """A parked child where there is one, else one forked on demand; None for Pods of several containers."""
         if len(containers) != 1 or image_name(containers[0].image) not in self._images():
             return None
+        if trace.ON:
+            trace.mark("asked", f"{sandbox.namespace}/{sandbox.name}")
         reply = await self._connected().call("run_pod", sandbox=sandbox, containers=list(containers))
         return reply.sandboxes[0] if reply.sandboxes else None
 

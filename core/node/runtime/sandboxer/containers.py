@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from core import trace
 from core.clock import wall
 from core.node.runtime.base import (
     ContainerInfo,
@@ -112,6 +113,11 @@ class Container:
         return self._info.state is ContainerState.RUNNING
 
     @property
+    def key(self) -> str:
+        """`namespace/name` of the Pod."""
+        return f"{self.sandbox.spec.namespace}/{self.sandbox.spec.name}"
+
+    @property
     def package(self) -> str:
         """The host's folder with the function's package, "" where there is none."""
         return host_path(self.spec, self.spec.env.get("FAASLITE_PACKAGE", PACKAGE))
@@ -165,6 +171,8 @@ class Container:
         finally:
             if listener is not None:
                 listener.close()
+        if trace.ON:
+            trace.mark("adopted", self.key)
         self.child = child
         self._loading = True
         child.zygote.loading += 1
@@ -198,6 +206,8 @@ class Container:
     # While it runs
 
     def _ready(self) -> None:
+        if trace.ON:
+            trace.mark("ready", self.key)
         self._loaded()
         if self.running and not self._info.announced_ready:
             self._change(RuntimeEventType.READY, announced_ready=True)

@@ -8,6 +8,7 @@ from typing import cast
 
 import msgspec
 
+from core import trace
 from core.node.runtime.base import RuntimeEvent, RuntimeFailure
 
 from .protocol import Call, Pushed, Reply, decode_call, frame, frames
@@ -62,6 +63,8 @@ class DriverConnection(asyncio.Protocol):
     def _called(self, call: Call) -> None:
         service = self._connections.service
         assert service is not None
+        if trace.ON and call.sandbox is not None:
+            trace.mark("called", f"{call.sandbox.namespace}/{call.sandbox.name}")
         try:
             reply = service.try_now(call)
         except RuntimeFailure as error:
