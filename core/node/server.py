@@ -6,16 +6,14 @@ Callers must show a client certificate of the cluster's CA. The paths are the ku
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
-import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -26,6 +24,7 @@ from starlette.routing import Route
 from core.api import views
 from core.clock import parse_time, wall
 from core.node.logs import LogOptions, read_logs
+from core.serving import AsgiServer
 
 __all__ = ["AgentServer", "LogSource", "Serving", "UnknownContainer", "log_options"]
 
@@ -90,22 +89,13 @@ def log_options(query: dict[str, str], now: float) -> LogOptions:
     )
 
 
-class _Server(uvicorn.Server):
-    """Signals belong to whoever runs the component."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class AgentServer:
     def __init__(self, node: Node, serving: Serving, registry: CollectorRegistry) -> None:
         self.port = 0
         self._node = node
         self._serving = serving
         self._registry = registry
-        self._server: _Server | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._server: AsgiServer | None = None
 
     def application(self) -> Starlette:
         return Starlette(
@@ -124,25 +114,17 @@ class AgentServer:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((serving.host, serving.port))
         self.port = listener.getsockname()[1]
-        config = uvicorn.Config(
-            self.application(),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ssl_certfile=str(serving.certificate),
-            ssl_keyfile=str(serving.key),
-            ssl_ca_certs=str(serving.client_ca),
-            ssl_cert_reqs=ssl.CERT_REQUIRED,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = _Server(config)
-        self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[listener]), name="agent server")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(serving.certificate, serving.key)
+        context.load_verify_locations(serving.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        self._server = AsgiServer(self.application(), listener, context, drain=1.0)
+        await self._server.start()
 
     async def stop(self) -> None:
-        if self._server is not None and self._task is not None:
-            self._server.should_exit = True
-            await self._task
-            self._task = None
+        if self._server is not None:
+            await self._server.stop()
+            self._server = None
 
     async def _healthz(self, request: Request) -> Response:
         trouble = self._node.healthy()

@@ -17,6 +17,7 @@ from core.client.informer import Informers
 from core.client.rest import Client
 from core.controllers.manager import Controllers
 from core.scheduler.scheduler import Scheduler
+from core.serving import AsgiServer
 from core.store.factory import open_store
 from faaslite.controllers.function import FunctionController
 from faaslite.launch.bootstrap import Bootstrap, Closing
@@ -24,7 +25,6 @@ from faaslite.launch.child import Component, run_components
 from faaslite.launch.cluster import Cluster
 from faaslite.launch.node import node_process, sandboxer_process
 from faaslite.launch.process import ProcessSpec
-from faaslite.launch.serving import AsgiServer
 from gateway.jobs.app import Jobs
 from gateway.worker.settings import Settings as WorkerSettings
 from gateway.worker.worker import Worker

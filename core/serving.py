@@ -1,0 +1,67 @@
+"""An ASGI application on a listening socket: uvicorn's HTTP protocol without its `Server`, which installs signal handlers and polls."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import ssl
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+__all__ = ["AsgiServer"]
+
+DRAIN = 3.0
+"""Seconds that requests are given to end in `stop`."""
+_BACKLOG = 2048
+
+
+class AsgiServer:
+    """A component that serves `app` on `listener` (TCP or Unix, bound; `stop` closes it), with TLS where a context is given."""
+
+    def __init__(
+        self, app: Any, listener: socket.socket, context: ssl.SSLContext | None = None, *, drain: float = DRAIN
+    ) -> None:
+        self._config = Config(
+            app, interface="asgi3", http=HttpToolsProtocol, ws="none", lifespan="off", access_log=False, log_config=None,
+            proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=75,
+        )  # fmt: skip
+        self._listener = listener
+        self._context = context
+        self._drain = drain
+        self._state = ServerState()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Returns once connections are accepted."""
+        self._config.load()
+        make = functools.partial(HttpToolsProtocol, config=self._config, server_state=self._state, app_state={})
+        loop = asyncio.get_running_loop()
+        self._listener.setblocking(False)
+        if self._listener.family == socket.AF_UNIX:
+            self._server = await loop.create_unix_server(make, sock=self._listener, backlog=_BACKLOG)
+        else:
+            self._server = await loop.create_server(make, sock=self._listener, ssl=self._context, backlog=_BACKLOG)
+
+    async def stop(self) -> None:
+        """Takes no more requests, lets those that run end for some seconds, then cancels them."""
+        if self._server is None:
+            return
+        self._server.close()
+        connections: set[Any] = set(self._state.connections)
+        for connection in connections:
+            connection.shutdown()
+        if tasks := set(self._state.tasks):
+            _, left = await asyncio.wait(tasks, timeout=self._drain)
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left)
+        for connection in connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await self._server.wait_closed()
+        self._server = None
