@@ -227,7 +227,8 @@ def main() -> None:
     if first is not None:
         generations = Generations(first[0])
         generations.isolation.parent_death_signal(generations.sandboxer)
-        generations.be_base(control)
+        with contextlib.suppress(BrokenPipeError):  # the sandboxer has let go of whoever tells it of its birth
+            generations.be_base(control)
     os._exit(0)
 
 

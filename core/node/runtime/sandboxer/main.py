@@ -32,6 +32,7 @@ __all__ = ["main", "prepare", "run"]
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 30.0
+_FOLDERS = ("zygotes", "roots")
 
 
 def prepare(state_dir: Path, without: Iterable[str] = ()) -> tuple[list[str], Cgroups | None, Processes]:
@@ -61,10 +62,19 @@ def prepare(state_dir: Path, without: Iterable[str] = ()) -> tuple[list[str], Cg
         log.warning("ended %d processes of an earlier sandboxer", len(killed))
     if cgroups is not None:
         _clear(cgroups)
-    for each in ("zygotes", "roots"):
-        shutil.rmtree(state_dir / each, ignore_errors=True)
+    _clear_folders(state_dir)
+    for each in _FOLDERS:
         (state_dir / each).mkdir(mode=0o711)
     return held, cgroups, processes
+
+
+def _clear_folders(state_dir: Path) -> None:
+    """Remove the folders of zygotes. Mounts go first: a folder that is one can't be removed, and what is mounted isn't ours."""
+    for folder in (state_dir.resolve() / each for each in _FOLDERS):
+        for place in isolation.mounts_below(str(folder)):
+            isolation.detach(place)
+        if folder.exists():
+            shutil.rmtree(folder, onerror=lambda _, path, error: log.warning("%s was not removed: %s", path, error[1]))
 
 
 def _clear(cgroups: Cgroups) -> None:
@@ -116,8 +126,7 @@ async def main(socket_path: Path | str, state_dir: Path | str, *, settings: Sett
         if cgroups is not None:
             _clear(cgroups)
             cgroups.remove()
-        for name in ("zygotes", "roots"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        _clear_folders(folder)
 
 
 async def _sweep(service: Service) -> None:

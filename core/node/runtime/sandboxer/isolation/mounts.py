@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from .syscalls import libc, syscall
 
-__all__ = ["attach", "detach", "enter_root", "make_private", "make_shared"]
+__all__ = ["attach", "detach", "enter_root", "make_private", "make_shared", "mounts_below"]
 
 _RDONLY, _NOSUID, _NODEV, _REMOUNT, _BIND, _REC = 1, 2, 4, 32, 4096, 16384
 _SLAVE, _SHARED = 1 << 19, 1 << 20
@@ -66,6 +66,14 @@ def detach(target: str) -> None:
     if libc.umount2(os.fsencode(target), _DETACH) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"umount {target}: {os.strerror(error)}")
+
+
+def mounts_below(folder: str) -> list[str]:
+    """What is mounted at or below a folder in this mount namespace, innermost first (proc(5), mountinfo)."""
+    with open("/proc/self/mountinfo", encoding="latin-1") as table:
+        escaped = [line.split()[4] for line in table]
+    places = [os.fsdecode(each.encode("latin-1").decode("unicode_escape").encode("latin-1")) for each in escaped]
+    return [each for each in reversed(places) if each == folder or each.startswith(folder + "/")]
 
 
 def enter_root(root: str, folders: Sequence[str], binds: Sequence[tuple[str, str]]) -> None:
