@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from core.client.http import HttpTransport
     from core.client.rest import Client
 
-__all__ = ["register"]
+__all__ = ["kept_logs", "plain_lines", "print_kept", "register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -60,10 +63,51 @@ async def _print(name: str, namespace: str, query: dict[str, str]) -> None:
         await client.get(FUNCTION, name, namespace)
         pods, _ = await client.list(POD, namespace, labels=f"{LABEL_FUNCTION}={name}", as_=views.Pod)
         if not pods:
-            raise NotThere(f"{name} has no instances now; call it, or follow what comes with `faas logs -f {name}`")
+            if not print_kept(kept_logs(name, namespace), query):
+                raise NotThere(f"{name} has no instances now; call it, or follow what comes with `faas logs -f {name}`")
+            note(f"{name} has no instances now; this is what the last ones wrote")
         for pod in pods:
             prefix = f"{pod.name}  " if len(pods) > 1 else ""
             await _stream(transport, POD.path(namespace, pod.name, "log"), query, prefix)
+
+
+def kept_logs(name: str, namespace: str) -> list[Path]:
+    """The log files that instances left on this machine, the oldest first; none where the cluster is another one's."""
+    from cli.context import home_folder, kubeconfig_file
+
+    folder = home_folder() / "logs" / "pods"
+    if kubeconfig_file() != home_folder() / "kubeconfig" or not folder.is_dir():
+        return []
+    ours = re.compile(rf"{re.escape(namespace)}_{re.escape(name)}-\d{{5,}}-[a-z0-9]+_[-0-9a-f]+")
+    files = [file for each in folder.iterdir() if ours.fullmatch(each.name) for file in each.glob("*/*.log")]
+    return sorted(files, key=lambda file: file.stat().st_mtime)
+
+
+def print_kept(files: Sequence[Path], query: Mapping[str, str]) -> bool:
+    """Print log files of instances that are gone; whether there were any."""
+    several = len({each.parents[1] for each in files}) > 1
+    for file in files:
+        prefix = f"{file.parents[1].name.split('_')[1]}  " if several else ""
+        lines = plain_lines(file.read_text(errors="replace"), timestamps="timestamps" in query)
+        first = max(0, len(lines) - int(query["tailLines"])) if "tailLines" in query else 0
+        for line in lines[first:]:
+            echo(prefix + line)
+    return bool(files)
+
+
+def plain_lines(text: str, *, timestamps: bool = False) -> list[str]:
+    """What was written, from a log in CRI form (`TIMESTAMP STREAM F|P TEXT`): parts of a line are put together."""
+    lines: list[str] = []
+    begun = ""
+    for each in text.splitlines():
+        when, _, rest = each.partition(" ")
+        _, _, rest = rest.partition(" ")
+        whole, _, part = rest.partition(" ")
+        begun = (begun or (f"{when} " if timestamps else "")) + part
+        if whole == "F":
+            lines.append(begun)
+            begun = ""
+    return [*lines, begun] if begun else lines
 
 
 async def _follow(name: str, namespace: str, query: dict[str, str]) -> None:

@@ -132,3 +132,11 @@ def test_init_makes_what_deploy_takes(tmp_path):
     assert read_function_file(tmp_path / "greeter")["name"] == "greeter"
     again = CliRunner().invoke(app, ["init", str(tmp_path / "greeter")])
     assert isinstance(again.exception, Usage)
+
+
+def test_kept_logs_are_read_from_their_cri_form() -> None:
+    from cli.logs import plain_lines
+
+    text = "T1 stdout F one\nT2 stderr P two \nT3 stderr F and more\nT4 stdout F \nT5 stdout P cut off\n"
+    assert plain_lines(text) == ["one", "two and more", "", "cut off"]
+    assert plain_lines(text, timestamps=True)[:2] == ["T1 one", "T2 two and more"]
