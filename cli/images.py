@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,8 +25,6 @@ def build(
     base: Annotated[str, typer.Option(help="A local base image.", show_default="python:X.Y-slim")] = "",
 ) -> None:
     """Build `faaslite/RUNTIME` on the local engine, from the base image given or from the official one."""
-    from docker.errors import APIError, BuildError
-
     from faaslite.launch.assets import runtime_images
 
     folder = runtime_images() / runtime
@@ -32,21 +32,67 @@ def build(
         known = ", ".join(sorted(each.parent.name for each in folder.parent.glob("*/Dockerfile")))
         raise Usage(f"there is no runtime {runtime!r}; there are: {known}")
     engine = _engine()
-    source = base or f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
-    _have(engine, source, given=bool(base))
-    note(f"building faaslite/{runtime} from {source}")
     try:
+        source = base or _official(runtime)
+        _have(engine, source, given=bool(base))
+        with tempfile.TemporaryDirectory(prefix="faaslite-image-") as scratch:
+            context = Path(scratch, "context")
+            shutil.copytree(folder, context, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+            if runtime == "python":
+                _python_context(engine, source, context)
+            note(f"building faaslite/{runtime} from {source}")
+            image = _build(engine, f"faaslite/{runtime}", source, context)
+        echo(f"faaslite/{runtime} is {image.short_id.removeprefix('sha256:')}, {image.attrs['Size'] / 1e6:.0f} MB")
+    finally:
+        engine.close()
+
+
+def _official(runtime: str) -> str:
+    return (
+        f"python:{sys.version_info.major}.{sys.version_info.minor}-slim" if runtime == "python" else f"{runtime}:slim"
+    )
+
+
+def _build(engine: Any, name: str, source: str, context: Path) -> Any:
+    from docker.errors import APIError, BuildError
+
+    try:
+        # The context has all it takes: a build without a network works on every engine.
         image, _ = engine.images.build(
-            path=str(folder), tag=f"faaslite/{runtime}:latest", buildargs={"BASE": source}, rm=True, forcerm=True
+            path=str(context),
+            tag=f"{name}:latest",
+            buildargs={"BASE": source},
+            network_mode="none",
+            rm=True,
+            forcerm=True,
         )
     except BuildError as error:
         tail = "".join(str(each.get("stream") or each.get("error") or "") for each in error.build_log)[-800:]
-        raise CliError(f"faaslite/{runtime} can't be built: {error.msg}\n{tail}") from error
+        raise CliError(f"{name} can't be built: {error.msg}\n{tail}") from error
     except APIError as error:
-        raise CliError(f"faaslite/{runtime} can't be built: {error.explanation or error}") from error
-    finally:
-        engine.close()
-    echo(f"faaslite/{runtime} is {image.short_id.removeprefix('sha256:')}, {image.attrs['Size'] / 1e6:.0f} MB")
+        raise CliError(f"{name} can't be built: {error.explanation or error}") from error
+    return image
+
+
+def _python_context(engine: Any, source: str, context: Path) -> None:
+    """Ask the base image which Python it has, and lay the shim's libraries for that one into the context."""
+    from docker.errors import APIError, ContainerError
+
+    from faaslite.build.wheels import PROBE, collect, parse_probe
+
+    try:
+        said = engine.containers.run(
+            source, ["-I", "-c", PROBE], entrypoint="python3", network_mode="none", remove=True, stderr=False
+        )
+    except ContainerError as error:
+        raise CliError(f"{source} can't be a base: its python3 ended with exit code {error.exit_status}") from error
+    except APIError as error:
+        raise CliError(
+            f"{source} can't be a base, it has no python3 that runs: {error.explanation or error}"
+        ) from error
+    python = parse_probe(said.decode(errors="replace"), source)
+    note(f"collecting the shim's libraries for Python {python.version[0]}.{python.version[1]}")
+    collect(python, context / "libraries")
 
 
 @app.command("list")
@@ -93,7 +139,8 @@ def _have(engine: Any, image: str, *, given: bool) -> None:
         script = Path("runtime-images", "base", "build.sh")
         if given:
             raise CliError(
-                f"the engine has no image {image}; `bash {script}` makes one from Debian's packages"
+                f"the engine has no image {image}; bring it with `docker pull` or `docker load`, or make faaslite/base from "
+                f"Debian's packages with `bash {script}` and give that"
             ) from None
         note(f"pulling {image}")
         try:
