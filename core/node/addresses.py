@@ -20,15 +20,18 @@ class NoAddresses(RuntimeFailure):
 
 
 class AddressPool:
-    """`cidr` such as `127.64.0.0/16`; its first and last address are never given, `reserved` more at its begin neither."""
+    """`cidr` such as `127.64.0.0/16`; its first and last address are never given, `reserved` more at its begin neither.
 
-    def __init__(self, cidr: str, reserved: int = 0) -> None:
+    `start` is where in the range it begins, of any size: clusters of one machine that share a range keep out of each other's way.
+    """
+
+    def __init__(self, cidr: str, reserved: int = 0, start: int = 0) -> None:
         network = ipaddress.ip_network(cidr)
         self._first = int(network.network_address) + 1 + reserved
         self._count = network.num_addresses - 2 - reserved
         if self._count < 1:
             raise ValueError(f"{cidr} has no room for Pods")
-        self._next = 0
+        self._next = start % self._count
         self._used: set[int] = set()
 
     def allocate(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import zlib
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ class Agent:
         self._found = {each.uid: each for each in await self.runtime.list()}
         addresses = None
         if not info.assigns_addresses and self._spec.pod_cidr:
-            addresses = AddressPool(self._spec.pod_cidr)
+            addresses = AddressPool(self._spec.pod_cidr, start=zlib.crc32(bytes(self._data_dir.absolute())))
             for each in self._found.values():
                 if each.address:
                     addresses.take(each.address)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from core import trace
@@ -39,6 +40,7 @@ from core.node.lifecycle import (
 )
 from core.node.probes import ContainerProbes
 from core.node.runtime.base import (
+    AddressInUse,
     ContainerInfo,
     ContainerSpec,
     ContainerState,
@@ -59,6 +61,7 @@ __all__ = ["PodWorker"]
 log = logging.getLogger(__name__)
 
 RETRY_FIRST, RETRY_LONGEST = 1.0, 30.0
+ADDRESSES_TRIED = 16
 
 
 class PodWorker:
@@ -127,7 +130,9 @@ class PodWorker:
                 if trace.ON:
                     trace.mark("told", self.pod.key)
                 self._announced(event.container.name)
+            # Events may outrun the reply to the call that they come of: nobody may see a ready Pod without its address.
             self.observed.sandbox_id = self.observed.sandbox_id or event.sandbox_id
+            self.observed.address = self.observed.address or self._assigned
             self._publish()
             self.poke()
 
@@ -347,14 +352,11 @@ class PodWorker:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             if node.addresses is not None and not self._assigned:
                 self._assigned = node.addresses.allocate()
-            spec = sandbox_spec(pod, folder, self._assigned, node.dns)
             found = None
             if node.warm and not pod.spec.init_containers and not any(each.info for each in self.observed.mains):
-                found = await node.runtime.run_pod(
-                    spec, [self._spec(each, each.attempt) for each in self.observed.mains]
-                )
+                found = await self._run_warm(folder)
             if found is None:
-                found = await node.runtime.create_sandbox(spec)
+                found = await node.runtime.create_sandbox(sandbox_spec(pod, folder, self._assigned, node.dns))
         except (VolumeError, ConfigError) as error:
             reason = error.reason if isinstance(error, VolumeError) else "CreateContainerConfigError"
             self.observed.waiting = self._waits(self.observed.waiting, reason, str(error))
@@ -365,6 +367,21 @@ class PodWorker:
         else:
             self.observed.waiting = None
             self._find(found)
+
+    async def _run_warm(self, folder: Path) -> SandboxInfo | None:
+        """The Pod in a warm sandbox; None where the runtime has none for it."""
+        node = self.node
+        for attempt in range(ADDRESSES_TRIED, -1, -1):
+            containers = [self._spec(each, each.attempt) for each in self.observed.mains]
+            try:
+                return await node.runtime.run_pod(sandbox_spec(self.pod, folder, self._assigned, node.dns), containers)
+            except AddressInUse as error:
+                if node.addresses is None or not attempt:
+                    raise
+                log.info("Pod %s gets another address: %s", self.pod.key, error)
+                taken, self._assigned = self._assigned, node.addresses.allocate()
+                node.addresses.release(taken)
+        return None
 
     def _spec(self, record: ContainerRecord, attempt: int) -> ContainerSpec:
         pod, node = self.pod, self.node

@@ -18,7 +18,7 @@ from typing import Protocol
 from core.errors import FaasliteError
 
 __all__ = [
-    "ContainerInfo", "ContainerSpec", "ContainerState", "Image", "ImageNotFound", "ImagePullError", "Mount", "NotSupported",
+    "AddressInUse", "ContainerInfo", "ContainerSpec", "ContainerState", "Image", "ImageNotFound", "ImagePullError", "Mount", "NotSupported",
     "Runtime", "RuntimeEvent", "RuntimeEventType", "RuntimeFailure", "RuntimeInfo", "RuntimeUnavailable", "SandboxInfo", "SandboxSpec", "Stats",
 ]  # fmt: skip
 
@@ -51,6 +51,12 @@ class NotSupported(RuntimeFailure):
     """This runtime can't do what the Pod asks; it will not help to try again."""
 
     reason = "NotSupported"
+
+
+class AddressInUse(RuntimeFailure):
+    """Somebody else listens at the Pod's address: another one will do."""
+
+    reason = "AddressInUse"
 
 
 class ContainerState(enum.Enum):

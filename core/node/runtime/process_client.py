@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from core.node.runtime.base import (
+    AddressInUse,
     ImageNotFound,
     ImagePullError,
     NotSupported,
@@ -22,7 +23,7 @@ from core.node.runtime.sandboxer.protocol import Call, Pushed, Reply, decode_mes
 __all__ = ["SandboxerClient", "failure_of"]
 
 log = logging.getLogger(__name__)
-_FAILURES: dict[str, type[RuntimeFailure]] = {each.reason: each for each in (RuntimeFailure, RuntimeUnavailable, ImageNotFound, ImagePullError, NotSupported)}  # fmt: skip
+_FAILURES: dict[str, type[RuntimeFailure]] = {each.reason: each for each in (RuntimeFailure, RuntimeUnavailable, AddressInUse, ImageNotFound, ImagePullError, NotSupported)}  # fmt: skip
 
 
 def failure_of(reply: Reply) -> Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from typing import Any
 from core import trace
 from core.clock import wall
 from core.node.runtime.base import (
+    AddressInUse,
     ContainerInfo,
     ContainerSpec,
     ContainerState,
@@ -54,7 +56,7 @@ def host_path(spec: ContainerSpec, container_path: str) -> str:
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """A listening socket. Raises `RuntimeFailure`."""
+    """A listening socket. Raises `AddressInUse`, `RuntimeFailure`."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
@@ -63,7 +65,8 @@ def listen(address: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise RuntimeFailure(f"can't listen on {address}:{port}: {error.strerror}") from error
+        failure = AddressInUse if error.errno == errno.EADDRINUSE else RuntimeFailure
+        raise failure(f"can't listen on {address}:{port}: {error.strerror}") from error
     return listener
 
 

@@ -22,6 +22,11 @@ def test_what_runs_is_in_use() -> None:
     assert pool.allocate() == "10.0.0.6"
 
 
+def test_a_start_in_the_range() -> None:
+    pool = AddressPool("127.65.0.0/29", start=4 + 6 * 1000)
+    assert [pool.allocate() for _ in range(3)] == ["127.65.0.5", "127.65.0.6", "127.65.0.1"]
+
+
 def test_too_small() -> None:
     with pytest.raises(ValueError, match="no room"):
         AddressPool("10.0.0.0/31")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
 from core.clock import parse_time, wall
+from core.node.runtime.base import AddressInUse, ContainerSpec, SandboxInfo, SandboxSpec
 from core.node.runtime.fake import (
     Behaviour,
     CrashingRuntime,
@@ -338,11 +341,34 @@ async def test_addresses_are_assigned_where_the_runtime_has_none(cluster: Any) -
     runtime = FakeRuntime(assigns_addresses=False)
     await cluster.agent(runtime, pod_cidr="127.65.0.0/16")
     a, b = cluster.pod("a"), cluster.pod("b")
-    assert (await cluster.until_ready(a))["podIP"] == "127.65.0.1"
-    assert (await cluster.until_ready(b))["podIP"] == "127.65.0.2"
+    first = ip_address((await cluster.until_ready(a))["podIP"])
+    assert first in ip_network("127.65.0.0/16")
+    assert ip_address((await cluster.until_ready(b))["podIP"]) == first + 1
     cluster.api.delete_gracefully(a, 0)
     await cluster.until_gone(a)
-    assert (await cluster.until_ready(cluster.pod("c")))["podIP"] == "127.65.0.3"
+    assert ip_address((await cluster.until_ready(cluster.pod("c")))["podIP"]) == first + 2
+
+
+class CrowdedRuntime(WarmRuntime):
+    """Somebody else has the first two addresses that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__(assigns_addresses=False)
+        self.tried: list[str] = []
+
+    async def run_pod(self, sandbox: SandboxSpec, containers: Sequence[ContainerSpec]) -> SandboxInfo | None:
+        self.tried.append(sandbox.address)
+        if len(self.tried) < 3:
+            raise AddressInUse(f"can't listen on {sandbox.address}")
+        return await super().run_pod(sandbox, containers)
+
+
+async def test_a_pod_takes_another_address_where_its_own_is_taken(cluster: Any) -> None:
+    runtime = CrowdedRuntime()
+    await cluster.agent(runtime, pod_cidr="127.65.0.0/16")
+    address = (await cluster.until_ready(cluster.pod()))["podIP"]
+    assert runtime.tried[-1] == address
+    assert len(set(runtime.tried)) == 3
 
 
 async def test_lost_events_are_made_up_for_by_the_list(cluster: Any) -> None:

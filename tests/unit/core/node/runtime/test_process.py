@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from core.node.runtime.base import ContainerSpec, ContainerState, ImagePullError, Mount, RuntimeEventType, SandboxSpec
+from core.node.runtime.base import (
+    AddressInUse,
+    ContainerSpec,
+    ContainerState,
+    ImagePullError,
+    Mount,
+    RuntimeEventType,
+    SandboxSpec,
+)
 from core.node.runtime.process import ProcessRuntime
 
 ROOT = Path(__file__).resolve().parents[5]
@@ -173,6 +182,19 @@ async def test_a_pod_from_adoption_to_its_end():
         assert line.split(" ", 2)[1:] and " stdout F " in line and line.endswith("hello log\n")
         await world.runtime.remove_sandbox("u1")
         assert await world.runtime.list() == []
+
+
+async def test_an_address_that_is_taken_is_said_to_be():
+    async with sandboxed() as world:
+        sandbox, spec = world.pod("u1", HELLO, "127.91.0.9")
+        with (
+            socket.create_server(("127.91.0.9", 8080)),
+            pytest.raises(AddressInUse, match=r"127\.91\.0\.9:8080"),
+        ):
+            await world.runtime.run_pod(sandbox, [spec])
+        assert await world.runtime.list() == []
+        assert await world.runtime.run_pod(sandbox, [spec]) is not None
+        await world.wait(RuntimeEventType.READY, "u1")
 
 
 async def test_why_a_start_failed_is_the_containers_message():
