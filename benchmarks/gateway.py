@@ -29,8 +29,8 @@ from statistics import median
 import msgspec
 
 from benchmarks.harness import Load, arguments, main, need, note, wrk
+from faaslite.api.names import PORT
 
-POD_PORT = 8080
 SIZES = {"12": 12, "64k": 65536}
 
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> dict[str, float]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-bench-")))
         host = f"127.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}.1"
-        stack.enter_context(nginx(folder / "upstream", upstream_config(host), [(host, POD_PORT)]))
+        stack.enter_context(nginx(folder / "upstream", upstream_config(host), [(host, PORT)]))
         address = ("127.0.0.1", free_port())
         peers = stack.enter_context(nginx(folder / "proxy", proxy_config(address, host, options.workers), [address]))
         listener = socket.socket()
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> dict[str, float]:
         targets = {
             "nginx": (f"http://{address[0]}:{address[1]}", peers),
             "gateway": (f"http://127.0.0.1:{port}", ours),
-            "direct": (f"http://{host}:{POD_PORT}", []),
+            "direct": (f"http://{host}:{PORT}", []),
         }
         for base, _ in targets.values():
             await_http(f"{base}/function/hello/12")
@@ -111,7 +111,7 @@ http {{
     keepalive_requests 1000000000;
     open_file_cache max=100;
     server {{
-        listen {host}:{POD_PORT} backlog=4096;
+        listen {host}:{PORT} backlog=4096;
         sendfile on;
         default_type application/octet-stream;
         location ~ ^(/function/hello)?/12$ {{ return 200 "hello world\\n"; }}
@@ -128,7 +128,7 @@ events {{ worker_connections 4096; }}
 http {{
     access_log off;
     keepalive_requests 1000000000;
-    upstream instance {{ server {host}:{POD_PORT}; keepalive 256; keepalive_requests 1000000000; }}
+    upstream instance {{ server {host}:{PORT}; keepalive 256; keepalive_requests 1000000000; }}
     server {{
         listen {address[0]}:{address[1]} backlog=4096 reuseport;
         location /function/hello/ {{

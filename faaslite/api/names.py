@@ -23,7 +23,9 @@ PROCESS_TAINT = "faaslite.dev/process-runtime"
 """Taint (NoSchedule) of process nodes, tolerated by function Pods: only `faaslite/<runtime>` images run there."""
 
 CONTAINER_NAME = "function"
-PORT = 8080
+PORT = 8012
+"""Where instances listen. Not 8080: a program that has that port on every address is on many machines, and would leave Pods that
+are processes none."""
 READY_PATH = "/_/ready"
 PACKAGE_DRIVER = "packages.faaslite.dev"
 """Inline CSI volumes with `volumeAttributes: {digest: "sha256:..."}`."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from core.client.http import HttpTransport
 from core.client.rest import Client
-from faaslite.launch import kubeconfig
+from faaslite.api.names import PORT
+from faaslite.launch import kubeconfig, slices
 from faaslite.launch.home import Home
 from faaslite.launch.listeners import bind
 from faaslite.launch.pki import Pki
@@ -35,6 +36,8 @@ class Cluster:
     """`process` or `docker`: what `auto` came to."""
     api_listeners: list[socket.socket] = field(default_factory=list)
     gateway_listeners: list[socket.socket] = field(default_factory=list)
+    claims: list[socket.socket] = field(default_factory=list)
+    """What holds the networks of process nodes."""
 
     @property
     def nodes(self) -> list[str]:
@@ -48,34 +51,47 @@ class Cluster:
         return Client(transport)
 
     def close_listeners(self) -> None:
-        for each in (*self.api_listeners, *self.gateway_listeners):
+        for each in (*self.api_listeners, *self.gateway_listeners, *self.claims):
             each.close()
 
 
-def prepare(home: Home, settings: ClusterSettings, *, listen: bool = True) -> Cluster:
-    """Make what isn't there yet and bind the listeners; ports of 0 become what was found and are kept.
+ALL_PARTS = frozenset({"api", "gateway", "slices"})
 
-    Raises LaunchError where something can't be had.
+
+def prepare(home: Home, settings: ClusterSettings, *, parts: Collection[str] = ALL_PARTS) -> Cluster:
+    """Make what isn't there yet and take `parts`: bind the listeners of `api` and `gateway`, claim the nodes' `slices`.
+
+    Ports of 0 become what was found and are kept, and so are the slices. Raises LaunchError where something can't be had.
     """
     home.prepare()
     runtime = settings.runtime if settings.runtime != "auto" else ("docker" if _docker_serves() else "process")
     pki = Pki(home.pki)
     pki.prepare([*_own_names(settings.listen), settings.listen], node_names(settings))
     cluster = Cluster(home, settings, pki, runtime)
-    if listen:
-        cluster.api_listeners = bind(settings.listen, settings.api_port, "the API server", "--api-port")
-        try:
-            cluster.gateway_listeners = bind(
-                settings.listen, settings.gateway_port, "the gateway", "--gateway-port", shares=settings.workers
-            )
-        except BaseException:
-            cluster.close_listeners()
-            raise
-        settings.api_port = cluster.api_listeners[0].getsockname()[1]
-        settings.gateway_port = cluster.gateway_listeners[0].getsockname()[1]
+    try:
+        _take(cluster, parts)
+    except BaseException:
+        cluster.close_listeners()
+        raise
+    if parts:
         settings.save(home.settings)
     kubeconfig.write(home.kubeconfig, settings.api_url, pki.ca_file.read_bytes(), pki.token("admin"))
     return cluster
+
+
+def _take(cluster: Cluster, parts: Collection[str]) -> None:
+    settings = cluster.settings
+    if "api" in parts:
+        cluster.api_listeners = bind(settings.listen, settings.api_port, "the API server", "--api-port")
+        settings.api_port = cluster.api_listeners[0].getsockname()[1]
+    if "gateway" in parts:
+        cluster.gateway_listeners = bind(
+            settings.listen, settings.gateway_port, "the gateway", "--gateway-port", shares=settings.workers
+        )
+        settings.gateway_port = cluster.gateway_listeners[0].getsockname()[1]
+    if "slices" in parts and cluster.runtime == "process":
+        claimed = slices.claim(settings.nodes, settings.slices, PORT)
+        settings.slices, cluster.claims = [number for number, _ in claimed], [each for _, each in claimed]
 
 
 def _own_names(listen: str) -> Iterator[str]:

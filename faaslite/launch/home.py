@@ -29,6 +29,7 @@ class Home:
         self.kubeconfig = self.path / "kubeconfig"
         self.settings = self.path / "cluster.json"
         self.state = self.path / "state.db"
+        self.encryption_keys = self.path / "encryption.keys"
         self.packages = self.path / "packages"
         self.pki = self.path / "pki"
         self.logs = self.path / "logs"

@@ -20,6 +20,7 @@ from core.node.runtime.sandboxer.node import Settings as SandboxerSettings
 from core.node.server import Serving
 from core.node.volumes.archive import ArchiveVolumes
 from faaslite.api.names import PACKAGE_DRIVER, PROCESS_TAINT
+from faaslite.launch import slices
 from faaslite.launch.bootstrap import Closing
 from faaslite.launch.child import Component, run_components
 from faaslite.launch.cluster import Cluster
@@ -85,7 +86,7 @@ async def _build(cluster: Cluster, name: str, number: int) -> Sequence[Component
         data_dir=home,
         log_root=cluster.home.pod_logs,
         address="127.0.0.1",
-        pod_cidr=pod_cidr(cluster.runtime, number),
+        pod_cidr=pod_cidr(cluster, number),
         capacity=_capacity(cluster),
         taints=[{"key": PROCESS_TAINT, "effect": "NoSchedule"}] if process else [],
         csi={PACKAGE_DRIVER: ArchiveVolumes(PACKAGE_DRIVER, fetcher.fetch, home / "packages")},
@@ -94,9 +95,9 @@ async def _build(cluster: Cluster, name: str, number: int) -> Sequence[Component
     return [Closing(client), Closing(fetcher), agent]
 
 
-def pod_cidr(runtime: str, number: int) -> str:
+def pod_cidr(cluster: Cluster, number: int) -> str:
     """The range of addresses that a node gives to Pods: part of 127/8 for processes, a bridge's subnet for Docker."""
-    return f"127.{64 + number}.0.0/16" if runtime == "process" else f"10.244.{number}.0/24"
+    return slices.cidr(cluster.settings.slices[number - 1]) if cluster.runtime == "process" else f"10.244.{number}.0/24"
 
 
 def _runtime(cluster: Cluster, name: str, number: int) -> Runtime:
@@ -107,7 +108,7 @@ def _runtime(cluster: Cluster, name: str, number: int) -> Runtime:
     return DockerRuntime(
         name,
         state_dir=cluster.home.node(name) / "docker",
-        pod_cidr=pod_cidr("docker", number),
+        pod_cidr=pod_cidr(cluster, number),
         base_url=os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"),
     )
 

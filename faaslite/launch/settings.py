@@ -28,6 +28,8 @@ class ClusterSettings(BaseModel):
     workers: int = Field(default=1, ge=1, le=64)
     store: str = ""
     """The store's URL; empty: SQLite in the data dir."""
+    slices: list[int] = Field(default_factory=list)
+    """The networks of process nodes (see `slices.py`), kept where they are free."""
     zygote_idle: float = Field(default=900.0, gt=0)
     """Seconds after which a zygote that nobody used is let go."""
 

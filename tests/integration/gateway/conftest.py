@@ -16,6 +16,7 @@ import uvloop
 
 from core.client.rest import Client
 from core.client.transport import JSON, RawEvent
+from faaslite.api.names import PORT
 from faaslite.api.wire import Hello, Message, Notice, Poke, Report, decode, encode
 from gateway.worker.settings import Settings
 from gateway.worker.worker import Worker
@@ -119,7 +120,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 class Instance:
-    """A server on an address of its own, port 8080. By default it answers 200 and keeps what it was asked."""
+    """A server on an address of its own, the port of functions. By default it answers 200 and keeps what it was asked."""
 
     def __init__(self, name: str, handler: Handler | None) -> None:
         self.name = name
@@ -161,7 +162,7 @@ class Instance:
         while True:
             self.host = f"127.{random.randint(64, 250)}.{random.randint(0, 250)}.{random.randint(1, 250)}"
             try:
-                self._server = await asyncio.start_server(self._serve, self.host, 8080)
+                self._server = await asyncio.start_server(self._serve, self.host, PORT)
             except OSError:
                 continue
             return

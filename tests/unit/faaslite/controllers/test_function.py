@@ -14,7 +14,7 @@ from core.controllers.garbagecollector import GarbageCollector
 from core.controllers.replicaset import ReplicaSetController
 from core.scheduler.scheduler import Scheduler
 from faaslite.api.crd import function_definition
-from faaslite.api.names import FUNCTION
+from faaslite.api.names import FUNCTION, PORT
 from faaslite.api.wire import ScalePolicy
 from faaslite.controllers.function import FunctionController, FunctionObject
 
@@ -104,7 +104,7 @@ async def test_from_the_spec_to_ready(world: World, plane: Any) -> None:
     assert status["observedGeneration"] == 1
     assert world.condition("Packaged")["status"] == world.condition("RoutesReady")["status"] == "True"
     service = await plane.client.get(SERVICE, "hello", "default")
-    assert service["spec"]["ports"][0]["targetPort"] == 8080
+    assert service["spec"]["ports"][0]["targetPort"] == PORT
     assert service["metadata"]["ownerReferences"][0]["kind"] == "Function"
     await plane.until(lambda: world.status["replicas"] == 1)
 

@@ -9,6 +9,7 @@ import pytest
 
 from core.api import views
 from faaslite.api.function import Function, validate
+from faaslite.api.names import PORT
 from faaslite.api.wire import ScalePolicy
 from faaslite.controllers import resources
 
@@ -37,14 +38,14 @@ def test_the_pod_of_a_python_function() -> None:
     )  # fmt: skip
     (container,) = found.spec.containers
     assert (container.name, container.image) == ("function", "faaslite/python")
-    assert [each.container_port for each in container.ports] == [8080]
+    assert [each.container_port for each in container.ports] == [PORT]
     assert container.resources.limits == {"memory": "64Mi"}
     assert container.termination_message_policy == "FallbackToLogsOnError"
     assert container.security_context["runAsNonRoot"] is True
     assert container.security_context["allowPrivilegeEscalation"] is False
     for probe in (container.startup_probe, container.readiness_probe):
         assert probe is not None
-        assert probe.http_get == {"path": "/_/ready", "port": 8080}
+        assert probe.http_get == {"path": "/_/ready", "port": PORT}
     assert {each.name: each.mount_path for each in container.volume_mounts} == {
         "package": "/var/faaslite/package",
         "layer": "/var/faaslite/layer",
@@ -74,7 +75,7 @@ def test_the_environment_of_the_runtime_protocol() -> None:
     )
     assert found == {
         "SIZE": "256",
-        "PORT": "8080",
+        "PORT": str(PORT),
         "FAASLITE_HANDLER": "app:make",
         "FAASLITE_PACKAGE": "/var/faaslite/package",
         "FAASLITE_FUNCTION": "hello",
@@ -92,11 +93,11 @@ def test_the_pod_of_an_image() -> None:
     found = function(runtime="image", image="nginx:1")
     (container,) = pod(found).spec.containers
     assert container.image == "nginx:1"
-    assert environment(found)["PORT"] == "8080"
+    assert environment(found)["PORT"] == str(PORT)
     assert "FAASLITE_HANDLER" not in environment(found)
     assert container.lifecycle == {"preStop": {"sleep": {"seconds": 2}}}
     assert container.readiness_probe is not None
-    assert container.readiness_probe.tcp_socket == {"port": 8080}
+    assert container.readiness_probe.tcp_socket == {"port": PORT}
     assert "runAsNonRoot" not in container.security_context
 
 
@@ -173,4 +174,4 @@ def test_limits_are_read_back() -> None:
 def test_the_service() -> None:
     document = resources.service(function(), "uid")
     assert document["spec"]["selector"] == {"faaslite.dev/function": "hello"}
-    assert document["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
+    assert document["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": PORT, "protocol": "TCP"}]

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from core.api.views import Pod
+from faaslite.api.names import PORT
 from gateway.worker.concurrency import UNLIMITED
 from gateway.worker.router import Place, Router
 from gateway.worker.stats import Stats
@@ -154,7 +155,7 @@ def test_a_pod_becomes_an_instance_when_it_is_ready():
     assert table.revision.starting == {"default/p"} and not table.revision.instances
     table.pod()
     assert not table.revision.starting and list(table.revision.instances) == ["default/p"]
-    assert table.pools[0].address == ("127.0.0.9", 8080)
+    assert table.pools[0].address == ("127.0.0.9", PORT)
     assert table.told == ["default/hello-00001"]
     table.pod()
     assert len(table.pools) == 1, "nothing changed"
