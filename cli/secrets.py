@@ -9,14 +9,16 @@ from typing import Annotated
 
 import typer
 
-from cli.context import run
-from cli.errors import Usage
-from cli.options import Namespace, Output
+from cli.context import home_folder, run
+from cli.errors import CliError, TimedOut, Usage
+from cli.options import DataDir, Namespace, Output
 from cli.output import Format, age, echo, emit, table
 from core.api.kinds import SECRET
 from core.api.meta import Document
 
 __all__ = ["app"]
+
+_ROTATION_SECONDS = 60.0
 
 app = typer.Typer(help="Secrets that functions read as files.", no_args_is_help=True)
 
@@ -80,3 +82,33 @@ def delete(name: str, namespace: Namespace = "default") -> None:
     """Delete a secret; functions that name it keep what they have until their next start."""
     run(lambda client: client.delete(SECRET, name, namespace))
     echo(f"secret {name} deleted from {namespace}")
+
+
+@app.command("rotate-key")
+def rotate_key(data_dir: DataDir = None) -> None:
+    """Make a new key for the encryption of secrets at rest, and write them all again with it."""
+    from core.store.keyring import KeyRing
+    from faaslite.launch.control import ask
+    from faaslite.launch.errors import NotRunning
+    from faaslite.launch.home import Home
+
+    home = Home(home_folder(data_dir))
+    if not home.encryption_keys.exists():
+        raise NotRunning(f"there is no cluster in {home.path} yet; start one with `faas up`")
+    ring = KeyRing.load(home.encryption_keys).rotated()
+    ring.save(home.encryption_keys)
+    try:
+        answer = ask(home, "rotate-key")
+    except NotRunning:
+        echo(f"the new key {ring.primary} is used from the next `faas up` on")
+        return
+    if "error" in answer:
+        raise CliError(f"{answer['error']}; the new key is used from the next start on")
+    deadline = time.monotonic() + _ROTATION_SECONDS
+    while KeyRing.load(home.encryption_keys).ids != [ring.primary]:
+        if time.monotonic() > deadline:
+            raise TimedOut(
+                f"the secrets are not written again after {_ROTATION_SECONDS:.0f} s; see {home.component_log('core')}"
+            )
+        time.sleep(0.05)
+    echo(f"every secret is encrypted with the new key {ring.primary}; the old one is gone")

@@ -23,6 +23,7 @@ from faaslite.controllers.function import FunctionController
 from faaslite.launch.bootstrap import Bootstrap, Closing
 from faaslite.launch.child import Component, run_components
 from faaslite.launch.cluster import Cluster
+from faaslite.launch.encryption import Encryption
 from faaslite.launch.node import node_process, sandboxer_process
 from faaslite.launch.process import ProcessSpec
 from gateway.jobs.app import Jobs
@@ -55,7 +56,9 @@ def _core(cluster: Cluster, report: int) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL)
 
     async def build() -> Sequence[Component]:
-        store = open_store(cluster.settings.store or f"sqlite://{cluster.home.state}")
+        url = cluster.settings.store or f"sqlite://{cluster.home.state}"
+        encryption = Encryption(open_store(url), cluster.home.encryption_keys)
+        store = encryption.store
         users = cluster.pki.users(cluster.nodes)
         api = ApiServer(
             store,
@@ -66,6 +69,7 @@ def _core(cluster: Cluster, report: int) -> None:
         informers = Informers(client)
         return [
             Closing(store),
+            encryption,
             api,
             Bootstrap(client),
             informers,

@@ -265,7 +265,17 @@ class Supervisor:
         if operation == "stop":
             self.stop()
             return {"stopping": True}
-        return {"error": f"unknown operation {operation!r}; there are status and stop"}
+        if operation == "rotate-key":
+            return self._hang_up("core")
+        return {"error": f"unknown operation {operation!r}; there are status, stop and rotate-key"}
+
+    def _hang_up(self, name: str) -> dict[str, Any]:
+        """SIGHUP to a process that is ready: it reads its files again."""
+        for each in self._children:
+            if each.spec.name == name and each.state is ProcessState.READY:
+                os.kill(each.pid, signal.SIGHUP)
+                return {"told": name}
+        return {"error": f"{name} is not ready; try again"}
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self.stop()

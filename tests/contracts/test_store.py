@@ -20,6 +20,8 @@ from core.store.base import (
     StoreClosed,
     Watch,
 )
+from core.store.encrypted import EncryptedStore
+from core.store.keyring import KeyRing
 from core.store.memory import MemoryStore
 from core.store.sqlite import SqliteStore
 
@@ -27,6 +29,7 @@ BOUND = 50
 STORES: dict[str, Callable[[Path], Store]] = {
     "memory": lambda folder: MemoryStore(watch_bound=BOUND),
     "sqlite": lambda folder: SqliteStore(folder / "state.db", watch_bound=BOUND),
+    "encrypted": lambda folder: EncryptedStore(MemoryStore(watch_bound=BOUND), KeyRing.load(folder / "keys"), ["/"]),
 }
 
 
