@@ -39,7 +39,7 @@ async def test_a_hangup_rotates(inner, tmp_path):
     KeyRing.load(path).rotated().save(path)
     os.kill(os.getpid(), signal.SIGHUP)
     async with asyncio.timeout(10):
-        while KeyRing.load(path).ids != ["2"]:
+        while KeyRing.load(path).ids != ["2"]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # another task works; there is nothing to wait on from outside
     assert {await key_of(inner, f"/secrets/default/{number}") for number in range(20)} == {"2"}
     assert (await encryption.store.get("/secrets/default/7")).value == b"value"
