@@ -87,28 +87,27 @@ def delete(name: str, namespace: Namespace = "default") -> None:
 @app.command("rotate-key")
 def rotate_key(data_dir: DataDir = None) -> None:
     """Make a new key for the encryption of secrets at rest, and write them all again with it."""
-    from core.store.keyring import KeyRing
     from faaslite.launch.control import ask
+    from faaslite.launch.encryption import add_key, rotation_over
     from faaslite.launch.errors import NotRunning
     from faaslite.launch.home import Home
 
     home = Home(home_folder(data_dir))
     if not home.encryption_keys.exists():
         raise NotRunning(f"there is no cluster in {home.path} yet; start one with `faas up`")
-    ring = KeyRing.load(home.encryption_keys).rotated()
-    ring.save(home.encryption_keys)
+    primary = add_key(home.encryption_keys)
     try:
         answer = ask(home, "rotate-key")
     except NotRunning:
-        echo(f"the new key {ring.primary} is used from the next `faas up` on")
+        echo(f"the new key {primary} is used from the next `faas up` on")
         return
     if "error" in answer:
         raise CliError(f"{answer['error']}; the new key is used from the next start on")
     deadline = time.monotonic() + _ROTATION_SECONDS
-    while KeyRing.load(home.encryption_keys).ids != [ring.primary]:
+    while not rotation_over(home.encryption_keys, primary):
         if time.monotonic() > deadline:
             raise TimedOut(
                 f"the secrets are not written again after {_ROTATION_SECONDS:.0f} s; see {home.component_log('core')}"
             )
         time.sleep(0.05)
-    echo(f"every secret is encrypted with the new key {ring.primary}; the old one is gone")
+    echo(f"every secret is encrypted with the new key {primary}; the old one is gone")

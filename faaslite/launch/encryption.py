@@ -11,7 +11,7 @@ from core.store.base import Store
 from core.store.encrypted import EncryptedStore
 from core.store.keyring import KeyRing
 
-__all__ = ["SECRET_PREFIXES", "Encryption"]
+__all__ = ["SECRET_PREFIXES", "Encryption", "add_key", "rotation_over"]
 
 log = logging.getLogger(__name__)
 
@@ -59,3 +59,15 @@ class Encryption:
             ring = ring.without_old()
             self.store.use(ring)
             ring.save(self._keys)
+
+
+def add_key(keys: Path) -> str:
+    """Put a new primary key into the file; its id. The rotation itself is `Encryption.rotate`. Raises KeyRingError."""
+    ring = KeyRing.load(keys).rotated()
+    ring.save(keys)
+    return ring.primary
+
+
+def rotation_over(keys: Path, primary: str) -> bool:
+    """Whether that key is the only one left in the file."""
+    return KeyRing.load(keys).ids == [primary]
