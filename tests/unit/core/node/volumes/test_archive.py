@@ -201,7 +201,11 @@ def test_bad_archives_are_refused(name: str, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize("data", [b"", b"no gzip", HELLO[: len(HELLO) // 2], gzip.compress(b"no tar")])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no gzip", HELLO[: len(HELLO) // 2], gzip.compress(b"no tar")],
+    ids=["empty", "no gzip", "cut off", "no tar"],
+)
 def test_broken_archives_are_refused(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(BadArchive):
         extract(io.BytesIO(data), tmp_path / "out", Limits())
