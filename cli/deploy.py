@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,14 +12,32 @@ import typer
 
 from cli.context import connect, gateway, home_folder
 from cli.errors import CliError, TimedOut, Usage
-from cli.options import Namespace, Output
+from cli.options import (
+    Concurrency,
+    Cpu,
+    Crons,
+    Env,
+    Handler,
+    Maximum,
+    Memory,
+    Minimum,
+    Name,
+    Namespace,
+    Output,
+    Preview,
+    Runtime,
+    Secrets,
+    Timeout,
+    Upgrade,
+)
 from cli.output import Format, echo, emit, note
 from core.api.meta import Document
 
 if TYPE_CHECKING:
     from core.client.rest import Client
+    from faaslite.build.plan import Asked, Planned
 
-__all__ = ["register"]
+__all__ = ["asked", "register", "spec_from_flags", "upload"]
 
 FUNCTION_FILE = "function.yaml"
 
@@ -52,6 +70,8 @@ def init(
     """Make a function to start from."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise Usage(f"{path} exists and is not an empty folder; name a new one")
+    from faaslite.build.plan import function_name
+
     name = function_name(path, "", "")
     path.mkdir(parents=True, exist_ok=True)
     (path / "handler.py").write_text(_HANDLER)
@@ -61,117 +81,86 @@ def init(
 
 
 def deploy(
-    path: Annotated[Path, typer.Argument(help="A folder with the function, or one Python file.")],
-    name: Annotated[str, typer.Option(help="The function's name.", show_default="the folder's name")] = "",
+    path: Annotated[Path, typer.Argument(help="A folder, or one file; every function that it declares.")],
+    name: Name = "",
     namespace: Namespace = "default",
-    handler: Annotated[str, typer.Option(help="MODULE:NAME of the handler.", show_default="found by itself")] = "",
-    runtime: Annotated[str, typer.Option(help="python, node or image.", show_default="python")] = "",
-    env: Annotated[list[str] | None, typer.Option(help="KEY=VALUE in the environment; may be repeated.")] = None,
-    secret: Annotated[list[str] | None, typer.Option(help="A secret to mount; may be repeated.")] = None,
-    cron: Annotated[
-        list[str] | None, typer.Option(help="'*/5 * * * *', @hourly, '@every 5s'; may be repeated.")
-    ] = None,
-    minimum: Annotated[int | None, typer.Option("--min", help="Instances that are always kept.")] = None,
-    maximum: Annotated[int | None, typer.Option("--max", help="Instances at most.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Calls per instance at one time, 0 for no limit.")] = None,
-    timeout: Annotated[str, typer.Option(help="The deadline of a call, such as 30s.")] = "",
-    memory: Annotated[str, typer.Option(help="Memory limit of an instance, such as 128Mi.")] = "",
-    cpu: Annotated[str, typer.Option(help="CPU of an instance, such as 250m.")] = "",
+    handler: Handler = "",
+    runtime: Runtime = "",
+    env: Env = None,
+    secret: Secrets = None,
+    cron: Crons = None,
+    minimum: Minimum = None,
+    maximum: Maximum = None,
+    concurrency: Concurrency = None,
+    timeout: Timeout = "",
+    memory: Memory = "",
+    cpu: Cpu = "",
+    preview: Preview = False,
+    upgrade: Upgrade = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build and check, show what would change, send nothing.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it serves.")] = True,
     wait_timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 120.0,
     output: Output = Format.table,
 ) -> None:
-    """Deploy a folder as a function, and wait until it serves."""
-    from faaslite.api.function import validate
-    from faaslite.build.archive import pack
-    from faaslite.build.errors import BuildError
+    """Deploy a folder or file as functions, and wait until they serve."""
+    from faaslite.build.plan import plan
 
-    if not path.exists():
-        raise BuildError(f"{path} doesn't exist")
-    declared = read_function_file(path)
-    flags = _spec_from_flags(
+    started = time.monotonic()
+    spec = spec_from_flags(
         runtime=runtime, env=env or [], secret=secret or [], cron=cron or [], minimum=minimum, maximum=maximum,
         concurrency=concurrency, timeout=timeout, memory=memory, cpu=cpu,
     )  # fmt: skip
-    spec = merge_specs(declared.get("spec") or {}, flags)
-    document: Document = {
-        "apiVersion": "faaslite.dev/v1",
-        "kind": "Function",
-        "metadata": {"name": function_name(path, name, str(declared.get("name") or "")), "namespace": namespace},
-        "spec": spec,
-    }
-    validate(document)
-    started = time.monotonic()
-    if spec.get("runtime", "python") == "python":
-        from faaslite.build.handler import find_handler
-        from faaslite.build.layer import build_layer, requirements_of
+    planned = plan(path, asked(namespace, name, handler, spec, preview=preview, fresh=upgrade), note)
+    if dry_run:
+        from cli.diff import compare, show
 
-        spec["handler"] = find_handler(path, handler or str(spec.get("handler") or ""))
-        archive = pack(path)
-        spec["package"] = {"digest": archive.digest}
-        target = gateway()
-        target.put_package(archive.digest, archive.data, namespace)
-        note(f"packaged {archive.files} file{'s' if archive.files != 1 else ''}, {_size(len(archive.data))}")
-        if requirements := requirements_of(path):
-            layer = build_layer(requirements, home_folder() / "layers", note)
-            target.put_package(layer.digest, layer.data, namespace)
-            spec["package"]["layer"] = layer.digest
-            note(f"dependency layer {_size(len(layer.data))}")
-    elif handler:
-        spec["handler"] = handler
-    validate(document)
-    done = asyncio.run(_apply_and_wait(document, wait_timeout if wait else 0.0))
+        found = asyncio.run(compare(planned, gateway()))
+        emit([each.document for each in planned], output) if output is not Format.table else show(found)
+        return
+    upload(planned, namespace)
+    done = asyncio.run(_apply_and_wait([each.document for each in planned], wait_timeout if wait else 0.0))
     if output is not Format.table:
-        emit(done, output)
+        emit(done[0] if len(done) == 1 else done, output)
         return
     took = f" in {time.monotonic() - started:.1f} s" if wait else ""
-    verb = "serves" if wait else "accepted"
-    echo(f"{done['metadata']['name']} {verb}{took}: {gateway().function_url(namespace, done['metadata']['name'])}")
+    for each in done:
+        url = gateway().function_url(namespace, each["metadata"]["name"])
+        echo(f"{each['metadata']['name']} {'serves' if wait else 'accepted'}{took}: {url}")
 
 
-def read_function_file(path: Path) -> dict[str, Any]:
-    """`function.yaml` beside the code: `name` and `spec`, or a whole Function document. Raises Usage."""
-    import yaml
+def asked(
+    namespace: str, name: str, handler: str, spec: dict[str, Any], *, preview: bool = False, fresh: bool = False
+) -> Asked:
+    """What flags say, with where this user keeps layers and the logs of builds that failed."""
+    from faaslite.build.plan import Asked
 
-    file = path / FUNCTION_FILE
-    if not path.is_dir() or not file.exists():
-        return {}
-    try:
-        found = yaml.safe_load(file.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise Usage(f"{file}: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("spec") or {}, dict):
-        raise Usage(f"{file} must be a map with the keys name and spec")
-    unknown = sorted(set(found) - {"name", "spec", "apiVersion", "kind", "metadata"})
-    if unknown:
-        raise Usage(f"{file}: {unknown[0]!r} is not known here; there are name and spec")
-    if "metadata" in found:
-        found["name"] = (found["metadata"] or {}).get("name", "")
-    return found
+    home = home_folder()
+    return Asked(namespace, name, handler, spec, preview, fresh, home / "layers", home / "logs" / "builds")
 
 
-def function_name(path: Path, flag: str, declared: str) -> str:
-    """The name by flag, by `function.yaml`, or by the folder. Raises Usage for one that is no DNS label."""
-    folder = path.resolve()
-    name = flag or declared or (folder.stem if folder.suffix == ".py" else folder.name)
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?", name):
-        raise Usage(
-            f"{name!r} can't be a function's name: use at most 50 of a-z, 0-9 and -, beginning and ending with a letter "
-            "or digit; choose one with --name"
-        )
-    return name
+def upload(planned: Sequence[Planned], namespace: str) -> None:
+    """Hand to the package store what it doesn't have: for a change of code alone, the code."""
+    target = gateway()
+    sent: set[str] = set()
+    for each in planned:
+        parts = ((each.archive, "package"), (each.layer, "dependency layer"))
+        for part, what in parts:
+            if part is None or part.digest in sent:
+                continue
+            sent.add(part.digest)
+            if target.has_package(part.digest):
+                continue
+            data = part.data
+            target.put_package(part.digest, data, namespace)
+            files = (
+                f", {each.archive.files} file{'s' if each.archive.files != 1 else ''}" if part is each.archive else ""
+            )
+            note(f"uploaded the {what}: {_size(len(data))}{files}")
 
 
-def merge_specs(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, maps merged, lists and values replaced."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = merge_specs(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _spec_from_flags(
+def spec_from_flags(
     *,
     runtime: str,
     env: list[str],
@@ -184,6 +173,7 @@ def _spec_from_flags(
     memory: str,
     cpu: str,
 ) -> dict[str, Any]:
+    """The part of a Function's spec that flags say. Raises Usage."""
     spec: dict[str, Any] = {}
     if runtime:
         spec["runtime"] = runtime
@@ -218,19 +208,26 @@ def _size(count: int) -> str:
     return f"{count / 1024:.1f} KiB" if count < 1024 * 1024 else f"{count / 1024 / 1024:.1f} MiB"
 
 
-async def _apply_and_wait(document: Document, patience: float) -> Document:
+async def _apply_and_wait(documents: Sequence[Document], patience: float) -> list[Document]:
+    """Write the Functions, then wait for all of them; the first that fails ends the wait with its reason."""
     async with connect() as (client, _):
-        applied = await _apply(client, document)
+        applied = [await _apply(client, each) for each in documents]
         if not patience:
             return applied
+        waiting = {each["metadata"]["name"]: asyncio.create_task(_until_ready(client, each)) for each in applied}
         try:
             async with asyncio.timeout(patience):
-                return await _until_ready(client, applied)
+                return await asyncio.gather(*waiting.values())
         except TimeoutError:
-            name = applied["metadata"]["name"]
+            late = [name for name, task in waiting.items() if task.cancelled() or not task.done()]
+            verb = "does" if len(late) == 1 else "do"
             raise TimedOut(
-                f"{name} does not serve after {patience:.0f} s; `faas describe {name}` and `faas logs {name}` say more"
+                f"{', '.join(late)} {verb} not serve after {patience:.0f} s; `faas describe {late[0]}` and `faas logs {late[0]}` say more"
             ) from None
+        finally:
+            for task in waiting.values():
+                task.cancel()
+            await asyncio.gather(*waiting.values(), return_exceptions=True)
 
 
 async def _apply(client: Client, document: Document) -> Document:

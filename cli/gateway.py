@@ -69,6 +69,16 @@ class Gateway:
             return False
         return True
 
+    def get_package(self, digest: str) -> bytes:
+        """An archive from the package store. Raises NotThere, CallFailed."""
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        with self.request("GET", f"/system/packages/{digest}", headers=headers) as response:
+            data = response.read()
+            if response.status >= 400:
+                found = NotThere if response.status == 404 else CallFailed
+                raise found(_message(data) or f"the package store answered {response.status}")
+            return data
+
     def put_package(self, digest: str, data: bytes, namespace: str) -> None:
         """Hand an archive to the package store, unless it has it."""
         if not self.has_package(digest):

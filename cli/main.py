@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli import calls, cron, deploy, functions, images, invoke, logs, namespaces, platform, secrets
+from cli import calls, cron, deploy, diff, functions, images, invoke, logs, namespaces, platform, secrets
 from cli.errors import exit_code
 from core.errors import FaasliteError
 
@@ -34,7 +34,7 @@ def root(
         raise typer.Exit
 
 
-for each in (platform, deploy, invoke, functions, logs):
+for each in (platform, deploy, diff, invoke, functions, logs):
     each.register(app)
 app.add_typer(cron.app, name="cron")
 app.add_typer(calls.app, name="calls")

@@ -31,7 +31,7 @@ def _list(items: dict[str, Any], **extra: Any) -> dict[str, Any]:
 
 _SPEC = _object(
     {
-        "runtime": {"type": "string", "enum": ["python", "node", "image"]},
+        "runtime": {"type": "string", "description": "python, node or image; a version may follow: python3.12, node20"},
         "handler": _TEXT,
         "image": _TEXT,
         "package": _object({"digest": _TEXT, "layer": _TEXT}),

@@ -33,7 +33,9 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _HANDLER = re.compile(r"[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?")
+_RUNTIME = re.compile(r"python(3\.(?P<minor>\d+))?|node([1-9]\d)?|image")
 _RESERVED = "FAASLITE_"
+OLDEST_PYTHON = 11
 
 
 class FunctionInvalid(FaasliteError):
@@ -229,7 +231,8 @@ class Traffic(_Model):
 class FunctionSpec(_Model):
     """`spec` of a Function. `concurrency` is the hard limit of calls per instance (0 is none), `timeout` in seconds."""
 
-    runtime: Literal["python", "node", "image"] = "python"
+    runtime: str = "python"
+    """`python`, `node` (the node's own version), `python3.12`, `node20`, or `image`."""
     handler: str = ""
     image: str = ""
     package: Package | None = None
@@ -244,6 +247,18 @@ class FunctionSpec(_Model):
     cron: tuple[Cron, ...] = ()
     async_: Async = Field(default_factory=lambda: Async.model_validate({}), alias="async")
     traffic: tuple[Traffic, ...] = ()
+
+    @field_validator("runtime")
+    @classmethod
+    def _runtime(cls, value: str) -> str:
+        matched = _RUNTIME.fullmatch(value)
+        if matched is None:
+            raise ValueError(
+                f'"{value}" is not one of python, node or image (or one with its version: python3.12, node20)'
+            )
+        if matched["minor"] and int(matched["minor"]) < OLDEST_PYTHON:
+            raise ValueError(f'"{value}" is too old: 3.{OLDEST_PYTHON} is the oldest Python')
+        return value
 
     @field_validator("handler")
     @classmethod

@@ -35,18 +35,18 @@ class Archive:
     files: int
 
 
-def pack(source: Path, *, ignore: Sequence[str] = (), keep_all: bool = False) -> Archive:
+def pack(source: Path, *, ignore: Sequence[str] = (), keep_all: bool = False, also: Sequence[Path] = ()) -> Archive:
     """Archive a folder, or a single file.
 
     Patterns of `.faasignore` (one a line, as in a shell; against names and paths) and `ignore` leave files out;
-    `keep_all` leaves out nothing but compiled Python. Raises BuildError for links out of the folder, special files,
+    `keep_all` leaves out nothing; `also` are files and folders beside a single file that go with it. Raises BuildError for links out of the folder, special files,
     unreadable files, nothing at all, and over `MAX_BYTES`.
     """
-    patterns = ("__pycache__", "*.pyc") if keep_all else (*_ALWAYS_IGNORED, *_ignore_file(source), *ignore)
+    patterns: tuple[str, ...] = () if keep_all else (*_ALWAYS_IGNORED, *_ignore_file(source), *ignore)
     raw = io.BytesIO()
     count = 0
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for path, name in _files(source, patterns):
+        for path, name in _files(source, patterns, also):
             _add(tar, path, name)
             count += 1
             if raw.tell() > 8 * MAX_BYTES:
@@ -75,10 +75,14 @@ def _ignored(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(base, each) or fnmatch.fnmatch(name, each) for each in patterns)
 
 
-def _files(source: Path, patterns: Sequence[str]) -> Iterator[tuple[Path, str]]:
+def _files(source: Path, patterns: Sequence[str], also: Sequence[Path] = ()) -> Iterator[tuple[Path, str]]:
     """Files (and links) with their names in the archive, sorted, folders implied."""
     if source.is_file():
-        yield source, source.name
+        for top in sorted((source, *also)):
+            if top.is_file():
+                yield top, top.name
+            else:
+                yield from ((path, f"{top.name}/{inner}") for path, inner in _files(top, patterns))
         return
     if not source.is_dir():
         raise BuildError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from faaslite.build.errors import BuildError
 
-__all__ = ["ATTRIBUTES", "MODULES", "find_handler"]
+__all__ = ["ATTRIBUTES", "MODULES", "find_handler", "module_file"]
 
 MODULES = ("handler", "app", "main", "index")
 """Modules that are looked at, in this order; a folder with one `.py` file needs no such name."""
@@ -22,7 +22,7 @@ def find_handler(source: Path, asked: str = "") -> str:
     syntax error, a module or attribute that isn't there, and where there is nothing to choose or too much.
     """
     module, _, attribute = asked.partition(":")
-    path = _module_file(source, module) if module else _guess_module(source)
+    path = module_file(source, module) if module else _guess_module(source)
     module = module or path.stem
     names = _top_level_names(path)
     if attribute:
@@ -38,7 +38,8 @@ def find_handler(source: Path, asked: str = "") -> str:
     return f"{module}:{found[0]}"
 
 
-def _module_file(source: Path, module: str) -> Path:
+def module_file(source: Path, module: str) -> Path:
+    """The file of a module in a folder, or the file itself. Raises BuildError."""
     if source.is_file():
         if source.stem != module:
             raise BuildError(f"the handler's module {module!r} is not {source.name}")

@@ -31,8 +31,13 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 def image_of(function: Function) -> str:
+    """`faaslite/python`, `faaslite/python:3.12`, or the image that is asked for."""
     spec = function.spec
-    return spec.image if spec.runtime == "image" else f"faaslite/{spec.runtime}"
+    if spec.runtime == "image":
+        return spec.image
+    language = spec.runtime.rstrip("0123456789.")
+    version = spec.runtime.removeprefix(language)
+    return f"faaslite/{language}:{version}" if version else f"faaslite/{language}"
 
 
 def owner(name: str, uid: str) -> Document:

@@ -3,12 +3,15 @@
 import pytest
 from typer.testing import CliRunner
 
-from cli.deploy import function_name, merge_specs, read_function_file, readiness
+from cli.deploy import readiness
 from cli.errors import Unreachable, Usage, exit_code
 from cli.gateway import Gateway
 from cli.main import app
 from cli.output import duration
 from core.errors import Conflict, FaasliteError, NotFound, ServiceUnavailable
+from faaslite.build.errors import BuildError
+from faaslite.build.manifest import read_manifest
+from faaslite.build.plan import function_name, merge_specs
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,7 @@ def test_names_come_from_flag_file_or_folder(tmp_path):
     file.write_text("")
     assert function_name(file, "", "") == "one"
     for bad in ("My_Fn", "-x", "x" * 51, "a.b"):
-        with pytest.raises(Usage, match="--name"):
+        with pytest.raises(BuildError, match="--name"):
             function_name(folder, bad, "")
 
 
@@ -53,14 +56,14 @@ def test_flags_lie_on_top_of_the_file():
 
 
 def test_function_file(tmp_path):
-    assert read_function_file(tmp_path) == {}
+    assert read_manifest(tmp_path) == {}
     file = tmp_path / "function.yaml"
     file.write_text("metadata: {name: x}\nspec: {timeout: 1s}")
-    assert read_function_file(tmp_path)["name"] == "x"
+    assert read_manifest(tmp_path)["name"] == "x"
     for text, message in (("a: [", "function.yaml"), ("- a", "must be a map"), ("nmae: x", "'nmae' is not known")):
         file.write_text(text)
-        with pytest.raises(Usage, match=message):
-            read_function_file(tmp_path)
+        with pytest.raises(BuildError, match=message):
+            read_manifest(tmp_path)
 
 
 def function(observed, ready=None, message=""):
@@ -129,7 +132,7 @@ def test_without_a_cluster_every_command_says_how_to_start_one(tmp_path, monkeyp
 def test_init_makes_what_deploy_takes(tmp_path):
     result = CliRunner().invoke(app, ["init", str(tmp_path / "greeter")])
     assert result.exit_code == 0, result.output
-    assert read_function_file(tmp_path / "greeter")["name"] == "greeter"
+    assert read_manifest(tmp_path / "greeter")["name"] == "greeter"
     again = CliRunner().invoke(app, ["init", str(tmp_path / "greeter")])
     assert isinstance(again.exception, Usage)
 

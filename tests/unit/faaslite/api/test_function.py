@@ -78,6 +78,7 @@ def test_everything_that_the_design_shows_is_read() -> None:
         ({"cron": [{"schedule": "@daily", "timeZone": "Mars"}]}, "spec.cron[0].timeZone: "),
         ({"cron": [{"name": "a", "schedule": "@daily"}] * 2}, 'spec.cron[1].name: "a" is there twice'),
         ({"runtime": "perl"}, 'spec.runtime: "perl" is not one of python, node or image'),
+        ({"runtime": "python3.8"}, 'spec.runtime: "python3.8" is too old: 3.11 is the oldest Python'),
         ({"handlr": "a:b"}, "spec.handlr: is not a field of a Function"),
         ({"handler": "a b"}, "spec.handler: "),
         ({"runtime": "image"}, "spec.image: is required"),

@@ -40,13 +40,15 @@ def test_builds_once_and_keeps_it(tmp_path):
     source = local_package(tmp_path / "tiny")
     said = []
     first = build_layer(str(source), tmp_path / "cache", said.append)
-    assert said
+    assert said[0] == f"installing {source}" and len(said) > 1
+    assert first.lock == ("tiny==1",) and not first.cached
     with tarfile.open(fileobj=io.BytesIO(first.data), mode="r:gz") as tar:
         assert "tiny.py" in tar.getnames()
     (source / "pyproject.toml").unlink()
+    before = list(said)
     second = build_layer(str(source), tmp_path / "cache", said.append)
-    assert second.digest == first.digest
-    assert len(said) == 1
+    assert second.digest == first.digest and second.cached
+    assert said == before
 
 
 def test_says_what_pip_said(tmp_path):
