@@ -112,7 +112,8 @@ class Platform:
         return subprocess.Popen([str(FAAS), *arguments], env=self.environment, **pipes)
 
     def up(self, *flags: str) -> dict[str, Any]:
-        self.faas("up", "--detach", *(flags or self.flags))
+        """With the flags of the first time at first, later with none: what isn't said stays."""
+        self.faas("up", "--detach", *(flags or ([] if self.home.exists() else self.flags)))
         return self.learn()
 
     def learn(self) -> dict[str, Any]:
