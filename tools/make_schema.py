@@ -67,6 +67,28 @@ METRICS: dict[str, Any] = {
 }  # fmt: skip
 """Kinds of the metrics API, which the published schemas lack."""
 
+AGGREGATOR: dict[str, dict[str, tuple[int, str]]] = {
+    "APIService": {"metadata": (1, "k"), "spec": (2, "k"), "status": (3, "k")},
+    "APIServiceCondition": {
+        "type": (1, "kr"), "status": (2, "kr"), "lastTransitionTime": (3, ""), "reason": (4, ""), "message": (5, ""),
+    },
+    "APIServiceList": {"metadata": (1, ""), "items": (2, "kr")},
+    "APIServiceSpec": {
+        "service": (1, "p"), "group": (2, ""), "version": (3, ""), "insecureSkipTLSVerify": (4, ""), "caBundle": (5, ""),
+        "groupPriorityMinimum": (7, "kr"), "versionPriority": (8, "kr"),
+    },
+    "APIServiceStatus": {"conditions": (1, "")},
+    "ServiceReference": {"namespace": (1, ""), "name": (2, ""), "port": (3, "p")},
+}  # fmt: skip
+"""Field numbers and flags of the package apiregistration.v1 (kubernetes/kube-aggregator), which is in none of the repositories."""
+
+
+def number_aggregator(types: dict[str, Any]) -> None:
+    for name, fields in AGGREGATOR.items():
+        for row in types[f"apiregistration.v1.{name}"]["f"]:
+            if row[0] in fields:
+                row[2:4] = fields[row[0]]
+
 
 def short(name: str) -> str:
     """`core.v1.Pod` for `io.k8s.api.core.v1.Pod`."""
@@ -276,6 +298,7 @@ def make(schemas: Path, repos: list[Path]) -> tuple[dict[str, Any], list[str]]:
         wanted_names += [row[1].rpartition("@")[2] for row in types[name]["f"] if "@" in row[1]]
     inlined_types(types, go)
     types.update(METRICS)
+    number_aggregator(types)
     for name, each in types.items():
         for row in each["f"]:
             target = row[1].lstrip("[{")

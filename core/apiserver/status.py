@@ -24,7 +24,7 @@ from core.errors import (
 from core.store.base import Compacted, FutureRevision, StoreError
 
 __all__ = [
-    "MODIFIED", "already_exists", "conflict", "duplicate", "forbidden", "from_store", "immutable", "invalid", "invalid_value",
+    "MODIFIED", "GoValue", "already_exists", "conflict", "duplicate", "forbidden", "from_store", "immutable", "invalid", "invalid_value",
     "method_not_allowed", "no_resource", "not_found", "not_supported", "required", "success", "too_large_version", "unknown_value",
 ]  # fmt: skip
 
@@ -86,7 +86,24 @@ def from_store(error: StoreError) -> ApiError:
 # Causes of a 422. Their wording is that of k8s.io/apimachinery/pkg/util/validation/field.
 
 
+class GoValue(str):
+    """A value that is written as it stands: the form that Go gives to a struct."""
+
+    __slots__ = ()
+
+
 def _shown(value: Any) -> str:
+    """As Go's `%v`, `%q` or `%#v` would, which is what Kubernetes' messages hold."""
+    if isinstance(value, GoValue):
+        return str(value)
+    if isinstance(value, dict) and all(type(each) is str for each in value.values()):
+        return (
+            "map[string]string{"
+            + ", ".join(f"{_shown(key)}:{_shown(each)}" for key, each in sorted(value.items()))
+            + "}"
+        )
+    if isinstance(value, list) and all(type(each) is str for each in value):
+        return "[]string{" + ", ".join(_shown(each) for each in value) + "}"
     return _encode(value).decode()
 
 

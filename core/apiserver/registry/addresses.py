@@ -1,6 +1,6 @@
-"""Cluster IPs: which addresses of the Service range are taken, and by whom.
+"""Cluster IPs and node ports: which are taken, and by whom.
 
-The table is in memory; it is rebuilt from the stored Services when the server starts, so that it can't disagree with them.
+The tables are in memory; they are rebuilt from the stored Services when the server starts, so that they can't disagree with them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import ipaddress
 import random
 
-__all__ = ["AddressPool", "AddressTaken", "PoolFull"]
+__all__ = ["NODE_PORTS", "AddressPool", "AddressTaken", "PoolFull", "PortPool"]
+
+NODE_PORTS = (30000, 32767)
 
 
 class AddressTaken(ValueError):
@@ -24,6 +26,7 @@ class AddressPool:
 
     def __init__(self, cidr: str) -> None:
         network = ipaddress.IPv4Network(cidr)
+        self.first = str(network.network_address + 1)
         self._low = int(network.network_address) + 2
         self._high = int(network.broadcast_address) - 1
         self._owners: dict[str, str] = {}
@@ -60,3 +63,35 @@ class AddressPool:
             return self._low <= int(ipaddress.IPv4Address(address)) <= self._high
         except ValueError:
             return False
+
+
+class PortPool:
+    """Node ports. One number may serve several protocols of its Service."""
+
+    def __init__(self, low: int = NODE_PORTS[0], high: int = NODE_PORTS[1]) -> None:
+        self._low, self._high = low, high
+        self._owners: dict[int, str] = {}
+
+    def take(self, owner: str, port: int = 0) -> int:
+        """`port`, or any that is free. Raises `AddressTaken`, `PoolFull`."""
+        if port:
+            if not self._low <= port <= self._high:
+                raise AddressTaken(
+                    f"provided port is not in the valid range. The range of valid ports is {self._low}-{self._high}"
+                )
+            if self._owners.setdefault(port, owner) != owner:
+                raise AddressTaken("provided port is already allocated")
+            return port
+        size = self._high - self._low + 1
+        start = random.randrange(size)  # noqa: S311 (spreads ports, keeps no secret)
+        for step in range(size):
+            found = self._low + (start + step) % size
+            if found not in self._owners:
+                self._owners[found] = owner
+                return found
+        raise PoolFull("range is full")
+
+    def keep(self, owner: str, ports: set[int]) -> None:
+        """Give back what `owner` has besides `ports`."""
+        for port in [port for port, who in self._owners.items() if who == owner and port not in ports]:
+            del self._owners[port]

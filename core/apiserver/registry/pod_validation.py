@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from core.api.quantity import parse
-from core.apiserver.registry.names import check_annotations, check_labels, label, subdomain
+from core.apiserver.registry.names import check_labels, label, subdomain
 from core.apiserver.registry.pod_defaults import all_containers
 from core.apiserver.status import duplicate, forbidden, invalid_value, not_supported, required, unknown_value
 
-__all__ = ["validate_pod_spec", "validate_template"]
+__all__ = ["validate_pod_spec"]
 
 Document = dict[str, Any]
 Cause = dict[str, str]
@@ -198,14 +198,3 @@ def validate_pod_spec(spec: Document, at: str = "spec") -> list[Cause]:
             found.append(invalid_value(f"{at}.{key}", spec[key], why))
     found += check_labels(spec.get("nodeSelector"), f"{at}.nodeSelector")
     return found + list(_tolerations(spec, at))
-
-
-def validate_template(template: Document, at: str) -> list[Cause]:
-    """Causes in a Pod template of a workload, whose Pods are always restarted."""
-    metadata, spec = template.get("metadata") or {}, template.get("spec") or {}
-    found = check_labels(metadata.get("labels"), f"{at}.metadata.labels")
-    found += check_annotations(metadata.get("annotations"), f"{at}.metadata.annotations")
-    found += validate_pod_spec(spec, f"{at}.spec")
-    if spec.get("restartPolicy") in ("OnFailure", "Never"):
-        found.append(not_supported(f"{at}.spec.restartPolicy", spec["restartPolicy"], ("Always",)))
-    return found

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from core.api.kinds import Kind
-from core.apiserver.registry.addresses import AddressPool, AddressTaken, PoolFull
+from core.apiserver.registry.addresses import AddressPool, AddressTaken, PoolFull, PortPool
 from core.apiserver.registry.names import check_labels, label, label_1035
 from core.apiserver.registry.pods import text
 from core.apiserver.registry.strategy import Cause, Document, Strategy
@@ -31,9 +32,10 @@ class ServiceStrategy(Strategy):
     tracks_stored = True
     fields = _SERVICE_FIELDS
 
-    def __init__(self, kind: Kind, pool: AddressPool) -> None:
+    def __init__(self, kind: Kind, pool: AddressPool, ports: PortPool) -> None:
         super().__init__(kind)
         self._pool = pool
+        self._ports_taken = ports
 
     def check_name(self, name: str) -> str:
         return label_1035(name)
@@ -44,9 +46,31 @@ class ServiceStrategy(Strategy):
         spec["type"] = spec.get("type") or "ClusterIP"
         if not spec.get("clusterIP") and spec.get("clusterIPs"):
             spec["clusterIP"] = spec["clusterIPs"][0]
-        if not _addressed(spec):
+        if _addressed(spec):
+            self._allocate(document["metadata"]["uid"], document)
+        self._allocate_ports(document["metadata"]["uid"], document)
+
+    def _allocate_ports(self, uid: str, document: Document, was: Sequence[Document] = ()) -> None:
+        """Node ports for the types that have them: those that were said, those that the Service had, or free ones."""
+        spec = document["spec"]
+        ports = spec.get("ports") or []
+        if spec["type"] not in ("NodePort", "LoadBalancer") or spec.get("allocateLoadBalancerNodePorts") is False:
+            if spec["type"] in ("ClusterIP", "ExternalName"):
+                for port in ports:
+                    # A type without node ports takes over what the client echoes of the old one.
+                    if any(port.get("nodePort") == each.get("nodePort") for each in was):
+                        port.pop("nodePort", None)
             return
-        self._allocate(document["metadata"]["uid"], document)
+        before = {(each.get("port"), each.get("protocol") or "TCP"): each.get("nodePort") or 0 for each in was}
+        for index, port in enumerate(ports):
+            wanted = port.get("nodePort") or before.get((port.get("port"), port.get("protocol") or "TCP")) or 0
+            try:
+                port["nodePort"] = self._ports_taken.take(uid, wanted)
+            except (AddressTaken, PoolFull) as error:
+                name = document["metadata"].get("name") or ""
+                raise invalid(
+                    self.kind, name, [invalid_value(f"spec.ports[{index}].nodePort", wanted, str(error))]
+                ) from None
 
     def _allocate(self, uid: str, document: Document) -> None:
         """Raises `Invalid` where the address isn't to be had."""
@@ -71,6 +95,7 @@ class ServiceStrategy(Strategy):
                     spec[key] = was[key]
         if _addressed(spec) and not spec.get("clusterIP"):
             self._allocate(old["metadata"]["uid"], new)
+        self._allocate_ports(old["metadata"]["uid"], new, was.get("ports") or ())
 
     def complete(self, document: Document) -> None:
         spec = document["spec"]
@@ -85,7 +110,11 @@ class ServiceStrategy(Strategy):
             return
         spec.setdefault("internalTrafficPolicy", "Cluster")
         if spec["type"] in ("NodePort", "LoadBalancer"):
-            spec.setdefault("externalTrafficPolicy", "Cluster")
+            spec["externalTrafficPolicy"] = spec.get("externalTrafficPolicy") or "Cluster"
+        else:
+            spec.pop("externalTrafficPolicy", None)
+        if spec["type"] == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is None:
+            spec["allocateLoadBalancerNodePorts"] = True
         spec["ipFamilies"] = spec.get("ipFamilies") or ["IPv4"]
         spec["ipFamilyPolicy"] = spec.get("ipFamilyPolicy") or "SingleStack"
         if spec.get("clusterIP") and not spec.get("clusterIPs"):
@@ -146,8 +175,19 @@ class ServiceStrategy(Strategy):
             except AddressTaken as error:
                 # The range was changed since: the Service keeps what it has, nobody else is given it.
                 log.warning("the cluster IP %s of a Service: %s", spec["clusterIP"], error)
+        self._ports_taken.keep(uid, self._restore_ports(uid, spec))
+
+    def _restore_ports(self, uid: str, spec: Document) -> set[int]:
+        found = {each["nodePort"] for each in spec.get("ports") or () if each.get("nodePort")}
+        for port in found:
+            try:
+                self._ports_taken.take(uid, port)
+            except AddressTaken as error:
+                log.warning("the node port %d of a Service: %s", port, error)
+        return found
 
     def removed(self, document: Document) -> None:
         address = (document.get("spec") or {}).get("clusterIP")
         if address and address != "None":
             self._pool.release(document["metadata"]["uid"], address)
+        self._ports_taken.keep(document["metadata"]["uid"], set())
