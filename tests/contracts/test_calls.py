@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
+import sqlite3
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
+from gateway.jobs.calls import schema
 from gateway.jobs.calls.base import (
     ASYNC,
     CANCELED,
     CRON,
+    DEAD_LETTER,
     EXPIRED,
     FAILED,
+    KEY_KEPT,
     QUEUED,
     RUNNING,
     SKIPPED,
@@ -22,12 +31,17 @@ from gateway.jobs.calls.base import (
     Calls,
     CallsClosed,
     CallsUnavailable,
+    KeyReused,
     LeaseLost,
     Mark,
     NewCall,
+    Options,
     Outcome,
+    Redrive,
     Request,
+    Try,
 )
+from gateway.jobs.calls.redis import RedisCalls
 from gateway.jobs.calls.sqlite import SqliteCalls
 
 NOW = 1_800_000_000.0
@@ -37,13 +51,77 @@ TIMEOUT = 20.0
 Open = Callable[[], Awaitable[Calls]]
 
 
-@pytest.fixture(params=["sqlite"])
-async def opened(request, tmp_path) -> AsyncIterator[Open]:
+REDIS = shutil.which("redis-server")
+
+
+class Server:
+    """A redis-server of its own on a Unix socket, with an append-only file that is flushed on each write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        assert REDIS is not None
+        self.process = subprocess.Popen(
+            [REDIS, "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder), "--save", "", "--appendonly", "yes",
+             "--appendfsync", "always", "--daemonize", "no"],
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if b"ready to accept connections" in line.lower():
+                return
+        raise AssertionError("redis-server ended before it was ready")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            self.process = None
+
+    async def command(self, *words: str) -> None:
+        client = Redis.from_url(self.url)
+        await client.execute_command(*words)
+        await client.aclose()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server | None]:
+    """One redis-server for the module; None where there is none to be had."""
+    if REDIS is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
+        found = Server(Path(folder))
+        found.start()
+        yield found
+        found.kill()
+
+
+@pytest.fixture
+def redis_server(server, needs) -> Server:
+    needs(server, "redis-server", "apt-get install redis-server")
+    return server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+async def opened(request, server, tmp_path) -> AsyncIterator[Open]:
     """Opens the queue; all that were opened are closed in the end."""
     made: list[Calls] = []
+    if request.param == "redis":
+        await request.getfixturevalue("redis_server").command("FLUSHALL")
 
     async def opening() -> Calls:
-        calls = await SqliteCalls.open(tmp_path / "calls.db")
+        if request.param == "redis":
+            calls: Calls = await RedisCalls.open(server.url)
+        else:
+            calls = await SqliteCalls.open(tmp_path / "calls.db")
         made.append(calls)
         return calls
 
@@ -63,7 +141,7 @@ def new(name: str, function: str = "f", **given) -> NewCall:
 
 
 def cron(name: str, instant: float, overlap: str = "Allow", **given) -> NewCall:
-    return new(name, trigger=CRON, cron="nightly", scheduled_at=instant, overlap=overlap, **given)
+    return new(name, **{"trigger": CRON, "cron": "nightly", "scheduled_at": instant, "overlap": overlap, **given})
 
 
 async def claim(calls: Calls, now: float = NOW, limit: int = 100, owner: str = "me", **given):
@@ -341,6 +419,215 @@ asyncio.run(main())
 """
 
 
+async def test_tries_and_options_are_kept(calls):
+    options = Options(callback="http://a/b", dead_letter=True, revision="f-00002", traceparent="00-1-2-01", key="k")
+    await calls.insert([new("c1", retries=3, options=options, fingerprint="x")])
+    (held,) = await claim(calls)
+    assert (held.options, held.tries, held.since, held.spent) == (options, (), NOW, 0)
+    first = Try(NOW, NOW + 1, 500, 0.25, "no", True, "me")
+    await calls.again("c1", held.fence, NOW + 5, "no", http_status=500, tries=(first,))
+    record = await calls.get("c1")
+    assert (record.tries, record.due, record.callback) == ((first,), NOW + 5, "Pending")
+    (held,) = await claim(calls, NOW + 5)
+    assert held.tries == (first,)
+    second = Try(NOW + 5, NOW + 6, 200)
+    await calls.finish("c1", held.fence, Outcome(SUCCEEDED, 200), NOW + 6, (first, second))
+    record = await calls.get("c1")
+    assert (record.tries, record.options, record.due) == ((first, second), options, None)
+    assert await calls.request("c1") == Request() and await calls.request("nobody") is None
+
+
+async def test_dead_letters_are_listed_and_redriven_with_their_retries_anew(calls):
+    kept = Options(dead_letter=True)
+    await calls.insert(
+        [new("a", options=kept, retries=1), new("b", "g", options=kept, max_age=60.0), new("c", options=kept), new("d")]
+    )
+    held = {each.id: each for each in await claim(calls, limit=100)}
+    for name in "acd":
+        status = FAILED if name == "d" else DEAD_LETTER
+        await calls.finish(name, held[name].fence, Outcome(status, 500, None, "no"), NOW + 1)
+    await calls.again("b", held["b"].fence, NOW + 61, "busy", executed=False)
+    assert await claim(calls, NOW + 61) == []
+    dead = await calls.list("", status=DEAD_LETTER)
+    assert [each.id for each in dead] == ["c", "b", "a"]
+    assert "maxAge" in dead[1].error and "busy" in dead[1].error
+    assert [each.id for each in await calls.list("default", "f", status=DEAD_LETTER)] == ["c", "a"]
+
+    assert await calls.redrive(Redrive(["d", "c", "nobody"]), NOW + 100) == ["c"]
+    assert set(await calls.redrive(Redrive(namespace="default"), NOW + 100)) == {"a", "b"}
+    assert await calls.redrive(Redrive(namespace="default"), NOW + 100) == []
+    again = {each.id: each for each in await claim(calls, NOW + 100)}
+    assert {name: (each.attempts, each.spent, each.since) for name, each in again.items()} == {
+        "a": (2, 1, NOW + 100), "b": (1, 0, NOW + 100), "c": (2, 1, NOW + 100),
+    }  # fmt: skip
+    assert again["a"].fence > held["a"].fence
+    assert await calls.counts() == {RUNNING: 3, FAILED: 1}
+
+
+async def test_an_idempotency_key_stands_for_its_first_call_for_a_day(calls):
+    def keyed(name: str, key: str = "k", at: float = NOW, fingerprint: str = "x", **given) -> NewCall:
+        return new(name, options=Options(key=key), accepted_at=at, fingerprint=fingerprint, **given)
+
+    assert (await calls.insert([keyed("a")]))[0].status == QUEUED
+    assert (await calls.insert([keyed("b")]))[0] == ("a", "", ())
+    assert (await calls.insert([keyed("b", at=NOW + KEY_KEPT - 1)]))[0].id == "a"
+    with pytest.raises(KeyReused):
+        await calls.insert([keyed("c", fingerprint="y")])
+    assert await calls.get("b") is None and await calls.get("c") is None
+    assert [each.status for each in await calls.insert([keyed("d", function="g"), keyed("e", "other")])] == [QUEUED] * 2
+    assert (await calls.insert([keyed("f", at=NOW + KEY_KEPT + 1, fingerprint="y")]))[0] == ("f", QUEUED, ())
+
+
+async def test_callbacks_are_due_once_their_call_has_ended_and_handed_out_under_a_lease(calls):
+    wanted = Options(callback="http://a/b")
+    await calls.insert([new("a", options=wanted), new("b"), new("c", options=wanted)])
+    assert await calls.take_callbacks(NOW + 1000, 10, 9) == [] and await calls.next_callback() is None
+    held = {each.id: each.fence for each in await claim(calls)}
+    for name in "ab":
+        await calls.finish(name, held[name], Outcome(SUCCEEDED, 200, {"body": "hi"}), NOW + 1)
+    await calls.cancel("c", "not wanted", NOW + 2)
+    assert await calls.next_callback() <= NOW + 2
+    taken = await calls.take_callbacks(NOW + 2, 10, 9)
+    assert {(each.record.id, each.tries) for each in taken} == {("a", 1), ("c", 1)}
+    assert {each.record.id: each.record.result for each in taken}["a"] == {"body": "hi"}
+    assert await calls.take_callbacks(NOW + 3, 10, 9) == []
+    await calls.called_back("a", None)
+    await calls.called_back("c", NOW + 20, "it answered 500")
+    assert await calls.next_callback() == NOW + 20
+    assert ((await calls.get("a")).callback, (await calls.get("c")).callback) == (
+        "Delivered",
+        "Pending: it answered 500",
+    )
+    ((_, tries),) = await calls.take_callbacks(NOW + 20, 10, 9)
+    assert tries == 2
+    await calls.called_back("c", None, "it answered 500")
+    assert (await calls.get("c")).callback == "Failed: it answered 500"
+    assert await calls.next_callback() is None
+
+
+async def test_marks_never_move_back(calls):
+    key = ("default", "f", "nightly")
+    await calls.insert([], {key: Mark("u1", "x", NOW + 60)})
+    await calls.insert([], {key: Mark("u1", "x", NOW)})
+    assert (await calls.marks())[key].through == NOW + 60
+    await calls.insert([], {key: Mark("u1", "another schedule", NOW)})
+    assert (await calls.marks())[key] == Mark("u1", "another schedule", NOW)
+
+
+async def test_namespaces_take_turns_before_functions_do(calls):
+    crowd = [new(f"a{n}-{k}", f"f{k}", namespace="crowd") for k in range(8) for n in range(5)]
+    await calls.insert([*crowd, *(new(f"b{n}", "f", namespace="quiet") for n in range(5))])
+    found = await claim(calls, limit=10)
+    assert sorted(each.id[0] for each in found) == ["a"] * 5 + ["b"] * 5
+    found = await claim(calls, limit=4, busy={("quiet", "f"): 0, ("crowd", "f0"): 20})
+    assert [each.function for each in found if each.namespace == "crowd"] != ["f0"] * 4
+
+
+async def test_lists_are_filtered(calls):
+    await calls.insert([cron("a", NOW), cron("b", NOW + 60, cron="other"), new("c"), new("d")])
+    assert await calls.cancel("c", "x", NOW)
+    assert [each.id for each in await calls.list("default", status=CANCELED)] == ["c"]
+    assert [each.id for each in await calls.list("default", "f", trigger=CRON)] == ["b", "a"]
+    assert [each.id for each in await calls.list("default", "f", cron="other")] == ["b"]
+
+
+async def test_listeners_hear_of_inserts_and_ends(calls):
+    heard: list[tuple[str, str]] = []
+    more = asyncio.Event()
+
+    def listener(kind: str, call: str) -> None:
+        heard.append((kind, call))
+        more.set()
+
+    async def until(*wanted: tuple[str, str]) -> None:
+        async with asyncio.timeout(TIMEOUT):
+            while not set(wanted) <= set(heard):
+                more.clear()
+                await more.wait()
+
+    calls.listen(listener)
+    await calls.insert([new("a"), new("b"), new("c", max_age=1.0)])
+    await until(("queued", ""))
+    held = {each.id: each.fence for each in await claim(calls, limit=1)}
+    ((name, fence),) = held.items()
+    await calls.finish(name, fence, Outcome(SUCCEEDED), NOW)
+    await calls.cancel("b" if name == "a" else "a", "x", NOW)
+    await until(("ended", "a"), ("ended", "b"))
+    await claim(calls, NOW + 10)
+    await until(("ended", "c"))
+
+
+async def test_a_database_of_the_first_release_is_brought_up_to_date(tmp_path):
+    path = tmp_path / "calls.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(f"{schema._TABLES} PRAGMA user_version = 1;")
+    connection.execute(
+        "INSERT INTO calls (id, namespace, function, trigger_, cron, overlap, scheduled_at, accepted_at, status, retries, max_age, due, request) "
+        "VALUES ('old', 'default', 'f', 'async', '', 'Allow', 0, ?, 'Queued', 3, 60, ?, ?)",
+        (NOW, NOW, schema.pack(Request())),
+    )
+    connection.commit()
+    connection.close()
+    calls = await SqliteCalls.open(path)
+    (held,) = await claim(calls, NOW + 1)
+    assert (held.id, held.since, held.options) == ("old", NOW, Options())
+    await calls.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(RuntimeError, match="version 99"):
+        await SqliteCalls.open(path)
+
+
+@pytest.mark.redis
+async def test_redis_that_is_killed_and_comes_back_has_every_call_and_is_found_again(redis_server, tmp_path):
+    own = Server(tmp_path)
+    own.start()
+    try:
+        calls, other = await RedisCalls.open(own.url), await RedisCalls.open(own.url)
+        changed = asyncio.Event()
+        calls.listen(lambda kind, _: changed.set() if kind == "changed" else None)
+        await calls.insert([new(f"c{n}", f"f{n % 3}") for n in range(50)], {("default", "f", "n"): Mark("u", "x", NOW)})
+        held = {each.id: each.fence for each in await claim(other, limit=10, owner="other")}
+        own.kill()
+        with pytest.raises(CallsUnavailable):
+            await calls.insert([new("lost")])
+        own.start()
+        async with asyncio.timeout(TIMEOUT):
+            await changed.wait()
+        assert await calls.counts() == {QUEUED: 40, RUNNING: 10}
+        assert await calls.renew(held, NOW + 1, LEASE) == set()
+        name = next(iter(held))
+        await other.finish(name, held[name], Outcome(SUCCEEDED, 200), NOW + 2)
+        assert len(await claim(calls, NOW + 2, owner="me")) == 40
+        assert len(await claim(calls, NOW + 100, owner="me")) == 49
+        assert await calls.marks() == {("default", "f", "n"): Mark("u", "x", NOW)}
+        await calls.close()
+        await other.close()
+    finally:
+        own.kill()
+
+
+@pytest.mark.redis
+async def test_two_redis_queues_share_calls_and_hear_of_each_other(redis_server):
+    await redis_server.command("FLUSHALL")
+    one, two = await RedisCalls.open(redis_server.url), await RedisCalls.open(redis_server.url)
+    heard = asyncio.Event()
+    two.listen(lambda kind, call: heard.set() if kind == "queued" else None)
+    await one.insert([new(f"c{n}", f"f{n % 7}") for n in range(200)])
+    async with asyncio.timeout(TIMEOUT):
+        await heard.wait()
+    found = await asyncio.gather(*(claim(each, limit=9, owner=f"o{n}") for n in range(15) for each in (one, two)))
+    ids = [each.id for part in found for each in part]
+    assert len(ids) == len(set(ids)) == 200
+    await one.close()
+    await two.close()
+
+
+async def test_redis_that_is_not_there_is_said_so(tmp_path):
+    with pytest.raises(CallsUnavailable, match="Redis"):
+        await RedisCalls.open(f"unix://{tmp_path}/nothing.sock")
+
+
 async def test_a_killed_writer_loses_nothing_that_it_said_was_written(tmp_path):
     """kill -9 in the middle of writing: every call that was answered is there, and what ran can be claimed again."""
     path = tmp_path / "calls.db"
@@ -372,7 +659,8 @@ async def test_a_killed_writer_loses_nothing_that_it_said_was_written(tmp_path):
         await calls.close()
 
 
-async def test_one_process_at_a_time(opened):
-    await opened()
+async def test_one_process_at_a_time(tmp_path):
+    calls = await SqliteCalls.open(tmp_path / "calls.db")
     with pytest.raises(CallsUnavailable):
-        await opened()
+        await SqliteCalls.open(tmp_path / "calls.db")
+    await calls.close()

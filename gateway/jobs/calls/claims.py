@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 from collections.abc import Mapping
 
 from gateway.jobs.calls import schema
 from gateway.jobs.calls.base import Claimed
+from gateway.jobs.calls.fair import FunctionKey, divide, interleave
 
-__all__ = ["abandon", "claim"]
+__all__ = ["LOST", "abandon", "claim"]
+
+LOST = "the process that ran it was lost"
 
 # The distinct functions of the index `waiting`, by one seek each (SQLite has no skip scan for DISTINCT).
 _FUNCTIONS = """
@@ -25,11 +27,18 @@ SELECT namespace, function FROM found
 
 # Of a trigger with overlap Queue only the earliest unfinished call may run.
 _DUE = """
-SELECT seq FROM calls AS c WHERE status = 'Queued' AND namespace = ? AND function = ? AND due <= ?
+SELECT seq, max_age > 0 AND max(accepted_at, since) + max_age < ? FROM calls AS c WHERE status = 'Queued' AND namespace = ? AND function = ? AND due <= ?
 AND (overlap <> 'Queue' OR cron = '' OR NOT EXISTS (
     SELECT 1 FROM calls AS e WHERE e.namespace = c.namespace AND e.function = c.function AND e.cron = c.cron AND e.cron <> ''
     AND e.finished_at IS NULL AND e.seq < c.seq))
 ORDER BY due LIMIT ?
+"""
+
+_EXPIRE = """
+UPDATE calls SET status = iif(dead_letter, 'DeadLetter', 'Expired'), finished_at = ?1,
+error = 'could not be run within its maxAge' || iif(error = '', '', ', last: ' || error)
+WHERE status = 'Queued' AND namespace = ?2 AND function = ?3 AND due <= ?1 AND max_age > 0 AND max(accepted_at, since) + max_age < ?1
+RETURNING id
 """
 
 _TAKE = f"""
@@ -40,7 +49,9 @@ started_at = coalesce(started_at, ?) WHERE seq = ? RETURNING {schema.CLAIM_COLUM
 
 def abandon(connection: sqlite3.Connection) -> None:
     """Every running call may be claimed again: its owner is known to be dead."""
-    connection.execute("UPDATE calls SET status = 'Queued', due = accepted_at WHERE status = 'Running'")
+    connection.execute(
+        "UPDATE calls SET status = 'Queued', due = accepted_at, error = ? WHERE status = 'Running'", (LOST,)
+    )
 
 
 def claim(
@@ -49,35 +60,35 @@ def claim(
     now: float,
     lease: float,
     limit: int,
-    busy: Mapping[tuple[str, str], int],
+    busy: Mapping[FunctionKey, int],
     per_function: int,
-) -> list[Claimed]:
-    """See `Calls.claim`."""
+) -> tuple[list[Claimed], list[str]]:
+    """See `Calls.claim`; and the calls that ended by it, being too old."""
     connection.execute(
-        "UPDATE calls SET status = 'Queued', due = ? WHERE status = 'Running' AND lease_until <= ?", (now, now)
+        "UPDATE calls SET status = 'Queued', due = ?, error = ? WHERE status = 'Running' AND lease_until <= ?",
+        (now, LOST, now),
     )
-    waiting: list[list[int]] = []
+    found: dict[FunctionKey, list[int]] = {}
+    ended: list[str] = []
     for namespace, function in connection.execute(_FUNCTIONS).fetchall():
         room = min(limit, per_function - busy.get((namespace, function), 0)) if per_function else limit
-        if room > 0:
-            rows = connection.execute(_DUE, (namespace, function, now, room)).fetchall()
-            if rows:
-                waiting.append([seq for (seq,) in rows])
-    # Whoever has been waiting longest goes first within a turn.
-    waiting.sort(key=lambda found: found[0])
-    turns = itertools.chain.from_iterable(itertools.zip_longest(*waiting))
-    chosen = itertools.islice((seq for seq in turns if seq is not None), limit)
-    taken = [_take(connection, seq, owner, now, lease) for seq in chosen]
-    return [each for each in taken if each is not None]
+        if room <= 0:
+            continue
+        rows = connection.execute(_DUE, (now, namespace, function, now, room)).fetchall()
+        if any(old for _, old in rows):
+            ended += _expire(connection, namespace, function, now)
+            rows = connection.execute(_DUE, (now, namespace, function, now, room)).fetchall()
+        if rows:
+            found[namespace, function] = [seq for seq, _ in rows]
+    shares = divide({key: len(rows) for key, rows in found.items()}, busy, limit, per_function)
+    values = (owner, now + lease, now)
+    taken = [
+        schema.claimed(connection.execute(_TAKE, (*values, seq)).fetchone())
+        for seq in interleave(found[key][:count] for key, count in shares.items())
+    ]
+    return taken, ended
 
 
-def _take(connection: sqlite3.Connection, seq: int, owner: str, now: float, lease: float) -> Claimed | None:
-    expired = connection.execute(
-        "UPDATE calls SET status = 'Expired', finished_at = ?1, error = 'could not be run within its maxAge' "
-        "WHERE seq = ?2 AND max_age > 0 AND accepted_at + max_age < ?1",
-        (now, seq),
-    )
-    if expired.rowcount:
-        return None
-    row = connection.execute(_TAKE, (owner, now + lease, now, seq)).fetchone()
-    return schema.claimed(row)
+def _expire(connection: sqlite3.Connection, namespace: str, function: str, now: float) -> list[str]:
+    """The calls of a function that are due and older than they may be."""
+    return [each for (each,) in connection.execute(_EXPIRE, (now, namespace, function)).fetchall()]

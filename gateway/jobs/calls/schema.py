@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
 import msgspec
 
-from gateway.jobs.calls.base import CallRecord, Claimed, Request
+from gateway.jobs.calls.base import CallRecord, Claimed, Options, Request, Try
 
-__all__ = ["CLAIM_COLUMNS", "RECORD_COLUMNS", "VERSION", "claimed", "create", "pack", "record"]
+__all__ = [
+    "CLAIM_COLUMNS", "RECORD_COLUMNS", "VERSION", "claimed", "create", "options_of", "pack", "pack_options", "pack_tries", "record", "tries_of", "unpack", "unpack_request",
+]  # fmt: skip
 
-VERSION = 1
+VERSION = 2
 
 _TABLES = """
 CREATE TABLE calls (
@@ -57,28 +60,73 @@ CREATE TABLE cron_marks (
 ) WITHOUT ROWID;
 """
 
+# The second version. `spent` and `since` are those of `Claimed` (`since` 0: `accepted_at`). `callback_due` is null where no callback is
+# (any longer) to be made, and looked at once the call has ended.
+_SECOND = """
+ALTER TABLE calls ADD COLUMN dead_letter INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE calls ADD COLUMN options BLOB;
+ALTER TABLE calls ADD COLUMN tries BLOB;
+ALTER TABLE calls ADD COLUMN spent INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE calls ADD COLUMN since REAL NOT NULL DEFAULT 0;
+ALTER TABLE calls ADD COLUMN callback_due REAL;
+ALTER TABLE calls ADD COLUMN callback_tries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE calls ADD COLUMN callback TEXT NOT NULL DEFAULT '';
+CREATE INDEX dead ON calls (namespace, function, seq) WHERE status = 'DeadLetter';
+CREATE INDEX callbacks ON calls (callback_due) WHERE callback_due IS NOT NULL AND finished_at IS NOT NULL;
+CREATE TABLE keys (
+    namespace   TEXT NOT NULL,
+    function    TEXT NOT NULL,
+    key         TEXT NOT NULL,
+    call        TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    until       REAL NOT NULL,
+    PRIMARY KEY (namespace, function, key)
+) WITHOUT ROWID;
+CREATE INDEX keys_by_end ON keys (until);
+"""
+
 _encode = msgspec.msgpack.Encoder().encode
-_decode_request = msgspec.msgpack.Decoder(Request).decode
-_decode = msgspec.msgpack.Decoder().decode
+unpack_request = msgspec.msgpack.Decoder(Request).decode
+unpack = msgspec.msgpack.Decoder().decode
+_decode_options = msgspec.msgpack.Decoder(Options).decode
+_decode_tries = msgspec.msgpack.Decoder(tuple[Try, ...]).decode
+_NO_OPTIONS = Options()
 
 RECORD_COLUMNS = (
     "id, namespace, function, trigger_, cron, scheduled_at, accepted_at, started_at, finished_at, status, attempts, "
-    "http_status, result, error"
+    "http_status, result, error, iif(status = 'Queued', due, NULL), options, tries, callback"
 )
-CLAIM_COLUMNS = "id, namespace, function, trigger_, cron, scheduled_at, accepted_at, attempts, refusals, retries, max_age, fence, request"
+CLAIM_COLUMNS = "id, namespace, function, trigger_, cron, scheduled_at, accepted_at, attempts, refusals, retries, max_age, fence, request, spent, since, options, tries"
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables where the database is new; RuntimeError where a later release made them."""
+    """Make the tables, or bring those of an earlier release up to date; RuntimeError where a later release made them."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-    elif version != VERSION:
-        raise RuntimeError(f"calls.db is of version {version}, this release reads version {VERSION}")
+    if version > VERSION:
+        raise RuntimeError(f"calls.db is of version {version}, this release reads versions up to {VERSION}")
+    for step in (_TABLES, _SECOND)[version:]:
+        version += 1
+        connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {version}; COMMIT;")
 
 
 def pack(value: object) -> bytes | None:
     return None if value is None else _encode(value)
+
+
+def pack_options(options: Options) -> bytes | None:
+    return None if options == _NO_OPTIONS else _encode(options)
+
+
+def pack_tries(tries: Sequence[Try]) -> bytes | None:
+    return _encode(tries) if tries else None
+
+
+def options_of(packed: object) -> Options:
+    return _decode_options(packed) if isinstance(packed, bytes) else _NO_OPTIONS
+
+
+def tries_of(packed: object) -> tuple[Try, ...]:
+    return _decode_tries(packed) if isinstance(packed, bytes) else ()
 
 
 def record(row: tuple[object, ...]) -> CallRecord:
@@ -86,7 +134,11 @@ def record(row: tuple[object, ...]) -> CallRecord:
     values = dict(zip(CallRecord.__struct_fields__, row, strict=True))
     values["scheduled_at"] = values["scheduled_at"] or None
     result = values["result"]
-    values["result"] = _decode(result) if isinstance(result, bytes) else None
+    values["result"] = unpack(result) if isinstance(result, bytes) else None
+    options = values["options"] = options_of(values["options"])
+    values["tries"] = tries_of(values["tries"])
+    if not values["callback"] and options.callback:
+        values["callback"] = "Pending"
     return CallRecord(**values)  # type: ignore[arg-type]
 
 
@@ -95,5 +147,8 @@ def claimed(row: tuple[object, ...]) -> Claimed:
     values = dict(zip(Claimed.__struct_fields__, row, strict=True))
     packed = values["request"]
     assert isinstance(packed, bytes)
-    values["request"] = _decode_request(packed)
+    values["request"] = unpack_request(packed)
+    values["since"] = values["since"] or values["accepted_at"]
+    values["options"] = options_of(values["options"])
+    values["tries"] = tries_of(values["tries"])
     return Claimed(**values)  # type: ignore[arg-type]

@@ -19,19 +19,26 @@ from typing import TypeVar
 from gateway.jobs.calls import claims, schema
 from gateway.jobs.calls.base import (
     CANCELED,
+    KEY_KEPT,
     QUEUED,
     RUNNING,
     SKIPPED,
+    Callback,
     CallRecord,
     CallsClosed,
     CallsUnavailable,
     Claimed,
     CronKey,
     Inserted,
+    KeyReused,
     LeaseLost,
+    Listener,
     Mark,
     NewCall,
     Outcome,
+    Redrive,
+    Request,
+    Try,
 )
 from gateway.jobs.calls.writer import Writer
 
@@ -46,6 +53,21 @@ SELECT {schema.RECORD_COLUMNS.replace("result", "NULL")} FROM calls WHERE seq IN
             AND c.cron <> '' ORDER BY scheduled_at DESC LIMIT 1) FROM cron_marks AS m)
 """  # noqa: S608 - constants
 
+_INSERT = (
+    "INSERT INTO calls (id, namespace, function, trigger_, cron, overlap, scheduled_at, accepted_at, finished_at, status, retries, max_age, "
+    "error, due, request, dead_letter, options, callback_due) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+_CALLBACKS = f"""
+UPDATE calls SET callback_due = ?, callback_tries = callback_tries + 1 WHERE seq IN (
+    SELECT seq FROM calls WHERE callback_due IS NOT NULL AND finished_at IS NOT NULL AND callback_due <= ? ORDER BY callback_due LIMIT ?)
+RETURNING {schema.RECORD_COLUMNS}, callback_tries
+"""  # noqa: S608 - constants
+# A mark of the same trigger moves forward only.
+_MARK = (
+    "INSERT INTO cron_marks VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET uid = excluded.uid, fingerprint = excluded.fingerprint, "
+    "through = excluded.through WHERE uid <> excluded.uid OR fingerprint <> excluded.fingerprint OR through < excluded.through"
+)
+
 
 class SqliteCalls:
     """`Calls` over a file. Made by `open`."""
@@ -55,6 +77,7 @@ class SqliteCalls:
         self._reader = reader
         self._lock = lock
         self._threads = ThreadPoolExecutor(1, "calls-reader")
+        self._listeners: list[Listener] = []
         self._closed = False
 
     @classmethod
@@ -88,18 +111,30 @@ class SqliteCalls:
 
     # Writing
 
+    def listen(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def _tell(self, kind: str, *calls: str) -> None:
+        for listener in self._listeners:
+            for each in calls:
+                listener(kind, each)
+
     async def insert(self, calls: Sequence[NewCall], marks: Mapping[CronKey, Mark] | None = None) -> list[Inserted]:
         packed = [(each, schema.pack(each.request)) for each in calls]
+        moved = [(*key, *mark) for key, mark in (marks or {}).items()]
 
         def operation(connection: sqlite3.Connection) -> list[Inserted]:
             found = [_insert(connection, call, request) for call, request in packed]
-            connection.executemany(
-                "INSERT OR REPLACE INTO cron_marks VALUES (?, ?, ?, ?, ?, ?)",
-                [(*key, *mark) for key, mark in (marks or {}).items()],
-            )
+            if moved:
+                connection.executemany(_MARK, moved)
             return found
 
-        return await self._writer.run(operation)
+        found = await self._writer.run(operation)
+        self._tell("ended", *(each for answer in found for each in answer.canceled))
+        self._tell("ended", *(each.id for each in found if each.status == SKIPPED))
+        if any(each.status == QUEUED for each in found):
+            self._tell("queued", "")
+        return found
 
     async def forget(self, keys: Sequence[CronKey]) -> None:
         sql = "DELETE FROM cron_marks WHERE namespace = ? AND function = ? AND cron = ?"
@@ -115,9 +150,11 @@ class SqliteCalls:
         per_function: int = 0,
     ) -> list[Claimed]:
         held = dict(busy or {})
-        return await self._writer.run(
+        taken, ended = await self._writer.run(
             lambda connection: claims.claim(connection, owner, now, lease, limit, held, per_function)
         )
+        self._tell("ended", *ended)
+        return taken
 
     async def renew(self, held: Mapping[str, int], now: float, lease: float) -> set[str]:
         leases = dict(held)
@@ -132,34 +169,96 @@ class SqliteCalls:
 
         return await self._writer.run(operation)
 
-    async def finish(self, call: str, fence: int, outcome: Outcome, now: float) -> None:
+    async def finish(self, call: str, fence: int, outcome: Outcome, now: float, tries: Sequence[Try] = ()) -> None:
         result = schema.pack(outcome.result)
         sql = (
-            "UPDATE calls SET status = ?, http_status = ?, result = ?, error = ?, finished_at = ?, owner = '' "
+            "UPDATE calls SET status = ?, http_status = ?, result = ?, error = ?, finished_at = ?, owner = '', tries = coalesce(?, tries) "
             "WHERE id = ? AND fence = ? AND status = 'Running'"
         )
-        values = (outcome.status, outcome.http_status or None, result, outcome.error, now, call, fence)
+        packed = schema.pack_tries(tries)
+        values = (outcome.status, outcome.http_status or None, result, outcome.error, now, packed, call, fence)
         await self._writer.run(lambda connection: _held(connection.execute(sql, values), call))
+        self._tell("ended", call)
 
     async def again(
-        self, call: str, fence: int, due: float, error: str, *, http_status: int = 0, executed: bool = True
+        self,
+        call: str,
+        fence: int,
+        due: float,
+        error: str,
+        *,
+        http_status: int = 0,
+        executed: bool = True,
+        tries: Sequence[Try] = (),
     ) -> None:
         sql = (
-            "UPDATE calls SET status = 'Queued', due = ?, error = ?, http_status = ?, owner = '', "
+            "UPDATE calls SET status = 'Queued', due = ?, error = ?, http_status = ?, owner = '', tries = coalesce(?, tries), "
             "attempts = attempts - ?, refusals = refusals + ? WHERE id = ? AND fence = ? AND status = 'Running'"
         )
         refused = 0 if executed else 1
-        values = (due, error, http_status or None, refused, refused, call, fence)
+        values = (due, error, http_status or None, schema.pack_tries(tries), refused, refused, call, fence)
         await self._writer.run(lambda connection: _held(connection.execute(sql, values), call))
 
     async def cancel(self, call: str, reason: str, now: float) -> bool:
         sql = "UPDATE calls SET status = ?, error = ?, finished_at = ? WHERE id = ? AND finished_at IS NULL"
         values = (CANCELED, reason, now, call)
-        return await self._writer.run(lambda connection: connection.execute(sql, values).rowcount > 0)
+        canceled = await self._writer.run(lambda connection: connection.execute(sql, values).rowcount > 0)
+        if canceled:
+            self._tell("ended", call)
+        return canceled
+
+    async def redrive(self, which: Redrive, now: float, limit: int = 1000) -> list[str]:
+        change = (
+            "UPDATE calls SET status = 'Queued', finished_at = NULL, due = ?, since = ?, spent = attempts, result = NULL, callback_tries = 0, "
+            "callback = '', callback_due = iif(callback = '', NULL, -1), refusals = 0 WHERE status = 'DeadLetter' AND "
+        )
+        if which.calls:
+            filters: list[tuple[str, tuple[str, ...]]] = [("id = ?", (each,)) for each in which.calls[:limit]]
+        else:
+            chosen = [
+                (f"{name} = ?", value)
+                for name, value in (("namespace", which.namespace), ("function", which.function))
+                if value
+            ]
+            where = " AND ".join(["status = 'DeadLetter'", *(term for term, _ in chosen)])
+            rows = f"seq IN (SELECT seq FROM calls WHERE {where} ORDER BY seq LIMIT ?)"  # noqa: S608 - constants
+            filters = [(rows, (*(value for _, value in chosen), str(limit)))]
+
+        def operation(connection: sqlite3.Connection) -> list[str]:
+            found: list[str] = []
+            for where, values in filters:
+                rows = connection.execute(f"{change}{where} RETURNING id", (now, now, *values))
+                found += [each for (each,) in rows.fetchall()]
+            return found
+
+        found = await self._writer.run(operation)
+        if found:
+            self._tell("queued", "")
+        return found
+
+    async def take_callbacks(self, now: float, lease: float, limit: int) -> list[Callback]:
+        values = (now + lease, now, limit)
+        rows = await self._writer.run(lambda connection: connection.execute(_CALLBACKS, values).fetchall())
+        return [Callback(schema.record(row[:-1]), row[-1]) for row in rows]
+
+    async def called_back(self, call: str, again: float | None, error: str = "") -> None:
+        sql = "UPDATE calls SET callback_due = ?, callback = ? WHERE id = ? AND callback_due IS NOT NULL"
+        text = ("Pending" if again is not None else "Failed") + f": {error}" if error else "Delivered"
+        await self._writer.run(lambda connection: connection.execute(sql, (again, text, call)) and None)
+
+    async def next_callback(self) -> float | None:
+        sql = "SELECT min(callback_due) FROM calls WHERE callback_due IS NOT NULL AND finished_at IS NOT NULL"
+        (found,) = await self._read(lambda connection: connection.execute(sql).fetchone())
+        return found  # type: ignore[no-any-return]
 
     async def prune(self, before: float, limit: int = 1000) -> int:
         sql = "DELETE FROM calls WHERE seq IN (SELECT seq FROM calls WHERE finished_at IS NOT NULL AND finished_at < ? LIMIT ?)"
-        return await self._writer.run(lambda connection: connection.execute(sql, (before, limit)).rowcount)
+
+        def operation(connection: sqlite3.Connection) -> int:
+            connection.execute("DELETE FROM keys WHERE until < ?", (before,))
+            return connection.execute(sql, (before, limit)).rowcount
+
+        return await self._writer.run(operation)
 
     # Reading
 
@@ -189,8 +288,25 @@ class SqliteCalls:
         row = await self._read(lambda connection: connection.execute(sql, (call,)).fetchone())
         return None if row is None else schema.record(row)
 
-    async def list(self, namespace: str, function: str = "", limit: int = 50) -> list[CallRecord]:
-        terms = [(column, value) for column, value in (("namespace", namespace), ("function", function)) if value]
+    async def request(self, call: str) -> Request | None:
+        sql = "SELECT request FROM calls WHERE id = ?"
+        row = await self._read(lambda connection: connection.execute(sql, (call,)).fetchone())
+        return None if row is None else schema.unpack_request(row[0])
+
+    async def list(
+        self,
+        namespace: str,
+        function: str = "",
+        limit: int = 50,
+        *,
+        status: str = "",
+        cron: str = "",
+        trigger: str = "",
+    ) -> list[CallRecord]:
+        filters = (
+            ("namespace", namespace), ("function", function), ("status", status), ("cron", cron), ("trigger_", trigger),
+        )  # fmt: skip
+        terms = [(column, value) for column, value in filters if value]
         where = " AND ".join(f"{column} = ?" for column, _ in terms) or "1"
         sql = f"SELECT {schema.RECORD_COLUMNS} FROM calls WHERE {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - constants
         values = (*(value for _, value in terms), limit)
@@ -219,6 +335,21 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _standing(connection: sqlite3.Connection, call: NewCall) -> str | None:
+    """The call that this one's idempotency key stands for; None where it is new and stands for this one now."""
+    where = (call.namespace, call.function, call.options.key)
+    sql = "SELECT call, fingerprint FROM keys WHERE namespace = ? AND function = ? AND key = ? AND until > ?"
+    row = connection.execute(sql, (*where, call.accepted_at)).fetchone()
+    if row is None:
+        values = (*where, call.id, call.fingerprint, call.accepted_at + KEY_KEPT)
+        connection.execute("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)", values)
+        return None
+    standing, fingerprint = row
+    if fingerprint != call.fingerprint:
+        raise KeyReused(f'the idempotency key "{call.options.key}" was given with another request before')
+    return str(standing)
+
+
 def _held(cursor: sqlite3.Cursor, call: str) -> None:
     if not cursor.rowcount:
         raise LeaseLost(f"call {call} is no longer held")
@@ -227,11 +358,13 @@ def _held(cursor: sqlite3.Cursor, call: str) -> None:
 def _insert(connection: sqlite3.Connection, call: NewCall, request: bytes | None) -> Inserted:
     status = SKIPPED if call.skip else QUEUED
     finished = call.accepted_at if call.skip else None
+    if call.options.key and (standing := _standing(connection, call)) is not None:
+        return Inserted(standing, "")
     cursor = connection.execute(
-        "INSERT INTO calls (id, namespace, function, trigger_, cron, overlap, scheduled_at, accepted_at, finished_at, status, "
-        "retries, max_age, error, due, request) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        _INSERT,
         (call.id, call.namespace, call.function, call.trigger, call.cron, call.overlap, call.scheduled_at, call.accepted_at,
-         finished, status, call.retries, call.max_age, call.skip, call.accepted_at, request),
+         finished, status, call.retries, call.max_age, call.skip, call.accepted_at, request, call.options.dead_letter,
+         schema.pack_options(call.options), -1.0 if call.options.callback else None),
     )  # fmt: skip
     if not cursor.rowcount:
         return Inserted(call.id, "")
