@@ -81,6 +81,7 @@ class ApiServer:
             Reviews(self._authenticator, self._authorizer),
             schemas,
             Subresources(admission, schemas, PodLogs(served, kubelet), clock),
+            self._authorizer,
         )
         self._metrics = Metrics(lambda: self.resources.watching, lambda: store.revision)
         self._system = build_system(
@@ -146,7 +147,7 @@ class ApiServer:
                 await self._serve_system(scope, receive, send, info.verb)
                 return
             body = await http.read_body(receive) if method not in ("GET", "HEAD") else b""
-            request = ApiRequest(user, info, head.query, body, head.content_type, head.accept)
+            request = ApiRequest(user, info, head.query, body, head.content_type, head.accept, head.user_agent)
             answer = await self.answer(request, applied=False)
             if isinstance(answer, Reply):
                 if answer.revision:

@@ -52,10 +52,11 @@ class Head(NamedTuple):
     accept: str
     content_type: str
     gzip: bool
+    user_agent: str = ""
 
 
 def read_head(scope: Scope) -> Head:
-    authorization = accept = content_type = ""
+    authorization = accept = content_type = user_agent = ""
     zipped = False
     for name, value in scope["headers"]:
         if name == b"authorization":
@@ -66,9 +67,11 @@ def read_head(scope: Scope) -> Head:
             content_type = value.decode("latin-1")
         elif name == b"accept-encoding":
             zipped = b"gzip" in value
+        elif name == b"user-agent":
+            user_agent = value.decode("latin-1")
     text = scope["query_string"]
     query = dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True)) if text else {}
-    return Head(query, authorization, accept, content_type, zipped)
+    return Head(query, authorization, accept, content_type, zipped, user_agent)
 
 
 async def read_body(receive: Receive) -> bytes:

@@ -9,22 +9,23 @@ from core.api.kinds import Kind
 from core.apiserver.authn import User
 from core.apiserver.dispatch import RequestInfo, truth
 from core.apiserver.forms import Form
+from core.apiserver.managedfields import manager_name
 from core.apiserver.registry.generic import Registry
-from core.apiserver.status import forbidden, invalid, not_supported
+from core.apiserver.status import forbidden, invalid, invalid_value, not_supported, required
 from core.apiserver.watch import Watcher
 from core.errors import BadRequest
 
 __all__ = [
-    "ApiRequest", "Reply", "TextStream", "WatchStream", "WriteOptions", "boolean", "number", "write_options",
+    "APPLY_OPTIONS", "ApiRequest", "Reply", "TextStream", "WatchStream", "WriteOptions", "boolean", "number", "write_options",
 ]  # fmt: skip
 
 JSON = "application/json"
 
 
 class ApiRequest:
-    """What was asked and by whom. `warnings` collects the texts of `Warning: 299` headers."""
+    """What was asked and by whom. `warnings` collects the texts of `Warning: 299` headers. `user_agent` is None within the server's process."""
 
-    __slots__ = ("accept", "body", "content_type", "info", "query", "user", "warnings")
+    __slots__ = ("accept", "body", "content_type", "info", "query", "user", "user_agent", "warnings")
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class ApiRequest:
         body: bytes = b"",
         content_type: str = JSON,
         accept: str = "",
+        user_agent: str | None = None,
     ) -> None:
         self.user = user
         self.info = info
@@ -41,7 +43,14 @@ class ApiRequest:
         self.body = body
         self.content_type = content_type
         self.accept = accept
+        self.user_agent = user_agent
         self.warnings: list[str] = []
+
+    @property
+    def manager(self) -> str:
+        """The field manager that a write is put down to."""
+        own = self.user.name.rpartition(":")[2] if self.user_agent is None else self.user_agent
+        return manager_name(self.query.get("fieldManager", ""), own)
 
 
 class Reply(NamedTuple):
@@ -72,14 +81,17 @@ class WriteOptions(NamedTuple):
     dry_run: bool = False
     strict: bool = False
     warn: bool = True
+    force: bool = False
 
 
 DEFAULT_OPTIONS = WriteOptions()
+APPLY_OPTIONS = "ApplyOptions"
 
 
 def write_options(query: Mapping[str, str], kind: str = "CreateOptions") -> WriteOptions:
-    """Of a create, update or patch. Raises `Invalid` for values that nobody knows."""
-    if not query:
+    """Of a create, update or patch; an `ApplyOptions` is a patch that applies. Raises `Invalid` for values that nobody knows."""
+    applies = kind == APPLY_OPTIONS
+    if not query and not applies:
         return DEFAULT_OPTIONS
     validation = query.get("fieldValidation", "") or "Warn"
     dry_run = query.get("dryRun", "")
@@ -90,9 +102,15 @@ def write_options(query: Mapping[str, str], kind: str = "CreateOptions") -> Writ
         causes.append(not_supported("fieldValidation", validation, ["Ignore", "Strict", "Warn"]))
     if len(query.get("fieldManager", "")) > 128:
         causes.append(forbidden("fieldManager", "may not be more than 128 bytes"))
+    if applies and not query.get("fieldManager"):
+        causes.append(required("fieldManager", "is required for apply patch"))
+    if not applies and kind == "PatchOptions" and "force" in query:
+        causes.append(forbidden("force", "may not be specified for non-apply patch"))
+    if not all(each.isprintable() for each in query.get("fieldManager", "")):
+        causes.append(invalid_value("fieldManager", query["fieldManager"], "should only contain printable characters"))
     if causes:
-        raise invalid(Kind("meta.k8s.io", "v1", kind, ""), "", causes)
-    return WriteOptions(dry_run == "All", validation == "Strict", validation == "Warn")
+        raise invalid(Kind("meta.k8s.io", "v1", "PatchOptions" if applies else kind, ""), "", causes)
+    return WriteOptions(dry_run == "All", validation == "Strict", validation == "Warn", boolean(query, "force"))
 
 
 def boolean(query: Mapping[str, str], name: str) -> bool:

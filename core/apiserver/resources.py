@@ -11,6 +11,8 @@ import msgspec
 from core.api.kinds import Kind
 from core.apiserver import body
 from core.apiserver.admission import Admission, Attributes
+from core.apiserver.applies import APPLY_PATCH, Applies
+from core.apiserver.authz import Authorizer
 from core.apiserver.documents import parse_document, parse_options, shaped
 from core.apiserver.forms import negotiate, render_list, render_object
 from core.apiserver.patch import JSON_PATCH, apply_patch
@@ -55,6 +57,7 @@ class Resources:
         reviews: Reviews,
         schemas: Schemas,
         subresources: Subresources,
+        authorizer: Authorizer,
     ) -> None:
         self._store = store
         self._served = served
@@ -62,6 +65,7 @@ class Resources:
         self._reviews = reviews
         self._schemas = schemas
         self._subresources = subresources
+        self._apply = Applies(admission, authorizer)
         self._watchers: set[Watcher] = set()
         self._verbs: dict[str, _Verb] = {
             "get": self._get,
@@ -185,7 +189,9 @@ class Resources:
         options = write_options(request.query)
         document = shaped(request, registry, parse_document(request, kind, options), options)
         await self._admission.admit(Attributes(request.user, info, kind, document))
-        written = await registry.create(info.namespace, document, dry_run=options.dry_run)
+        # What the server's own components make has no managers until somebody applies to it: see docs/decisions/.
+        manager = "" if request.user_agent is None else request.manager
+        written = await registry.create(info.namespace, document, dry_run=options.dry_run, manager=manager)
         return self._written(request, registry, written, 201)
 
     async def _update(self, request: ApiRequest, registry: Registry) -> Answer:
@@ -197,10 +203,14 @@ class Resources:
             lambda old: document,
             subresource=info.subresource,
             dry_run=options.dry_run,
+            manager=request.manager,
         )
         return self._written(request, registry, written)
 
     async def _patch(self, request: ApiRequest, registry: Registry) -> Answer:
+        if body.media_type(request.content_type) == APPLY_PATCH:
+            written, fresh = await self._apply(request, registry, _namespace(request, registry))
+            return self._written(request, registry, written, 201 if fresh else 200)
         info, options = request.info, write_options(request.query, "PatchOptions")
         kind, content_type = registry.kind, request.content_type
         patch = parse_patch(request.body, content_type)
@@ -216,6 +226,7 @@ class Resources:
             subresource=info.subresource,
             dry_run=options.dry_run,
             pinned=names_version(patch, content_type),
+            manager=request.manager,
         )
         return self._written(request, registry, written)
 

@@ -82,7 +82,7 @@ class Subresources:
         # A document of the present always names its version: only what the client itself says can be out of date.
         said = bool(whole and (whole.get("metadata") or {}).get("resourceVersion")) or b'"resourceVersion"' in patch
         written = await registry.update(
-            info.namespace, info.name, change, subresource="scale", dry_run=options.dry_run, pinned=said
+            info.namespace, info.name, change, subresource="scale", dry_run=options.dry_run, pinned=said, manager=request.manager
         )
         document = registry.codec.document(written.entry)
         return Reply(_encode(read_scale(registry.kind, document, registry.scale)), written.entry.revision)

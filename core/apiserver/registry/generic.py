@@ -6,16 +6,22 @@ compare and swap: a write that lost a race reads again and decides again, unless
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Callable
 from typing import NamedTuple
 
 from core.api.kinds import Kind
+from core.apiserver.apply import Applier
 from core.apiserver.cache import Cache, Codec, Document, encode
+from core.apiserver.fieldtypes import Node, built_in, custom
 from core.apiserver.registry import deletion
+from core.apiserver.registry.conversion import Conversion, ConvertingCodec
 from core.apiserver.registry.deletion import DeleteOptions
 from core.apiserver.registry.names import check_metadata, check_metadata_update, generate
 from core.apiserver.registry.strategy import Strategy
+from core.apiserver.registry.tracking import Tracking
+from core.apiserver.schema import load
 from core.apiserver.selection import Selection
 from core.apiserver.status import MODIFIED, already_exists, conflict, invalid, invalid_value, not_found
 from core.clock import timestamp, wall
@@ -55,6 +61,7 @@ class Registry:
         columns: list[Document] | None = None,
         open_schema: Document | None = None,
         scale: Document | None = None,
+        conversion: Conversion | None = None,
         clock: Callable[[], float] = wall,
     ) -> None:
         self.kind = kind
@@ -62,19 +69,35 @@ class Registry:
         self.store = store
         self.cache = cache
         self.shape = shape
-        self.codec = Codec(kind)
+        self.codec = Codec(kind) if conversion is None else ConvertingCodec(kind, conversion)
         self.columns = columns
         self.open_schema = open_schema
         self.scale = scale
-        self._storage_version = storage_version or kind.api_version
+        self._conversion = conversion
+        stored = kind if conversion is None else conversion.stored
+        self._stored = stored.resource
+        self._storage_version = storage_version or stored.api_version
         self._clock = clock
+
+    @functools.cached_property
+    def node(self) -> Node:
+        """How the kind's fields merge when they are applied."""
+        schemas = load()
+        struct = schemas.struct(self.kind) if self.open_schema is None else None
+        if struct is not None:
+            return built_in(struct)
+        return custom(self.open_schema or {"x-kubernetes-preserve-unknown-fields": True}, schemas)
+
+    @functools.cached_property
+    def tracking(self) -> Tracking:
+        return Tracking(self.kind, self.strategy, self.node)
 
     def prefix(self, namespace: str = "") -> str:
         """Where the objects lie in the store."""
-        return f"/{self.kind.resource}/{namespace}/" if namespace else f"/{self.kind.resource}/"
+        return f"/{self._stored}/{namespace}/" if namespace else f"/{self._stored}/"
 
     def key(self, namespace: str, name: str) -> str:
-        return f"/{self.kind.resource}/{namespace}/{name}" if namespace else f"/{self.kind.resource}/{name}"
+        return f"/{self._stored}/{namespace}/{name}" if namespace else f"/{self._stored}/{name}"
 
     def selection(self, labels: str = "", fields: str = "") -> Selection:
         return Selection(self.kind, self.strategy.fields, self.cache, labels, fields)
@@ -88,8 +111,19 @@ class Registry:
 
     # Creation
 
-    async def create(self, namespace: str, document: Document, *, dry_run: bool = False) -> Written:
-        """Store a new object. The document is the registry's from here on. Raises `AlreadyExists`, `Invalid`, `BadRequest`."""
+    async def create(
+        self,
+        namespace: str,
+        document: Document,
+        *,
+        dry_run: bool = False,
+        manager: str = "",
+        applier: Applier | None = None,
+    ) -> Written:
+        """Store a new object. The document is the registry's from here on. Raises `AlreadyExists`, `Invalid`, `BadRequest`.
+
+        Its fields are managed by `manager`, or by the `applier` whose configuration it is; without either by nobody.
+        """
         metadata = self._fresh_metadata(namespace, document)
         base = "" if metadata.get("name") else metadata.get("generateName") or ""
         self.strategy.prepare_create(document, self._clock())
@@ -99,6 +133,7 @@ class Registry:
                     metadata["name"] = generate(base)
                 self.strategy.complete(document)
                 self._check(document, self.strategy.validate(document))
+                self._manage_new(document, manager, applier)
                 try:
                     return await self._insert(namespace, document, dry_run)
                 except AlreadyExists:
@@ -108,6 +143,15 @@ class Registry:
             self.strategy.removed(document)
             raise
         raise AssertionError("the last try returns or raises")
+
+    def _manage_new(self, document: Document, manager: str, applier: Applier | None) -> None:
+        now = timestamp(self._clock())
+        if applier is not None:
+            managed = self.tracking.applied(applier, now)
+        else:
+            managed = self.tracking.created(document, manager, now) if manager else []
+        if managed:
+            document["metadata"]["managedFields"] = managed
 
     async def _insert(self, namespace: str, document: Document, dry_run: bool) -> Written:
         name = document["metadata"]["name"]
@@ -161,7 +205,7 @@ class Registry:
 
     def _encode(self, document: Document) -> bytes:
         document["apiVersion"], document["kind"] = self._storage_version, self.kind.kind
-        return encode(document)
+        return encode(document if self._conversion is None else self._conversion.write(document))
 
     # Updates
 
@@ -174,19 +218,33 @@ class Registry:
         subresource: str = "",
         dry_run: bool = False,
         pinned: bool | None = None,
+        manager: str = "faaslite",
+        applier: Applier | None = None,
     ) -> Written:
         """Store what `change` makes of the object as it stands.
 
         `change` gets a document of its own and returns the whole new object; it is called again after a lost race, unless the
-        client `pinned` the version (None: it did where the result carries one). Another version than the current one is a `Conflict`. Raises `NotFound`, `Invalid`, `BadRequest`.
+        client `pinned` the version (None: it did where the result carries one). The changed fields become those of `manager`, where
+        the object's fields are managed at all; an `applier` makes the change itself and manages what it applies. Another version than the current one is a `Conflict`. Raises `NotFound`, `Invalid`, `BadRequest`.
         """
         key = self.key(namespace, name)
         for _ in range(_UPDATE_TRIES):
             entry = await self.get(namespace, name)
-            new = change(self.codec.document(entry))
+            now, managed = timestamp(self._clock()), None
+            if applier is not None:
+                new, managed = self.tracking.apply(applier, self.codec.document(entry), now)
+            else:
+                new = change(self.codec.document(entry))
             said = self._check_version(new, entry, name)
             old = self.codec.document(entry)
+            wanted = (new.get("metadata") or {}).get("managedFields")
             new = self._prepare_update(namespace, name, new, old, subresource)
+            if applier is None:
+                managed = self.tracking.updated(new, old, wanted, manager, subresource, now)
+            if managed:
+                new["metadata"]["managedFields"] = managed
+            else:
+                new["metadata"].pop("managedFields", None)
             try:
                 return await self._replace(key, entry, new, old, subresource, dry_run)
             except RevisionMismatch as lost:
