@@ -10,6 +10,7 @@ from typing import Protocol
 from core.client.informer import Informers
 from core.client.rest import Client
 from core.clock import wall
+from core.controllers.clusterroleaggregation import ClusterRoleAggregation
 from core.controllers.endpointslice import EndpointSliceController
 from core.controllers.garbagecollector import GarbageCollector
 from core.controllers.namespace import NamespaceController
@@ -43,6 +44,7 @@ CONTROLLERS: Mapping[str, Make] = {
     "endpointslice": lambda client, informers, its: EndpointSliceController(client, informers),
     "namespace": lambda client, informers, its: NamespaceController(client, informers),
     "garbagecollector": lambda client, informers, its: GarbageCollector(client, informers),
+    "clusterrole-aggregation": lambda client, informers, its: ClusterRoleAggregation(client, informers),
     "podgc": lambda client, informers, its: PodGarbageCollector(client, informers, clock=its.clock),
     "nodelifecycle": lambda client, informers, its: NodeLifecycleController(client, informers, clock=its.clock),
 }
