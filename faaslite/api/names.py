@@ -6,7 +6,7 @@ from core.api.kinds import Kind
 
 __all__ = [
     "ANNOTATION_REVISION_HASH", "ANNOTATION_SCALE", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON",
-    "HEADER_DEADLINE", "LABEL_FUNCTION", "LABEL_REVISION", "LAYER_PATH", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
+    "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_FUNCTION", "LABEL_REVISION", "LAYER_PATH", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
     "READY_PATH", "SECRETS_PATH", "SYSTEM_NAMESPACE", "revision_name",
 ]  # fmt: skip
 
@@ -39,6 +39,8 @@ HEADER_DEADLINE = "X-Faaslite-Deadline"
 HEADER_BUSY = "X-Faaslite-Busy"
 """On a 503 of a shim: the instance is at its concurrency limit, the body was not read, go elsewhere."""
 HEADER_CRON = "X-Faaslite-Cron"
+HEADER_REVISION = "X-Faaslite-Revision"
+"""On a request: the revision that is to answer it, instead of what the traffic says."""
 HEADER_COLD_START = "X-Faaslite-Cold-Start"
 """On a gateway's reply: milliseconds that the call waited for an instance; absent where it didn't wait."""
 

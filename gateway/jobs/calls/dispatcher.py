@@ -9,26 +9,31 @@ import asyncio
 import base64
 import functools
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from core import clock as clocks
-from faaslite.api.names import HEADER_CALL_ID, HEADER_CRON
-from gateway.jobs.calls.base import Calls, CallsError, Claimed, LeaseLost, Outcome
+from faaslite.api.names import HEADER_CALL_ID, HEADER_COLD_START, HEADER_CRON, HEADER_REVISION
+from gateway.jobs.calls.base import Calls, CallsError, Claimed, LeaseLost, Outcome, Try
 from gateway.jobs.calls.retry import Answer, after
+from gateway.jobs.calls.sender import Broken, Reply, Sender, Unreachable
+from gateway.jobs.calls.trace import NoTracing, Tracing
+from gateway.jobs.histogram import Histogram
 
 __all__ = ["Dispatcher"]
 
 log = logging.getLogger(__name__)
 
 LEASE = 30.0
-CONCURRENCY = 256
-PER_FUNCTION = 64
+CONCURRENCY = 1024
+PER_FUNCTION = 256
+FIRST = 1024
+"""Slots over `CONCURRENCY` for functions that have nothing running: slow calls of some never keep the first call of another waiting."""
+TRIES_KEPT = 20
 LARGEST_RESULT = 64 << 10
 """Bytes of a reply's body that the record keeps."""
 LONGEST_CALL = 86400.0 + 60.0
@@ -59,9 +64,11 @@ class Dispatcher:
         per_function: int = PER_FUNCTION,
         lease: float = LEASE,
         largest_result: int = LARGEST_RESULT,
+        tracing: Tracing | None = None,
     ) -> None:
         self._calls = calls
-        self._gateway = gateway_url.rstrip("/")
+        self._url = gateway_url.rstrip("/")
+        self._tracing = tracing or NoTracing()
         self._owner = owner
         self._clock = clock
         self._concurrency = concurrency
@@ -71,20 +78,16 @@ class Dispatcher:
         self._running: dict[str, tuple[Claimed, asyncio.Task[None]]] = {}
         self._busy: Counter[tuple[str, str]] = Counter()
         self._wake = asyncio.Event()
-        self._session: aiohttp.ClientSession | None = None
+        self._sender = Sender(self._url)
         self._loops: list[asyncio.Task[None]] = []
         self.finished: Counter[str] = Counter()
         """How many executions ended, by what became of the call."""
+        self.waits = Histogram()
+        """Seconds from when a call was accepted (a cron call: from its instant) to its first execution."""
+        self.runs = Histogram()
+        """Seconds of executions."""
 
     async def start(self) -> None:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15)
-        timeout = aiohttp.ClientTimeout(total=LONGEST_CALL, sock_connect=5)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=timeout,
-            auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
-        )
         self._wake.set()
         self._loops = [
             asyncio.create_task(self._run(), name="dispatcher"),
@@ -105,9 +108,7 @@ class Dispatcher:
                 await self._calls.again(call.id, call.fence, self._clock(), "the jobs process stopped while it ran")
             except CallsError as error:
                 log.info("call %s was not put back: %s", call.id, error)
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._sender.close()
 
     def wake(self) -> None:
         """Something was inserted."""
@@ -126,16 +127,20 @@ class Dispatcher:
     async def step(self) -> float | None:
         """Claim and begin what can run now; returns when to look again (None: when woken)."""
         now = self._clock()
-        room = self._concurrency - len(self._running)
+        room, each = self._concurrency - len(self._running), self._per_function
         if room <= 0:
-            return None
-        claimed = await self._calls.claim(self._owner, now, self._lease, room, self._busy, self._per_function)
+            room, each = room + FIRST, 1
+            if room <= 0:
+                return None
+        claimed = await self._calls.claim(self._owner, now, self._lease, room, self._busy, each)
         for call in claimed:
             task = asyncio.create_task(self._execute(call), name=f"call {call.id}")
             self._running[call.id] = (call, task)
             self._busy[call.namespace, call.function] += 1
             task.add_done_callback(functools.partial(self._ended, call))
-        return await self._calls.next_due(now)
+        due = await self._calls.next_due(now)
+        # Another process that dies tells nobody: its leases are looked at when they may have lapsed.
+        return min(due or math.inf, now + self._lease)
 
     def _ended(self, call: Claimed, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -183,17 +188,30 @@ class Dispatcher:
             self.abort(each for each in lost if each in self._running and self._running[each][0].fence == held[each])
 
     async def _execute(self, call: Claimed) -> None:
-        answer, result = await self._request(call)
+        began = self._clock()
+        if call.attempts == 1 and not call.refusals:
+            self.waits.add(began - (call.scheduled_at or call.accepted_at))
+        span = self._tracing.begin(call, began)
+        answer, result = await self._request(call, span.traceparent)
         now = self._clock()
+        self.runs.add(now - began)
         then = after(call, answer, now, random.random())  # noqa: S311 - jitter
+        this = Try(began, now, answer.status, answer.cold_start, answer.error, then.executed, self._owner)
+        tries = told(call, this)
         try:
             if then.status:
                 outcome = Outcome(then.status, answer.status, result, answer.error)
-                await self._calls.finish(call.id, call.fence, outcome, now)
+                await self._calls.finish(call.id, call.fence, outcome, now, tries)
             else:
                 due = now + then.delay
                 await self._calls.again(
-                    call.id, call.fence, due, answer.error, http_status=answer.status, executed=then.executed
+                    call.id,
+                    call.fence,
+                    due,
+                    answer.error,
+                    http_status=answer.status,
+                    executed=then.executed,
+                    tries=tries,
                 )
         except LeaseLost:
             log.info("call %s went to another claim or was canceled while it ran", call.id)
@@ -201,57 +219,62 @@ class Dispatcher:
         except CallsError as error:
             log.warning("the end of call %s was not recorded, it will run again: %s", call.id, error)
             return
+        finally:
+            span.end(this, then.status)
         self.finished[then.status or "Retried"] += 1
 
-    async def _request(self, call: Claimed) -> tuple[Answer, object]:
-        assert self._session is not None
+    async def _request(self, call: Claimed, traceparent: str) -> tuple[Answer, object]:
         request = call.request
-        text = f"{self._gateway}/function/{call.function}.{call.namespace}{request.path}"
-        url = URL(f"{text}?{request.query}" if request.query else text, encoded=True)
-        headers = [*request.headers, (HEADER_CALL_ID, call.id)]
+        target = f"/function/{call.function}.{call.namespace}{request.path}"
+        if request.query:
+            target = f"{target}?{request.query}"
+        headers = [each for each in request.headers if each[0].lower() != "traceparent"]
+        headers += ((HEADER_CALL_ID, call.id), ("traceparent", traceparent))
         if call.cron:
             headers.append((HEADER_CRON, call.cron))
+        if call.options.revision:
+            headers.append((HEADER_REVISION, call.options.revision))
         try:
-            async with self._session.request(
-                request.method, url, headers=headers, data=request.body or None, allow_redirects=False
-            ) as reply:
-                body, truncated = await _read(reply, self._largest)
-                return _answer(reply, body), _result(reply, body, truncated)
-        except aiohttp.ClientConnectorError as error:
+            reply = await self._sender.send(request.method, target, headers, request.body, self._largest, LONGEST_CALL)
+        except Unreachable as error:
             return Answer(0, "GatewayUnreachable", f"the gateway can't be reached: {error}"), None
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Answer(0, "", f"the connection broke: {error or type(error).__name__}"), None
+        except Broken as error:
+            return Answer(0, "", f"{error}"), None
+        return _answer(reply), _result(reply)
 
 
-async def _read(reply: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bool]:
-    """The body up to `limit` bytes, and whether there was more; all of it is read, so that the function can end."""
-    kept = bytearray()
-    truncated = False
-    async for chunk in reply.content.iter_any():
-        room = limit - len(kept)
-        truncated = truncated or len(chunk) > room
-        kept += chunk[:room] if room > 0 else b""
-    return bytes(kept), truncated
+def told(call: Claimed, this: Try) -> tuple[Try, ...]:
+    """What is known of a call's tries, with this one; one that nobody told the end of is added as lost."""
+    before = list(call.tries)
+    known = sum(each.executed for each in before)
+    if known < call.attempts - 1 and len(before) < TRIES_KEPT:
+        before += [Try(began=0.0, error="the process that ran it was lost")] * (call.attempts - 1 - known)
+    return (*before, this)[-TRIES_KEPT:]
 
 
-def _answer(reply: aiohttp.ClientResponse, body: bytes) -> Answer:
-    if reply.status < 400:
-        return Answer(reply.status)
+def _answer(reply: Reply) -> Answer:
+    waited = reply.headers.get(HEADER_COLD_START.lower(), "")
     try:
-        said = _decode_error(body)
+        cold_start = float(waited) / 1000 if waited else None
+    except ValueError:
+        cold_start = None
+    if reply.status < 400:
+        return Answer(reply.status, cold_start=cold_start)
+    try:
+        said = _decode_error(reply.body)
     except msgspec.DecodeError:
         said = _GatewayError()
-    seconds = reply.headers.get("Retry-After", "")
+    seconds = reply.headers.get("retry-after", "")
     message = said.message or f"the function answered {reply.status}"
     error = f"{said.error}: {message}" if said.error else message
     reason = said.error if reply.status == 503 else ""  # a function may use these words with another status
-    return Answer(reply.status, reason, error, float(seconds) if seconds.isdecimal() else None)
+    return Answer(reply.status, reason, error, float(seconds) if seconds.isdecimal() else None, cold_start)
 
 
-def _result(reply: aiohttp.ClientResponse, body: bytes, truncated: bool) -> dict[str, object]:
-    kind = reply.headers.get("Content-Type", "")
+def _result(reply: Reply) -> dict[str, object]:
+    kind = reply.headers.get("content-type", "")
     try:
-        text, encoding = body.decode(), "utf-8"
+        text, encoding = reply.body.decode(), "utf-8"
     except UnicodeDecodeError:
-        text, encoding = base64.b64encode(body).decode(), "base64"
-    return {"contentType": kind, "encoding": encoding, "body": text, "truncated": truncated}
+        text, encoding = base64.b64encode(reply.body).decode(), "base64"
+    return {"contentType": kind, "encoding": encoding, "body": text, "truncated": reply.truncated}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gateway.jobs.calls.base import FAILED, SUCCEEDED, Claimed
+from gateway.jobs.calls.base import DEAD_LETTER, EXPIRED, FAILED, SUCCEEDED, Claimed
 
 __all__ = ["Answer", "Next", "after"]
 
@@ -19,12 +19,16 @@ REFUSED_AGE = 6 * 3600.0
 
 
 class Answer(NamedTuple):
-    """What came back. `status` 0: nothing did, and `error` says why. `reason` is the gateway's, "" where the function answered."""
+    """What came back. `status` 0: nothing did, and `error` says why. `reason` is the gateway's, "" where the function answered.
+
+    `cold_start` is the seconds that the call waited for an instance, None where it didn't.
+    """
 
     status: int
     reason: str = ""
     error: str = ""
     retry_after: float | None = None
+    cold_start: float | None = None
 
 
 class Next(NamedTuple):
@@ -39,18 +43,26 @@ def after(call: Claimed, answer: Answer, now: float, chance: float) -> Next:
     """`chance` is a random number in [0, 1).
 
     The delay doubles with each attempt from 1 s to 5 min, and half of it is jitter; `Retry-After` makes it longer, never shorter.
+    A call that fails for good, or would be older than it may be before it could run again, is a dead letter where its function keeps those.
     """
     if 200 <= answer.status < 400:
         return Next(SUCCEEDED)
     refused = answer.reason in REFUSALS
     if refused:
         tries = call.refusals
-        if now - call.accepted_at > (call.max_age or REFUSED_AGE):
-            return Next(FAILED)
+        if now - call.since > (call.max_age or REFUSED_AGE):
+            return Next(_failed(call))
     else:
-        tries = call.attempts - 1
+        tries = call.attempts - call.spent - 1
         passing = answer.status == 0 or answer.status >= 500 or answer.status in RETRIED
-        if not passing or call.attempts > call.retries:
-            return Next(FAILED)
+        if not passing or tries >= call.retries:
+            return Next(_failed(call))
     delay = min(FIRST_DELAY * 2.0 ** min(tries, 16), LONGEST_DELAY) * (0.5 + chance / 2)
-    return Next("", max(delay, min(answer.retry_after or 0.0, LONGEST_DELAY)), not refused)
+    delay = max(delay, min(answer.retry_after or 0.0, LONGEST_DELAY))
+    if call.max_age and now + delay > call.since + call.max_age:
+        return Next(DEAD_LETTER if call.options.dead_letter else EXPIRED)
+    return Next("", delay, not refused)
+
+
+def _failed(call: Claimed) -> str:
+    return DEAD_LETTER if call.options.dead_letter else FAILED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.jobs.calls.base import FAILED, SUCCEEDED, Claimed, Request
+from gateway.jobs.calls.base import DEAD_LETTER, EXPIRED, FAILED, SUCCEEDED, Claimed, Options, Request
 from gateway.jobs.calls.retry import LONGEST_DELAY, REFUSED_AGE, Answer, after
 
 NOW = 1_800_000_000.0
@@ -12,7 +12,7 @@ NOW = 1_800_000_000.0
 
 def call(**given) -> Claimed:
     values = {"id": "c", "namespace": "d", "function": "f", "trigger": "async", "cron": "", "scheduled_at": 0.0, "accepted_at": NOW,
-              "attempts": 1, "refusals": 0, "retries": 3, "max_age": 0.0, "fence": 1, "request": Request()}  # fmt: skip
+              "attempts": 1, "refusals": 0, "retries": 3, "max_age": 0.0, "fence": 1, "request": Request(), "since": NOW}  # fmt: skip
     return Claimed(**{**values, **given})
 
 
@@ -61,6 +61,28 @@ def test_retry_after_makes_it_longer_never_shorter():
 
 def test_refusals_end_with_the_calls_age():
     refused = Answer(503, "FunctionNotReady")
-    assert after(call(max_age=60.0), refused, NOW + 60, 0.5).status == ""
+    assert after(call(max_age=60.0), refused, NOW + 50, 0.5).status == ""
+    assert after(call(max_age=60.0), refused, NOW + 60, 0.5).status == EXPIRED
     assert after(call(max_age=60.0), refused, NOW + 61, 0.5).status == FAILED
     assert after(call(), refused, NOW + REFUSED_AGE + 1, 0.5).status == FAILED
+
+
+def test_failures_of_a_function_that_keeps_them_are_dead_letters():
+    kept = Options(dead_letter=True)
+    assert after(call(attempts=4, options=kept), Answer(500), NOW, 0.5).status == DEAD_LETTER
+    assert after(call(options=kept), Answer(400), NOW, 0.5).status == DEAD_LETTER
+    assert after(call(options=kept), Answer(200), NOW, 0.5).status == SUCCEEDED
+
+
+def test_a_redriven_call_has_its_retries_anew():
+    assert after(call(attempts=5, spent=4), Answer(500), NOW, 1.0) == ("", 1.0, True)
+    assert after(call(attempts=8, spent=4), Answer(500), NOW, 1.0).status == FAILED
+
+
+def test_a_call_that_would_be_too_old_by_then_is_not_kept_waiting():
+    assert after(call(max_age=5.0, attempts=3), Answer(500), NOW + 2, 1.0).status == EXPIRED
+    assert (
+        after(call(max_age=5.0, attempts=3, options=Options(dead_letter=True)), Answer(500), NOW + 2, 1.0).status
+        == DEAD_LETTER
+    )
+    assert after(call(max_age=9.0, attempts=3), Answer(500), NOW + 2, 1.0).status == ""
