@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from core.api.kinds import BUILT_IN, NAMESPACE, Kind
+from core.api.kinds import BUILT_IN, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NAMESPACE, Kind
 from core.apiserver import dispatch, http
 from core.apiserver.admission import Admission
 from core.apiserver.admission.lifecycle import DEFAULT_NAMESPACES
 from core.apiserver.authn import Authenticator, User
 from core.apiserver.authz import Authorizer
+from core.apiserver.authz.bootstrap import cluster_role_bindings, cluster_roles, ensure
+from core.apiserver.authz.policy import Policy
 from core.apiserver.builtin import build_registries
 from core.apiserver.cache import Cache
 from core.apiserver.customs import CustomKinds
@@ -72,8 +74,9 @@ class ApiServer:
         for registry in build_registries(kinds, store, cache, schemas, service_cidr, self._customs, clock):
             served.add(registry)
         self._authenticator = Authenticator(tokens)
-        self._authorizer = Authorizer(store)
-        admission = Admission(store)
+        self._policy = Policy(store)
+        self._authorizer = Authorizer(store, self._policy.index)
+        admission = Admission(store, self._policy.index)
         self.resources = Resources(
             store,
             served,
@@ -92,6 +95,7 @@ class ApiServer:
     async def start(self) -> None:
         """Load what is stored, create the Namespaces that every cluster has, and serve."""
         await self._customs.load()
+        await self._policy.start()
         for kind in self._served.kinds():
             registry = self._served.of(kind)
             if registry.strategy.tracks_stored:
@@ -103,14 +107,25 @@ class ApiServer:
                 await namespaces.create("", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
             except AlreadyExists:
                 continue
+        await self._ensure_roles()
         await self._housekeeping.start()
         self._ready = True
+
+    async def _ensure_roles(self) -> None:
+        """The default roles and bindings, as this release has them, where nobody took them out of its hands."""
+        for kind, documents in ((CLUSTER_ROLE, cluster_roles()), (CLUSTER_ROLE_BINDING, cluster_role_bindings())):
+            registry = next(
+                (self._served.of(each) for each in self._served.kinds() if each.resource == kind.resource), None
+            )
+            for document in documents if registry is not None else ():
+                await ensure(registry, document)
 
     async def stop(self) -> None:
         """End watches and the server's own tasks. Requests that run may end by themselves."""
         self._ready = False
         self.resources.stop()
         await self._housekeeping.stop()
+        await self._policy.stop()
         await self._customs.stop()
         if self._kubelet is not None:
             await self._kubelet.close()

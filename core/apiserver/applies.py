@@ -31,6 +31,7 @@ class Applies:
         info, options = request.info, write_options(request.query, APPLY_OPTIONS)
         config = _configuration(request, registry, options)
         applier = _applier(request, registry, config, options)
+        review = self._admission.review(request.user, registry.kind, info.namespace)
         while True:
             try:
                 written = await registry.update(
@@ -41,6 +42,7 @@ class Applies:
                     dry_run=options.dry_run,
                     pinned=bool(config["metadata"].get("resourceVersion")),
                     applier=applier,
+                    review=review,
                 )
                 return written, False
             except NotFound:
@@ -62,7 +64,8 @@ class Applies:
         await self._authorizer.check(request.user, info)
         document = shaped(request, registry, {**config, "metadata": dict(config["metadata"])}, options)
         await self._admission.admit(Attributes(request.user, info, registry.kind, document))
-        return await registry.create(info.namespace, document, dry_run=options.dry_run, applier=applier)
+        review = self._admission.review(request.user, registry.kind, info.namespace)
+        return await registry.create(info.namespace, document, dry_run=options.dry_run, applier=applier, review=review)
 
 
 def _configuration(request: ApiRequest, registry: Registry, options: WriteOptions) -> Document:

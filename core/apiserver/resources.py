@@ -191,7 +191,10 @@ class Resources:
         await self._admission.admit(Attributes(request.user, info, kind, document))
         # What the server's own components make has no managers until somebody applies to it: see docs/decisions/.
         manager = "" if request.user_agent is None else request.manager
-        written = await registry.create(info.namespace, document, dry_run=options.dry_run, manager=manager)
+        review = self._admission.review(request.user, kind, info.namespace)
+        written = await registry.create(
+            info.namespace, document, dry_run=options.dry_run, manager=manager, review=review
+        )
         return self._written(request, registry, written, 201)
 
     async def _update(self, request: ApiRequest, registry: Registry) -> Answer:
@@ -204,6 +207,7 @@ class Resources:
             subresource=info.subresource,
             dry_run=options.dry_run,
             manager=request.manager,
+            review=self._admission.review(request.user, registry.kind, info.namespace),
         )
         return self._written(request, registry, written)
 
@@ -227,6 +231,7 @@ class Resources:
             dry_run=options.dry_run,
             pinned=names_version(patch, content_type),
             manager=request.manager,
+            review=self._admission.review(request.user, kind, info.namespace),
         )
         return self._written(request, registry, written)
 

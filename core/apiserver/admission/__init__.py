@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from core.api.kinds import Kind
+from core.apiserver.admission.escalation import GRANTING, check_escalation
 from core.apiserver.admission.lifecycle import NamespaceLifecycle
 from core.apiserver.admission.node import NodeRestriction
-from core.apiserver.authn import User
+from core.apiserver.authn import MASTERS, User
+from core.apiserver.authz.rbac import Index
 from core.apiserver.dispatch import RequestInfo
+from core.apiserver.registry.generic import Review
 from core.store.base import Store
 
 __all__ = ["Admission", "Attributes", "Plugin"]
@@ -37,10 +40,17 @@ class Plugin(Protocol):
 
 
 class Admission:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, index: Index) -> None:
         self._plugins: Sequence[Plugin] = (NamespaceLifecycle(store), NodeRestriction())
+        self._index = index
 
     async def admit(self, attributes: Attributes) -> None:
         for each in self._plugins:
             if attributes.info.verb in each.verbs:
                 await each.admit(attributes)
+
+    def review(self, user: User, kind: Kind, namespace: str) -> Review | None:
+        """What is asked about an object just before it is stored, with what it replaces; None where nothing is."""
+        if MASTERS in user.groups or kind not in GRANTING:
+            return None
+        return lambda new, old: check_escalation(self._index, user, kind, namespace, new, old)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from core.api.kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING, Kind
-from core.apiserver.authn import MASTERS, User
+from core.apiserver.authn import User
 from core.apiserver.authz.rbac import Index, PolicyRule, covers, read_rules
 from core.apiserver.dispatch import RequestInfo
 from core.errors import Forbidden
 
-__all__ = ["check_escalation"]
+__all__ = ["GRANTING", "check_escalation"]
+
+GRANTING = frozenset((ROLE, CLUSTER_ROLE, ROLE_BINDING, CLUSTER_ROLE_BINDING))
 
 _RBAC = "rbac.authorization.k8s.io"
 
@@ -22,9 +24,7 @@ _RBAC = "rbac.authorization.k8s.io"
 def check_escalation(
     index: Index, user: User, kind: Kind, namespace: str, document: dict[str, Any], old: dict[str, Any] | None
 ) -> None:
-    """`document` is what a create, update or patch would store, `old` what is stored. Raises `Forbidden`."""
-    if MASTERS in user.groups or kind not in (ROLE, CLUSTER_ROLE, ROLE_BINDING, CLUSTER_ROLE_BINDING):
-        return
+    """`kind` is one of `GRANTING`, `document` is what a create, update or patch would store, `old` what is stored. Raises `Forbidden`."""
     name = document["metadata"].get("name") or ""
     if kind in (ROLE, CLUSTER_ROLE):
         if old is not None and old.get("rules") == document.get("rules"):

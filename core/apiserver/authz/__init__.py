@@ -1,4 +1,5 @@
-"""May this user do this: the fixed table of `rules.py`, and `node.py` for what nodes write.
+"""May this user do this: the fixed table of `rules.py` for the platform's own components, `node.py` for what nodes write, and
+RBAC (`rbac.py`, kept up to date by `policy.py`) for everybody.
 
 It must not look at bodies; what a body says is for `core.apiserver.admission`.
 """
@@ -9,6 +10,7 @@ from functools import lru_cache
 
 from core.apiserver.authn import MASTERS, User
 from core.apiserver.authz.node import may_write, node_name
+from core.apiserver.authz.rbac import Index
 from core.apiserver.authz.rules import RULES
 from core.apiserver.dispatch import RequestInfo
 from core.errors import Forbidden
@@ -18,17 +20,23 @@ __all__ = ["Authorizer"]
 
 
 class Authorizer:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, index: Index) -> None:
         self._store = store
+        self.index = index
 
-    async def allowed(self, user: User, info: RequestInfo) -> bool:
+    async def allowed(self, user: User, info: RequestInfo) -> str:
+        """The reason why it is allowed, "" where it isn't."""
         if MASTERS in user.groups:
-            return True
+            return f'allowed by the group "{MASTERS}"'
         if not info.resource:
-            return _path_allowed(user.name, user.groups, info.verb, info.path)
-        if _resource_allowed(user.name, user.groups, info.verb, info.group, info.full_resource):
-            return True
-        return bool(node_name(user)) and await may_write(self._store, user, info)
+            fixed = _path_allowed(user.name, user.groups, info.verb, info.path)
+        else:
+            fixed = _resource_allowed(user.name, user.groups, info.verb, info.group, info.full_resource)
+        if fixed:
+            return "allowed by the platform's fixed policy"
+        if node_name(user) and await may_write(self._store, user, info):
+            return "allowed to the node that it concerns"
+        return self.index.allows(user, info)
 
     async def check(self, user: User, info: RequestInfo) -> None:
         """Raises `Forbidden`, in Kubernetes' words."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from core.api.kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING
+from core.apiserver.registry.generic import Registry
+from core.errors import AlreadyExists
 
-__all__ = ["AGGREGATE", "AUTO_UPDATE", "cluster_role_bindings", "cluster_roles"]
+__all__ = ["AGGREGATE", "AUTO_UPDATE", "cluster_role_bindings", "cluster_roles", "ensure"]
 
 Document = dict[str, Any]
 
@@ -136,3 +138,21 @@ def _binding(role: str, *groups: str) -> Document:
         "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": role},
         "subjects": [{"apiGroup": api, "kind": "Group", "name": each} for each in groups],
     }
+
+
+async def ensure(registry: Registry, document: Document) -> None:
+    """Create it, or add what this release has and the stored one lacks; never where its annotation `autoupdate` says false.
+
+    What somebody added stays. Rules of aggregated roles are their controller's.
+    """
+    name = document["metadata"]["name"]
+    try:
+        await registry.create("", document)
+        return
+    except AlreadyExists:
+        stored = registry.codec.document(await registry.get("", name))
+    part = "subjects" if "subjects" in document else "rules"
+    missing = [each for each in document.get(part) or () if each not in (stored.get(part) or ())]
+    if not missing or (stored["metadata"].get("annotations") or {}).get(AUTO_UPDATE) == "false":
+        return
+    await registry.update("", name, lambda old: {**old, part: [*(old.get(part) or ()), *missing]})

@@ -28,11 +28,13 @@ from core.clock import timestamp, wall
 from core.errors import AlreadyExists, BadRequest
 from core.store.base import Entry, KeyExists, RevisionMismatch, Store
 
-__all__ = ["Registry", "Shape", "Written"]
+__all__ = ["Registry", "Review", "Shape", "Written"]
 
 Shape = Callable[[Document, bool], tuple[Document, list[str]]]
 """Checks a document against its schema: (document, strict) -> (without what the schema doesn't know, what that was)."""
 Change = Callable[[Document], Document]
+Review = Callable[[Document, Document | None], None]
+"""Called with an object as it would be stored and as it is stored (None for a new one); raises `Forbidden` where it refuses."""
 
 _GENERATE_TRIES = 8
 _UPDATE_TRIES = 64
@@ -119,10 +121,12 @@ class Registry:
         dry_run: bool = False,
         manager: str = "",
         applier: Applier | None = None,
+        review: Review | None = None,
     ) -> Written:
         """Store a new object. The document is the registry's from here on. Raises `AlreadyExists`, `Invalid`, `BadRequest`.
 
         Its fields are managed by `manager`, or by the `applier` whose configuration it is; without either by nobody.
+        `review` sees what would be stored and may refuse it.
         """
         metadata = self._fresh_metadata(namespace, document)
         base = "" if metadata.get("name") else metadata.get("generateName") or ""
@@ -133,6 +137,8 @@ class Registry:
                     metadata["name"] = generate(base)
                 self.strategy.complete(document)
                 self._check(document, self.strategy.validate(document))
+                if review is not None:
+                    review(document, None)
                 self._manage_new(document, manager, applier)
                 try:
                     return await self._insert(namespace, document, dry_run)
@@ -220,12 +226,14 @@ class Registry:
         pinned: bool | None = None,
         manager: str = "faaslite",
         applier: Applier | None = None,
+        review: Review | None = None,
     ) -> Written:
         """Store what `change` makes of the object as it stands.
 
         `change` gets a document of its own and returns the whole new object; it is called again after a lost race, unless the
         client `pinned` the version (None: it did where the result carries one). The changed fields become those of `manager`, where
-        the object's fields are managed at all; an `applier` makes the change itself and manages what it applies. Another version than the current one is a `Conflict`. Raises `NotFound`, `Invalid`, `BadRequest`.
+        the object's fields are managed at all; an `applier` makes the change itself and manages what it applies. `review` sees
+        what would be stored and what is stored, and may refuse it. Another version than the current one is a `Conflict`. Raises `NotFound`, `Invalid`, `BadRequest`.
         """
         key = self.key(namespace, name)
         for _ in range(_UPDATE_TRIES):
@@ -239,6 +247,8 @@ class Registry:
             old = self.codec.document(entry)
             wanted = (new.get("metadata") or {}).get("managedFields")
             new = self._prepare_update(namespace, name, new, old, subresource)
+            if review is not None:
+                review(new, old)
             if applier is None:
                 managed = self.tracking.updated(new, old, wanted, manager, subresource, now)
             if managed:
