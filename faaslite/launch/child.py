@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -57,8 +58,10 @@ def run_child(spec: ProcessSpec, report: int, log_file: Path) -> NoReturn:
     except FaasliteError as error:
         log.error("%s", error)
         os.write(report, b"E" + str(error).encode()[:4000])
-    except BaseException:
+    except BaseException as error:
         log.exception("%s failed", spec.name)
+        with suppress(OSError):
+            os.write(report, f"X{type(error).__name__}: {error}"[:4000].encode())
     finally:
         logging.shutdown()
         sys.stdout.flush()

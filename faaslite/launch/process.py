@@ -7,10 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["BACKOFF_FIRST", "BACKOFF_LAST", "Child", "ProcessSpec", "ProcessState", "restart_delay", "startable"]
+__all__ = [
+    "BACKOFF_FIRST",
+    "BACKOFF_LAST",
+    "HOPELESS",
+    "Child",
+    "ProcessSpec",
+    "ProcessState",
+    "restart_delay",
+    "startable",
+]
 
 BACKOFF_FIRST = 0.1
 BACKOFF_LAST = 10.0
+HOPELESS = 5
+"""Starts that fail in a row, with never a good one, after which there is no use in going on: 1.5 s of waiting."""
 _STEADY = 30.0
 """Seconds of uptime after which a crash counts as the first again."""
 
@@ -52,6 +63,7 @@ class Child:
     failures: int = 0
     ever_ready: bool = False
     report: bytearray = field(default_factory=bytearray)
+    reader: int = -1
     last_exit: str = ""
 
     def describe(self, now: float) -> dict[str, Any]:

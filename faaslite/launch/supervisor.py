@@ -23,7 +23,7 @@ from typing import Any
 from faaslite.launch.child import run_child
 from faaslite.launch.errors import AlreadyRunning
 from faaslite.launch.home import Home
-from faaslite.launch.process import Child, ProcessSpec, ProcessState, restart_delay, startable
+from faaslite.launch.process import HOPELESS, Child, ProcessSpec, ProcessState, restart_delay, startable
 
 __all__ = ["Supervisor"]
 
@@ -34,6 +34,7 @@ _REQUEST_LIMIT = 65536
 class Supervisor:
     """Keeps `specs` running until a signal, a `stop` request, or a first start that fails for good.
 
+    `at_end` is called once all have stopped, before those who asked for it learn of it.
     `progress` is told of every change as a small document (`{"process": ..., "state": ...}`, then `{"ready": true}` once).
     """
 
@@ -44,11 +45,13 @@ class Supervisor:
         *,
         about: dict[str, Any] | None = None,
         progress: Progress | None = None,
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._home = home
         self._children = [Child(each) for each in specs]
         self._about = about or {}
         self._progress = progress or (lambda _: None)
+        self._at_end = at_end
         self._selector = selectors.DefaultSelector()
         self._stopping = False
         self._announced = False
@@ -75,6 +78,7 @@ class Supervisor:
         try:
             while self.turn():
                 pass
+            self._at_end()
         finally:
             signal.set_wakeup_fd(old_wakeup)
             for number, handler in previous:
@@ -130,6 +134,7 @@ class Supervisor:
         os.set_blocking(reader, False)
         now = time.monotonic()
         child.pid, child.state, child.started_at, child.report = pid, ProcessState.STARTING, now, bytearray()
+        child.reader = reader
         pidfd = os.pidfd_open(pid)
         self._selector.register(pidfd, selectors.EVENT_READ, lambda: self._on_exit(child, pidfd))
         self._selector.register(reader, selectors.EVENT_READ, lambda: self._on_report(child, reader))
@@ -146,11 +151,18 @@ class Supervisor:
         os.close(self._lock)
 
     def _on_report(self, child: Child, reader: int) -> None:
-        data = os.read(reader, 4096)
-        child.report += data
+        if reader not in self._selector.get_map():
+            return  # its process ended in this same turn
+        try:
+            data = os.read(reader, 4096)
+        except BlockingIOError:
+            return
+        if child.reader == reader:
+            child.report += data
         if not data:
             self._selector.unregister(reader)
             os.close(reader)
+            child.reader = -1 if child.reader == reader else child.reader
         elif child.report.startswith(b"R") and child.state is ProcessState.STARTING:
             child.state, child.ready_at, child.ever_ready = ProcessState.READY, time.monotonic(), True
             took = round((child.ready_at - child.started_at) * 1000)
@@ -165,6 +177,8 @@ class Supervisor:
         self._selector.unregister(pidfd)
         os.close(pidfd)
         _, status = os.waitpid(child.pid, 0)
+        if child.reader >= 0:
+            self._on_report(child, child.reader)  # its last words, which select may have to tell of as well
         now = time.monotonic()
         child.last_exit = _describe_exit(status)
         child.pid = 0
@@ -172,15 +186,21 @@ class Supervisor:
             child.state = ProcessState.STOPPED
             self._progress({"process": child.spec.name, "state": "stopped"})
             return
-        reason = bytes(child.report[1:]).decode(errors="replace") if child.report.startswith(b"E") else ""
-        if reason:
-            child.last_exit += f": {reason}"
-        if reason and not child.ever_ready:
+        said = bytes(child.report).lstrip(b"R").decode(errors="replace")
+        if said:
+            child.last_exit += f": {said[1:]}"
+        if said.startswith("E") and not child.ever_ready:
             child.state = ProcessState.STOPPED
-            self._error = f"{child.spec.name}: {reason}"
+            self._error = f"{child.spec.name}: {said[1:]}"
             self.stop()
             return
         child.failures, delay = restart_delay(child.failures, now - child.started_at)
+        if child.failures >= HOPELESS and not child.ever_ready:
+            child.state = ProcessState.STOPPED
+            log = self._home.component_log(child.spec.name)
+            self._error = f"{child.spec.name} ended {child.failures} times before it was ready, at last by {child.last_exit}; {log} says why"
+            self.stop()
+            return
         child.restarts += 1
         child.state, child.due_at = ProcessState.WAITING, now + delay
         self._progress({"process": child.spec.name, "state": "died", "exit": child.last_exit, "retry": delay})

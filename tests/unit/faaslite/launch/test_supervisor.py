@@ -115,6 +115,18 @@ def test_a_first_start_that_fails_knowingly_ends_everything_with_the_reason(home
     assert run.until_end() == "gateway-1: the port is taken"
 
 
+def test_a_first_start_that_fails_again_and_again_ends_everything_with_the_reason(home):
+    def broken(report: int) -> None:
+        raise TypeError("no such argument")
+
+    run = Run(home, [ProcessSpec("jobs", serve), ProcessSpec("core", broken)])
+    reason = run.until_end()
+    assert reason.startswith(
+        "core ended 5 times before it was ready, at last by exit code 1: TypeError: no such argument;"
+    )
+    assert str(home.component_log("core")) in reason
+
+
 def test_kills_what_does_not_stop_within_its_grace(home):
     def stubborn(report: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
