@@ -114,11 +114,10 @@ class ApiServer:
     async def _ensure_roles(self) -> None:
         """The default roles and bindings, as this release has them, where nobody took them out of its hands."""
         for kind, documents in ((CLUSTER_ROLE, cluster_roles()), (CLUSTER_ROLE_BINDING, cluster_role_bindings())):
-            registry = next(
-                (self._served.of(each) for each in self._served.kinds() if each.resource == kind.resource), None
-            )
-            for document in documents if registry is not None else ():
-                await ensure(registry, document)
+            registry = self._served.find(kind.group, kind.version, kind.plural)
+            if registry is not None:
+                for document in documents:
+                    await ensure(registry, document)
 
     async def stop(self) -> None:
         """End watches and the server's own tasks. Requests that run may end by themselves."""

@@ -23,7 +23,11 @@ _KINDS = (ROLE, CLUSTER_ROLE, ROLE_BINDING, CLUSTER_ROLE_BINDING)
 
 
 class Policy:
-    """`index` is complete from `start` on. It sees writes as they are applied, so a reply to one is never ahead of it."""
+    """`index` is complete from `start` on.
+
+    It sees writes as they are applied, a turn of the loop later: a reply over HTTP, which waits for durability, is never
+    ahead of it; a caller in the same process may be by that turn.
+    """
 
     def __init__(self, store: Store) -> None:
         self.index = Index()
