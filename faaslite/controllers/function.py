@@ -181,7 +181,7 @@ class FunctionController:
         last = revisions.number_of(str(found.status.get("latestCreatedRevision") or ""))
         number = max(last, revisions.number_of(newest.name) if newest is not None else 0) + 1
         name = names.revision_name(found.name, number)
-        document = resources.replica_set(function, name, template, found.metadata.uid)
+        document = resources.replica_set(function, name, template, found.metadata.uid, gateway=self._url)
         try:
             made = await self._client.create(REPLICA_SET, document, found.namespace, as_=ReplicaSet)
         except AlreadyExists:

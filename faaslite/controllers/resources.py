@@ -187,11 +187,14 @@ def initial_replicas(function: Function) -> int:
     return min(wanted, scale.max) if scale.max else wanted
 
 
-def replica_set(function: Function, name: str, template: Mapping[str, Any], uid: str) -> Document:
-    """The ReplicaSet of a new revision `name`; `template` is `pod_template`'s."""
+def replica_set(function: Function, name: str, template: Mapping[str, Any], uid: str, *, gateway: str = "") -> Document:
+    """The ReplicaSet of a new revision `name`; `template` is `pod_template`'s, `gateway` where its Pods find other functions."""
     labels = {names.LABEL_FUNCTION: function.name, names.LABEL_REVISION: name}
     container = template["spec"]["containers"][0]
-    container = {**container, "env": [*container["env"], {"name": "FAASLITE_REVISION", "value": name}]}
+    # Beyond the hash: neither a revision's own name nor where the gateway listens makes a new one.
+    more = {"FAASLITE_REVISION": name, **({"FAASLITE_GATEWAY": gateway} if gateway else {})}
+    environment = [{"name": key, "value": value} for key, value in more.items()]
+    container = {**container, "env": [*container["env"], *environment]}
     return {
         "apiVersion": REPLICA_SET.api_version,
         "kind": REPLICA_SET.kind,

@@ -27,10 +27,14 @@ _END = object()
 class Calls:
     """The application behind the connections: runs one handler.
 
-    `asgi` is what ASGI applications are run by (`AsgiRunner.run`), None for plain handlers.
+    `asgi` is what ASGI applications are run by (`AsgiRunner.run`), None for plain handlers; `describe` makes the reply to
+    `/_/openapi.json`.
     """
 
-    def __init__(self, settings: Settings, handler: Any, asgi: Any = None) -> None:
+    def __init__(
+        self, settings: Settings, handler: Any, asgi: Any = None, describe: Callable[[], Reply] | None = None
+    ) -> None:
+        self._describe = describe
         self.max_body = settings.max_body or 1 << 62
         self.draining = False
         self.in_flight = 0
@@ -54,9 +58,14 @@ class Calls:
     def admit(self, exchange: Exchange) -> bool:
         """Take the call or refuse it; the platform's own paths are answered here."""
         target = exchange.target
-        if target.startswith(b"/_/") and target.partition(b"?")[0] in (b"/_/ready", b"/_/live"):
-            exchange.send(_NO_CONTENT)
-            return False
+        if target.startswith(b"/_/"):
+            path = target.partition(b"?")[0]
+            if path in (b"/_/ready", b"/_/live"):
+                exchange.send(_NO_CONTENT)
+                return False
+            if path == b"/_/openapi.json" and self._describe is not None:
+                exchange.send(self._described())
+                return False
         wanted = None
         for name, value in exchange.headers:
             if name == b"x-call-id":
@@ -75,6 +84,14 @@ class Calls:
         if wanted is not None or self._settings.timeout:
             exchange.deadline = self._deadline(wanted)
         return True
+
+    def _described(self) -> Reply:
+        assert self._describe is not None
+        try:
+            return self._describe()
+        except Exception as error:  # what an application's own description raises
+            write_traceback("", error)
+            return failure(500, "HandlerError", f"the function can't be described: {type(error).__name__}: {error}", "")
 
     def _deadline(self, wanted: bytes | None) -> float | None:
         own = time.time() + self._settings.timeout if self._settings.timeout else None
@@ -125,7 +142,7 @@ class Calls:
             return
 
         def job() -> None:
-            log = CallLog(exchange.call_id)
+            log = CallLog(exchange.call_id, exchange)
             current.set(log)
             try:
                 outcome = self._call(self._event(exchange), self._context(exchange))
@@ -161,7 +178,7 @@ class Calls:
         exchange.on_disconnect = task.cancel
 
     async def _run_task(self, exchange: Exchange, timer: asyncio.TimerHandle | None, outcome: Any = None) -> None:
-        log = CallLog(exchange.call_id)
+        log = CallLog(exchange.call_id, exchange)
         current.set(log)
         try:
             if self._asgi is not None:
@@ -216,7 +233,7 @@ class Calls:
                 future.set_result(value)
 
         def job() -> None:
-            log = CallLog(exchange.call_id)
+            log = CallLog(exchange.call_id, exchange)
             current.set(log)
             value, problem = _END, None
             try:

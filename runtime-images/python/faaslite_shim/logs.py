@@ -8,16 +8,18 @@ import logging
 import os
 import sys
 import traceback
+from typing import Any
 
 __all__ = ["CallLog", "CallStream", "current", "install", "write_traceback"]
 
 
 class CallLog:
-    """What a call has written of a line that isn't ended yet, per stream."""
+    """The call that runs here: what it has written of a line that isn't ended yet, per stream, and its exchange."""
 
-    __slots__ = ("partial", "prefix")
+    __slots__ = ("exchange", "partial", "prefix")
 
-    def __init__(self, call_id: str) -> None:
+    def __init__(self, call_id: str, exchange: Any = None) -> None:
+        self.exchange = exchange
         self.prefix = f"[call {call_id}] " if call_id else ""
         self.partial: dict[int, str] = {}
 

@@ -8,11 +8,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from . import sdk
+
 __all__ = ["HeaderList", "InvalidResponse", "Reply", "failure", "head", "to_reply"]
 
 HeaderList = list[tuple[bytes, bytes]]
 _STATUS_LINES = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in http.HTTPStatus}
 _TEXT, _BYTES, _JSON = b"text/plain; charset=utf-8", b"application/octet-stream", b"application/json"
+_CLOUDEVENT = b"application/cloudevents+json"
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=sdk.jsonable).encode
 _FRAMING = (b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade")
 
 
@@ -34,6 +38,8 @@ class Reply:
 
 def to_reply(value: Any) -> Reply:
     """Raises `InvalidResponse`."""
+    if type(value) is Reply:
+        return value
     status, extra = 0, None
     if type(value) is tuple and len(value) in (2, 3) and type(value[1]) is int:
         extra = value[2] if len(value) == 3 else None
@@ -57,7 +63,7 @@ def _body(value: Any) -> tuple[bytes, bytes, Any]:
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
         return _BYTES, b"", value
     try:
-        return _JSON, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(), None
+        return _CLOUDEVENT if type(value) is sdk.CloudEvent else _JSON, _to_json(value).encode(), None
     except (TypeError, ValueError) as error:
         raise InvalidResponse(f"the handler returned a {type(value).__name__} that can't be sent: {error}") from error
 

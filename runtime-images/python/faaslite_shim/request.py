@@ -49,6 +49,11 @@ class Event:
         self._query: dict[str, str] | None = None
 
     @property
+    def target(self) -> bytes:
+        """Path and query as they came."""
+        return self._target
+
+    @property
     def path(self) -> str:
         return unquote(self._target.partition(b"?")[0].decode("latin-1"))
 

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from .asgi import AsgiRunner, is_asgi
 from .calls import Calls
 from .discovery import StartFailure, load, take_path
+from .handlers import offer_sdk, prepare
 from .http import Connection
 from .logs import install
 from .settings import Settings
@@ -37,6 +37,7 @@ def run(env: Mapping[str, str], loop: asyncio.AbstractEventLoop | None = None) -
     asyncio.set_event_loop(loop)
     try:
         take_path(settings.package, settings.layer)
+        offer_sdk()
         handler = load(settings.handler, settings.package)
         return loop.run_until_complete(_serve(settings, env, handler))
     except StartFailure as failure:
@@ -48,11 +49,11 @@ def run(env: Mapping[str, str], loop: asyncio.AbstractEventLoop | None = None) -
 
 async def _serve(settings: Settings, env: Mapping[str, str], handler: Any) -> int:
     loop = asyncio.get_running_loop()
-    runner = None
-    if is_asgi(handler):
-        runner = AsgiRunner(handler)
+    prepared = prepare(settings, handler)
+    runner = prepared.runner
+    if runner is not None:
         await runner.startup()
-    calls = Calls(settings, handler, runner.run if runner else None)
+    calls = Calls(settings, prepared.call, runner.run if runner else None, prepared.describe)
     connections: set[Connection] = set()
     listener = _listener(settings, env)
     server = await loop.create_server(lambda: Connection(calls, connections), sock=listener, backlog=BACKLOG)
