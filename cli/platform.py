@@ -82,10 +82,20 @@ def _detached(command: list[str]) -> None:
 def down(data_dir: DataDir = None) -> None:
     """Stop the platform and everything that runs on it; the data stays."""
     from faaslite.launch.control import stop
+    from faaslite.launch.engine import clean, left
+    from faaslite.launch.errors import NotRunning
     from faaslite.launch.home import Home
 
     home = Home(home_folder(data_dir))
-    stop(home)
+    try:
+        stop(home)
+    except NotRunning:
+        if left(home) is None:
+            raise
+        note("it wasn't running; taking away what it left on the Docker engine")
+    count = clean(home)
+    if count:
+        note(f"removed {count} containers")
     echo(f"stopped; the data is kept in {home.path}")
 
 

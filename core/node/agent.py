@@ -238,7 +238,9 @@ class Agent:
                             self._spawn(self.resync(), "resync")
                         else:
                             worker = self._workers.get(event.uid)
-                            if worker is not None:
+                            if worker is not None and event.type is RuntimeEventType.NOTED:
+                                worker.noted(event.message)
+                            elif worker is not None:
                                 worker.runtime_event(event)
                 log.warning("node %s: the runtime's events ended", self.name)
             except RuntimeFailure as error:

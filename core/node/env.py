@@ -15,7 +15,7 @@ from typing import Protocol
 from core.api import quantity, views
 from core.errors import FaasliteError
 
-__all__ = ["ConfigError", "Objects", "environment", "expand", "pod_field", "service_environment"]
+__all__ = ["ConfigError", "Objects", "environment", "expand", "pod_field", "service_environment", "wants_address"]
 
 _REFERENCE = re.compile(r"\$(\$|\(([^()]*)\))")
 _BAD_NAME = re.compile(r"[^-._a-zA-Z0-9]")
@@ -78,6 +78,15 @@ def pod_field(pod: views.Pod, path: str, address: str, host_ip: str) -> str:
         found = meta.labels if path == "metadata.labels" else meta.annotations
         return "\n".join(f'{key}="{_escaped(value)}"' for key, value in sorted(found.items()))
     raise ConfigError(f"the downward API has no field {path!r}")
+
+
+def wants_address(pod: views.Pod) -> bool:
+    """Whether a variable is the Pod's address, so that the environment can't be told before there is one."""
+    return any(
+        str(((each.value_from or {}).get("fieldRef") or {}).get("fieldPath", "")).startswith("status.podIP")
+        for container in pod.spec.containers
+        for each in container.env
+    )
 
 
 def _escaped(value: str) -> str:

@@ -23,7 +23,7 @@ from core.clock import wall
 from core.node import images, lifecycle, logs
 from core.node.checks import Target, check
 from core.node.context import NodeContext
-from core.node.env import ConfigError, environment
+from core.node.env import ConfigError, environment, wants_address
 from core.node.lifecycle import (
     Action,
     ContainerRecord,
@@ -135,6 +135,10 @@ class PodWorker:
             self.observed.address = self.observed.address or self._assigned
             self._publish()
             self.poke()
+
+    def noted(self, message: str) -> None:
+        """The runtime wants it said."""
+        self._event("Normal", "NotAdopted", message)
 
     def resync(self, sandbox: SandboxInfo | None) -> None:
         """Events may have been missed: this is what the runtime has now (None: no sandbox of this Pod)."""
@@ -371,6 +375,9 @@ class PodWorker:
     async def _run_warm(self, folder: Path) -> SandboxInfo | None:
         """The Pod in a warm sandbox; None where the runtime has none for it."""
         node = self.node
+        if node.addresses is None and wants_address(self.pod):
+            self.noted("The environment tells the Pod's address, which is known only once it has a sandbox of its own")
+            return None
         for attempt in range(ADDRESSES_TRIED, -1, -1):
             containers = [self._spec(each, each.attempt) for each in self.observed.mains]
             try:

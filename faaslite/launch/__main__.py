@@ -14,7 +14,8 @@ from typing import Any
 
 from core.errors import FaasliteError
 from faaslite.launch.cluster import Cluster, prepare
-from faaslite.launch.errors import AlreadyRunning
+from faaslite.launch.engine import clean, has_image
+from faaslite.launch.errors import AlreadyRunning, LaunchError
 from faaslite.launch.home import Home
 from faaslite.launch.settings import ClusterSettings
 from faaslite.launch.supervisor import Supervisor
@@ -44,6 +45,10 @@ def _supervise(home: Home, flags: dict[str, Any], say: Say) -> str:
     kept = ClusterSettings.load(home.settings)
     settings = ClusterSettings.make(**{**(kept.model_dump() if kept else {}), **flags})
     cluster = prepare(home, settings)
+    if cluster.engine is None:
+        clean(home)
+    elif not has_image(cluster.engine, "faaslite/python"):
+        say({"text": "the Docker engine has no image faaslite/python yet: make it with `faas images build`"})
     from faaslite.launch.plan import processes
 
     about = {
@@ -54,10 +59,22 @@ def _supervise(home: Home, flags: dict[str, Any], say: Say) -> str:
     }
     try:
         return Supervisor(
-            home, processes(cluster), about=about, progress=lambda event: _report(event, cluster, say)
+            home,
+            processes(cluster),
+            about=about,
+            progress=lambda event: _report(event, cluster, say),
+            at_end=lambda: _give_back(home, say),
         ).run()
     finally:
         cluster.close_listeners()
+
+
+def _give_back(home: Home, say: Say) -> None:
+    """What we had on a Docker engine. What can't be had back now is what `faas down` tries again, and says so."""
+    try:
+        clean(home)
+    except LaunchError as error:
+        say({"error": str(error)})
 
 
 def _refuse_second(home: Home) -> None:

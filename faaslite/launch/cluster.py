@@ -12,6 +12,7 @@ from core.client.http import HttpTransport
 from core.client.rest import Client
 from faaslite.api.names import PORT
 from faaslite.launch import kubeconfig, slices
+from faaslite.launch.engine import EngineShare, settle
 from faaslite.launch.home import Home
 from faaslite.launch.listeners import bind
 from faaslite.launch.pki import Pki
@@ -34,6 +35,8 @@ class Cluster:
     pki: Pki
     runtime: str
     """`process` or `docker`: what `auto` came to."""
+    engine: EngineShare | None = None
+    """Where Docker nodes run their Pods."""
     api_listeners: list[socket.socket] = field(default_factory=list)
     gateway_listeners: list[socket.socket] = field(default_factory=list)
     claims: list[socket.socket] = field(default_factory=list)
@@ -92,6 +95,8 @@ def _take(cluster: Cluster, parts: Collection[str]) -> None:
     if "slices" in parts and cluster.runtime == "process":
         claimed = slices.claim(settings.nodes, settings.slices, PORT)
         settings.slices, cluster.claims = [number for number, _ in claimed], [each for _, each in claimed]
+    if "slices" in parts and cluster.runtime == "docker":
+        cluster.engine = settle(cluster.home)
 
 
 def _own_names(listen: str) -> Iterator[str]:

@@ -28,6 +28,7 @@ class Home:
         self.path = path.absolute()
         self.kubeconfig = self.path / "kubeconfig"
         self.settings = self.path / "cluster.json"
+        self.engine = self.path / "engine.json"
         self.state = self.path / "state.db"
         self.encryption_keys = self.path / "encryption.keys"
         self.packages = self.path / "packages"

@@ -13,7 +13,7 @@ import aiohttp
 
 from core.errors import NotFound, ServiceUnavailable
 from core.node.agent import Agent
-from core.node.runtime.base import Runtime
+from core.node.runtime.base import ContainerSpec, Runtime
 from core.node.runtime.process import ProcessRuntime
 from core.node.runtime.sandboxer import main as sandboxer
 from core.node.runtime.sandboxer.node import Settings as SandboxerSettings
@@ -30,6 +30,8 @@ __all__ = ["node_process", "sandboxer_process"]
 
 _PODS = {"process": 1100, "docker": 250}
 _CHUNK = 256 * 1024
+_WARM_IMAGES = ("faaslite/python",)
+"""Of which Docker nodes keep started containers before the first Pod asks for one."""
 
 
 def sandboxer_process(cluster: Cluster, name: str) -> ProcessSpec:
@@ -97,19 +99,28 @@ async def _build(cluster: Cluster, name: str, number: int) -> Sequence[Component
 
 def pod_cidr(cluster: Cluster, number: int) -> str:
     """The range of addresses that a node gives to Pods: part of 127/8 for processes, a bridge's subnet for Docker."""
-    return slices.cidr(cluster.settings.slices[number - 1]) if cluster.runtime == "process" else f"10.244.{number}.0/24"
+    if cluster.engine is not None:
+        return cluster.engine.pod_cidr(number)
+    return slices.cidr(cluster.settings.slices[number - 1])
 
 
 def _runtime(cluster: Cluster, name: str, number: int) -> Runtime:
-    if cluster.runtime == "process":
+    if cluster.engine is None:
         return ProcessRuntime(cluster.home.sandboxer_socket(name))
     from core.node.runtime.docker import DockerRuntime
+    from core.node.runtime.docker_fit import Shape
+    from core.node.runtime.docker_warm import WarmSettings
 
+    engine, settings = cluster.engine, cluster.settings
+    shapes = [Shape.of(ContainerSpec("", each)) for each in _WARM_IMAGES]
     return DockerRuntime(
-        name,
+        engine.node(name),
         state_dir=cluster.home.node(name) / "docker",
-        pod_cidr=pod_cidr(cluster, number),
-        base_url=os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"),
+        pod_cidr=engine.pod_cidr(number),
+        base_url=engine.url,
+        cluster=engine.cluster,
+        supernet=engine.supernet if settings.nodes > 1 else "",
+        warm=WarmSettings(settings.warm, settings.warm_memory << 20, shapes),
     )
 
 

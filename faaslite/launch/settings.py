@@ -33,6 +33,11 @@ class ClusterSettings(BaseModel):
     zygote_idle: float = Field(default=900.0, gt=0)
     """Seconds after which a zygote that nobody used is let go."""
 
+    warm: int = Field(default=4, ge=0, le=100)
+    """Started containers that a Docker node keeps waiting for each kind of Pod."""
+    warm_memory: int = Field(default=512, ge=0)
+    """MiB that all of them may take on one node."""
+
     @field_validator("listen")
     @classmethod
     def _address(cls, value: str) -> str:

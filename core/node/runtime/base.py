@@ -167,6 +167,8 @@ class RuntimeEventType(enum.Enum):
     READY = "ready"
     """The workload itself says that it serves: the agent takes it as the first success of its startup and readiness probes."""
     EXITED = "exited"
+    NOTED = "noted"
+    """Something that whoever looks at the Pod should know: the agent records it as an event of the Pod."""
     LOST = "lost"
     """Events may have been missed (the connection broke and is back): read `list()` again."""
 
@@ -177,6 +179,7 @@ class RuntimeEvent:
     sandbox_id: str = ""
     uid: str = ""
     container: ContainerInfo | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ A Pod has one address on the node's own bridge, which this driver gives out. A s
 own: its one container takes the Pod's address, and a restarted one takes it again. Other Pods have a pause container, whose
 network the others share.
 
-Nothing is kept but labels on the containers and a folder per Pod (`state_dir/UID`, with readiness sockets and
-termination messages), so that a restarted agent finds all of its Pods.
+Nothing is kept but labels on the containers, a folder per Pod (`state_dir/UID`, with readiness sockets and termination messages) and,
+for containers that were started before their Pods, a journal (`state_dir/slots`), so that a restarted agent finds all of its Pods.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import logging
 import os
 import shutil
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from dataclasses import dataclass, field
-from ipaddress import ip_network
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.clock import wall
+from core.clock import micro_time, wall
 from core.node.addresses import AddressPool
 from core.node.runtime import docker_spec as said
 from core.node.runtime.base import (
@@ -39,9 +38,15 @@ from core.node.runtime.base import (
     Stats,
 )
 from core.node.runtime.docker_engine import Absent, Conflicting, Engine
-from core.node.runtime.docker_logs import LogFile, copy_logs, seconds
+from core.node.runtime.docker_fit import Shape, unfit
+from core.node.runtime.docker_journal import Adoption
+from core.node.runtime.docker_logs import follow
+from core.node.runtime.docker_network import ensure_network, open_routes, remove_network
 from core.node.runtime.docker_notify import NotifySocket
+from core.node.runtime.docker_records import Container, Sandbox, make_folder, termination_message
+from core.node.runtime.docker_slot import Slot, remove_folder
 from core.node.runtime.docker_stream import EngineStreams
+from core.node.runtime.docker_warm import WarmPool, WarmSettings
 
 __all__ = ["DockerRuntime"]
 
@@ -52,34 +57,17 @@ RECONNECT_FIRST, RECONNECT_LONGEST = 0.2, 5.0
 DRAIN = 2.0
 """Seconds that the end of a container's log may take to arrive before its exit is told."""
 KILL_PATIENCE = 10.0
-MESSAGE_BYTES = 4096
-
-
-@dataclass(slots=True)
-class _Container:
-    id: str
-    spec_name: str
-    attempt: int
-    tty: bool
-    stop_signal: str = "SIGTERM"
-    notify: NotifySocket | None = None
-    follower: asyncio.Task[None] | None = None
-    exited: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@dataclass(slots=True)
-class _Sandbox:
-    spec: SandboxSpec
-    address: str
-    created_at: float
-    pause: str = ""
-    containers: dict[str, _Container] = field(default_factory=dict)
+SETTLE = 0.2
+"""Seconds after an adoption before the engine is asked for what the function doesn't wait for."""
+SLOTS = "slots"
 
 
 class DockerRuntime:
-    """`node` names the node in labels; `pod_cidr` is the subnet of its bridge, made where it is missing.
+    """`node` names the node in labels, and nobody else on that engine; `pod_cidr` is the subnet of its bridge, made where it is missing.
 
     `base_url` is as in DOCKER_HOST. `state_dir` is the driver's own folder. `bridge` names the bridge device, "" lets the engine.
+    `cluster` marks what belongs to one cluster. `supernet` holds the ranges of all nodes that share the engine, "" where there is
+    but one. `warm` says how many containers wait for Pods.
     """
 
     def __init__(
@@ -92,6 +80,9 @@ class DockerRuntime:
         bridge: str = "",
         pause_image: str = PAUSE_IMAGE,
         threads: int = 8,
+        cluster: str = "",
+        supernet: str = "",
+        warm: WarmSettings | None = None,
     ) -> None:
         self.network = f"faaslite-{node}"
         self._node = node
@@ -101,8 +92,13 @@ class DockerRuntime:
         self._pause_image = pause_image
         self._engine = Engine(base_url, threads)
         self._streams: EngineStreams | None = None
+        self._cluster = cluster
+        self._supernet = supernet
+        self._warm = warm or WarmSettings(each=0)
         self._addresses = AddressPool(pod_cidr, reserved=1)
-        self._sandboxes: dict[str, _Sandbox] = {}
+        self.pool: WarmPool | None = None
+        self._adoptions: dict[str, Adoption] = {}
+        self._sandboxes: dict[str, Sandbox] = {}
         self._owners: dict[str, str] = {}
         self._events: asyncio.Queue[RuntimeEvent] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,20 +110,62 @@ class DockerRuntime:
         await self._engine.connect()
         self._streams = EngineStreams(self._engine.base_url)
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._addresses = AddressPool(self._cidr, reserved=1)
         await self._ensure_network()
         subscribed = asyncio.Event()
         self._spawn(self._listen(subscribed), "docker events")
         await subscribed.wait()
         for sandbox in await self._inspected():
             await self._adopt(sandbox)
-        for leftover in [each for each in os.listdir(self._state) if each not in self._sandboxes]:
+        for leftover in [each for each in os.listdir(self._state) if each not in {*self._sandboxes, SLOTS}]:
             await asyncio.to_thread(shutil.rmtree, self._state / leftover, True)
+        await self._start_pool()
+
+    async def _start_pool(self) -> None:
+        """Clear away those that waited for an agent before this one, then keep new ones."""
+        await asyncio.gather(*(self._remove(each) for each in await self._waiting()))
+        slots = self._state / SLOTS
+        for name in os.listdir(slots) if slots.is_dir() else ():
+            if name not in self._adoptions:
+                await asyncio.to_thread(remove_folder, slots / name)
+        if not self._warm.each or not self._engine.base_url.startswith("unix://") or os.geteuid() != 0:
+            return
+        pool = WarmPool(
+            self._engine, slots, self._warm, network=self.network, labels=self._marks(), addresses=self._addresses
+        )
+        try:
+            await pool.start()
+        except OSError as error:
+            log.warning("no containers are kept waiting on this node: %s", error)
+            return
+        self.pool = pool
+        self._spawn(self._watch_images(pool), "docker image events")
+
+    async def _waiting(self) -> list[str]:
+        """Containers that were started for no Pod yet."""
+        filters = {"label": [said.label_filter(self._node), said.LABEL_SLOT]}
+        found = await self._engine.do("containers", all=True, filters=filters)
+        return [each["Id"] for each in found if each["Labels"][said.LABEL_SLOT] not in self._adoptions]
+
+    async def _watch_images(self, pool: WarmPool) -> None:
+        filters = {"type": ["image"], "event": ["tag", "untag", "import", "load", "pull", "delete"]}
+        while self._streams is not None:
+            with contextlib.suppress(RuntimeFailure):
+                async for _ in self._streams.events(filters):
+                    pool.image_changed()
+            await asyncio.sleep(RECONNECT_LONGEST)
+
+    def _marks(self) -> dict[str, str]:
+        return {said.LABEL_NODE: self._node, **({said.LABEL_CLUSTER: self._cluster} if self._cluster else {})}
 
     async def close(self) -> None:
         await self._halt()
         await self._engine.close()
 
     async def _halt(self) -> None:
+        if self.pool is not None:
+            await self.pool.halt()
+            self.pool = None
         followers = [
             each.follower for box in self._sandboxes.values() for each in box.containers.values() if each.follower
         ]
@@ -141,6 +179,7 @@ class DockerRuntime:
                     each.notify.close()
         self._sandboxes.clear()
         self._owners.clear()
+        self._adoptions.clear()
         if self._streams is not None:
             await self._streams.close()
             self._streams = None
@@ -154,38 +193,24 @@ class DockerRuntime:
         )  # fmt: skip
 
     async def _ensure_network(self) -> None:
-        found = await self._engine.do("networks", names=[f"^{self.network}$"])
-        if found:
-            subnets = [each.get("Subnet") for each in found[0]["IPAM"]["Config"] or ()]
-            if self._cidr not in subnets:
-                raise RuntimeFailure(
-                    f"the Docker network {self.network} has the subnet {', '.join(map(str, subnets))}, not {self._cidr}; remove it first"
-                )
-            return
-        gateway = str(next(ip_network(self._cidr).hosts()))
-        options = {"com.docker.network.bridge.name": self._bridge} if self._bridge else {}
-        try:
-            await self._engine.do(
-                "create_network", self.network, driver="bridge", options=options, check_duplicate=True,
-                ipam={"Driver": "default", "Config": [{"Subnet": self._cidr, "Gateway": gateway}]},
-                labels={said.LABEL_NODE: self._node},
-            )  # fmt: skip
-        except Conflicting:
-            log.debug("the network %s came from elsewhere meanwhile", self.network)
+        await ensure_network(
+            self._engine, self.network, self._cidr, self._marks(), bridge=self._bridge, masquerade=not self._supernet
+        )
+        if self._supernet:
+            await open_routes(self._supernet, f"faaslite-{self._cluster}")
 
     async def remove_network(self) -> None:
         """Take the node's bridge away, once no Pod of it is left: for a node that is given up."""
-        with contextlib.suppress(Absent):
-            await self._engine.do("remove_network", self.network)
+        await remove_network(self._engine, self.network)
 
     # Sandboxes
 
     async def create_sandbox(self, spec: SandboxSpec) -> SandboxInfo:
         box = self._sandboxes.get(spec.uid)
         if box is None:
-            box = self._sandboxes[spec.uid] = _Sandbox(spec, self._addresses.allocate(), wall())
+            box = self._sandboxes[spec.uid] = Sandbox(spec, self._addresses.allocate(), wall())
         if not spec.solitary and not box.pause:
-            labels = said.sandbox_labels(self._node, spec, box.address)
+            labels = self._labels(box)
             body = said.pause_body(spec, labels, self._pause_image, self.network, box.address)
             box.pause = await self._create(body, said.container_name(spec.uid, "", 0))
             await self._engine.do("start", box.pause)
@@ -202,8 +227,55 @@ class DockerRuntime:
         self._addresses.release(box.address)
         await asyncio.to_thread(shutil.rmtree, self._state / sandbox_id, True)
 
+    def _labels(self, box: Sandbox) -> dict[str, str]:
+        return {**self._marks(), **said.sandbox_labels(self._node, box.spec, box.address)}
+
     async def run_pod(self, sandbox: SandboxSpec, containers: Sequence[ContainerSpec]) -> SandboxInfo | None:
+        """A container that was started before the Pod came, where one of its kind waits; else an event says why not."""
+        if self.pool is None:
+            return None
+        box = self._sandboxes.get(sandbox.uid)
+        if box is not None:
+            return None  # it began the ordinary way
+        found: Slot | str = unfit(sandbox, containers) or self.pool.take(Shape.of(containers[0]))
+        if isinstance(found, Slot):
+            try:
+                return self._give(found, sandbox, containers[0])
+            except OSError as error:
+                self._spawn(self.pool.discard(found), f"discard {found.id}")
+                found = str(error)
+        self._events.put_nowait(RuntimeEvent(
+            RuntimeEventType.NOTED, sandbox.uid, sandbox.uid, message=f"No started container could be given to the Pod: {found}"
+        ))  # fmt: skip
         return None
+
+    def _give(self, slot: Slot, spec: SandboxSpec, container_spec: ContainerSpec) -> SandboxInfo:
+        box = Sandbox(spec, slot.address, wall())
+        labels = {**self._labels(box), **said.container_labels(container_spec)}
+        adoption = slot.adopt(spec, container_spec, labels)
+        self._adoptions[slot.id] = adoption
+        self._sandboxes[spec.uid] = box
+        container = self._remember(box, slot.container_id, container_spec.name, 0, False, folder=slot.folder)
+        container.slot, container.env = slot.id, adoption.env
+        container.info = ContainerInfo(
+            slot.container_id, container_spec.name, spec.uid, ContainerState.RUNNING, image=slot.shape.image,
+            image_id=slot.image_id, created_at=adoption.at, started_at=adoption.at,
+        )  # fmt: skip
+        # Neither the log nor the name is waited for, and both cost the engine time that the function has better use for.
+        asyncio.get_running_loop().call_later(SETTLE, self._settle, box, container)
+        return self._sandbox_info(spec.uid, box, (container.info,))
+
+    def _settle(self, box: Sandbox, container: Container) -> None:
+        if self._known(container.id) is not None and self._streams is not None:
+            self._follow(box, container)
+            name = said.container_name(box.spec.uid, container.spec_name, container.attempt)
+            self._spawn(self._rename(container.id, name), f"rename {container.id[:12]}")
+
+    async def _rename(self, container_id: str, name: str) -> None:
+        try:
+            await self._engine.do("rename", container_id, name)
+        except RuntimeFailure as error:
+            log.debug("container %s keeps its name: %s", container_id[:12], error)
 
     async def list(self) -> Sequence[SandboxInfo]:
         inspected = await self._inspected()
@@ -218,7 +290,7 @@ class DockerRuntime:
             if uid in self._sandboxes
         ]
 
-    def _sandbox_info(self, uid: str, box: _Sandbox, containers: Sequence[ContainerInfo]) -> SandboxInfo:
+    def _sandbox_info(self, uid: str, box: Sandbox, containers: Sequence[ContainerInfo]) -> SandboxInfo:
         return SandboxInfo(uid, uid, box.spec.name, box.spec.namespace, box.address, box.created_at, tuple(containers))
 
     async def _inspected(self) -> Sequence[dict[str, Any]]:
@@ -232,7 +304,21 @@ class DockerRuntime:
             found: dict[str, Any] = await self._engine.do("inspect_container", container_id)
         except Absent:
             return None
-        return found
+        return self._identified(found)
+
+    def _identified(self, inspected: dict[str, Any]) -> dict[str, Any] | None:
+        """With the labels of the Pod that it was given to; None for one that still waits."""
+        labels = inspected["Config"]["Labels"]
+        slot = labels.get(said.LABEL_SLOT, "")
+        if not slot:
+            return inspected
+        adoption = self._adoptions.get(slot) or Adoption.load(self._state / SLOTS / slot)
+        if adoption is None:
+            return None
+        self._adoptions[slot] = adoption
+        labels |= adoption.labels
+        inspected["Created"] = inspected["State"]["StartedAt"] = micro_time(adoption.at)
+        return inspected
 
     async def _adopt(self, inspected: dict[str, Any]) -> None:
         """A container from before this agent."""
@@ -244,14 +330,18 @@ class DockerRuntime:
                 uid, labels[said.LABEL_POD], labels[said.LABEL_NAMESPACE], labels[said.LABEL_LOGS],
                 solitary=labels[said.LABEL_SOLITARY] == "true",
             )  # fmt: skip
-            box = self._sandboxes[uid] = _Sandbox(spec, labels[said.LABEL_ADDRESS], said.when(inspected["Created"]))
+            box = self._sandboxes[uid] = Sandbox(spec, labels[said.LABEL_ADDRESS], said.when(inspected["Created"]))
             self._addresses.take(box.address)
         if name == said.PAUSE:
             box.pause = inspected["Id"]
             return
+        slot = labels.get(said.LABEL_SLOT, "")
         container = self._remember(
-            box, inspected["Id"], name, int(labels[said.LABEL_ATTEMPT]), labels[said.LABEL_TTY] == "true"
-        )
+            box, inspected["Id"], name, int(labels[said.LABEL_ATTEMPT]), labels[said.LABEL_TTY] == "true",
+            folder=self._state / SLOTS / slot if slot else None,
+        )  # fmt: skip
+        if slot:
+            container.slot, container.env = slot, self._adoptions[slot].env
         container.stop_signal = inspected["Config"].get("StopSignal") or "SIGTERM"
         if inspected["State"]["Status"] == "created":
             return
@@ -270,9 +360,9 @@ class DockerRuntime:
                 return each.id
         folder = self._folder(box, spec.name, spec.attempt)
         notify, termination = folder / "notify", folder / "termination-log"
-        await asyncio.to_thread(_make_folder, notify, termination)
+        await asyncio.to_thread(make_folder, notify, termination)
         body = said.container_body(
-            box.spec, spec, said.sandbox_labels(self._node, box.spec, box.address),
+            box.spec, spec, self._labels(box),
             network=self.network, address=box.address, pause=box.pause, notify=str(notify), termination=str(termination),
         )  # fmt: skip
         container_id = await self._create(body, said.container_name(sandbox_id, spec.name, spec.attempt))
@@ -280,13 +370,14 @@ class DockerRuntime:
         container.stop_signal = spec.stop_signal or container.stop_signal
         return container_id
 
-    def _folder(self, box: _Sandbox, name: str, attempt: int) -> Path:
+    def _folder(self, box: Sandbox, name: str, attempt: int) -> Path:
         return self._state / box.spec.uid / name / str(attempt)
 
-    def _remember(self, box: _Sandbox, container_id: str, name: str, attempt: int, tty: bool) -> _Container:
-        container = _Container(container_id, name, attempt, tty)
-        folder = self._folder(box, name, attempt) / "notify"
-        container.notify = NotifySocket(folder, lambda: self._ready(box.spec.uid, container_id))
+    def _remember(
+        self, box: Sandbox, container_id: str, name: str, attempt: int, tty: bool, *, folder: Path | None = None
+    ) -> Container:
+        container = Container(container_id, name, attempt, tty, folder or self._folder(box, name, attempt))
+        container.notify = NotifySocket(container.folder / "notify", lambda: self._ready(container))
         box.containers[container_id] = container
         self._owners[container_id] = box.spec.uid
         return container
@@ -299,7 +390,7 @@ class DockerRuntime:
         except Absent as error:
             raise ImageNotFound(f"{body['Image']} is not on this node: {error}") from error
 
-    def _known(self, container_id: str) -> tuple[_Sandbox, _Container] | None:
+    def _known(self, container_id: str) -> tuple[Sandbox, Container] | None:
         box = self._sandboxes.get(self._owners.get(container_id, ""))
         return (box, box.containers[container_id]) if box and container_id in box.containers else None
 
@@ -342,8 +433,8 @@ class DockerRuntime:
             container.notify.close()
         box.containers.pop(container_id, None)
         self._owners.pop(container_id, None)
-        folder = self._folder(box, container.spec_name, container.attempt)
-        await asyncio.to_thread(shutil.rmtree, folder, True)
+        await asyncio.to_thread(remove_folder, container.folder)
+        self._adoptions.pop(container.slot, None)
 
     async def _remove(self, container_id: str) -> None:
         with contextlib.suppress(Absent):
@@ -351,32 +442,14 @@ class DockerRuntime:
 
     # Logs and events
 
-    def _follow(self, box: _Sandbox, container: _Container) -> None:
+    def _follow(self, box: Sandbox, container: Container) -> None:
         if container.follower is None:
-            work = self._copy_logs(box, container)
+            assert self._streams is not None
+            path = Path(box.spec.log_dir, container.spec_name, f"{container.attempt}.log")
+            work = follow(self._streams, container.id, path, container.tty, container.exited)
             container.follower = asyncio.get_running_loop().create_task(work, name=f"log of {container.id[:12]}")
 
-    async def _copy_logs(self, box: _Sandbox, container: _Container) -> None:
-        path = Path(box.spec.log_dir, container.spec_name, f"{container.attempt}.log")
-        delay = RECONNECT_FIRST
-        while self._streams is not None:
-            try:
-                log_file = LogFile(path)
-                try:
-                    await copy_logs(self._streams.logs(container.id, seconds(log_file.since), container.tty), log_file)
-                finally:
-                    log_file.close()
-                return
-            except RuntimeFailure as error:
-                if container.exited.is_set():
-                    return
-                log.warning("the log of container %s broke off, going on: %s", container.id[:12], error)
-            except Exception:
-                log.exception("the log of container %s can't be written", container.id[:12])
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, RECONNECT_LONGEST)
-
-    async def _drained(self, container: _Container) -> None:
+    async def _drained(self, container: Container) -> None:
         if container.follower is not None:
             await asyncio.wait([container.follower], timeout=DRAIN)
 
@@ -384,7 +457,8 @@ class DockerRuntime:
         delay = RECONNECT_FIRST
         while self._streams is not None:
             try:
-                async for event in self._streams.events(said.label_filter(self._node)):
+                filters = {"type": ["container"], "label": [said.label_filter(self._node)], "event": ["start", "die"]}
+                async for event in self._streams.events(filters):
                     if not event:
                         if subscribed.is_set():
                             self._events.put_nowait(RuntimeEvent(RuntimeEventType.LOST))
@@ -403,9 +477,16 @@ class DockerRuntime:
         if self._known(container_id) is not None:
             kind = RuntimeEventType.STARTED if event["Action"] == "start" else RuntimeEventType.EXITED
             self._spawn(self._tell(kind, container_id), f"{event['Action']} {container_id[:12]}")
+        elif self.pool is not None and event["Action"] == "die":
+            self.pool.ended(container_id)
 
-    def _ready(self, uid: str, container_id: str) -> None:
-        self._spawn(self._tell(RuntimeEventType.READY, container_id), f"ready {container_id[:12]}")
+    def _ready(self, container: Container) -> None:
+        if container.info is None:
+            self._spawn(self._tell(RuntimeEventType.READY, container.id), f"ready {container.id[:12]}")
+            return
+        # The engine needs not be asked what is known: its answer would be the longest part of such a start.
+        info = replace(container.info, announced_ready=True)
+        self._events.put_nowait(RuntimeEvent(RuntimeEventType.READY, info.sandbox_id, info.sandbox_id, info))
 
     async def _tell(self, kind: RuntimeEventType, container_id: str) -> None:
         known = self._known(container_id)
@@ -430,10 +511,10 @@ class DockerRuntime:
         known = self._known(inspected["Id"])
         message, ready = "", False
         if known is not None:
-            box, container = known
+            container = known[1]
             ready = container.notify is not None and container.notify.ready
             if not inspected["State"]["Running"]:
-                message = _message(self._folder(box, container.spec_name, container.attempt) / "termination-log")
+                message = termination_message(container.folder / "termination-log")
         found = said.container_info(inspected, message=message, ready=ready)
         if known is not None and found.state is ContainerState.EXITED:
             known[1].exited.set()
@@ -453,8 +534,9 @@ class DockerRuntime:
     async def exec(self, container_id: str, command: Sequence[str], timeout: float) -> tuple[int, bytes]:
         if self._streams is None:
             raise RuntimeFailure("the driver was closed")
+        known = self._known(container_id)
         async with asyncio.timeout(timeout):
-            return await self._streams.exec(container_id, command)
+            return await self._streams.exec(container_id, command, known[1].env if known else {})
 
     async def stats(self, container_id: str) -> Stats:
         found = await self._engine.do("stats", container_id, stream=False, one_shot=True)
@@ -478,17 +560,3 @@ class DockerRuntime:
     async def remove_image(self, image: str) -> None:
         with contextlib.suppress(Absent, ImageNotFound):
             await self._engine.do("remove_image", said.normal_image(image))
-
-
-def _make_folder(notify: Path, termination: Path) -> None:
-    notify.mkdir(mode=0o755, parents=True, exist_ok=True)
-    termination.touch()
-    termination.chmod(0o666)
-
-
-def _message(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(MESSAGE_BYTES).decode(errors="replace").strip()
-    except FileNotFoundError:
-        return ""

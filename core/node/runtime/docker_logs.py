@@ -6,15 +6,26 @@ of that very time as the file has already are left out.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Protocol
 
 from core.clock import parse_time
+from core.node.runtime.base import RuntimeFailure
 
-__all__ = ["LogFile", "copy_logs", "seconds"]
+__all__ = ["LogFile", "copy_logs", "follow", "seconds"]
+
+log = logging.getLogger(__name__)
 
 _TAIL = 1 << 20
+RECONNECT_FIRST, RECONNECT_LONGEST = 0.2, 5.0
+
+
+class Source(Protocol):
+    def logs(self, container: str, since: str, tty: bool) -> AsyncIterator[tuple[str, bytes]]: ...
 
 
 class LogFile:
@@ -60,3 +71,24 @@ async def copy_logs(chunks: AsyncIterator[tuple[str, bytes]], log: LogFile) -> N
             skip -= 1
             continue
         log.write(stream, stamp, text)
+
+
+async def follow(source: Source, container: str, path: Path, tty: bool, exited: asyncio.Event) -> None:
+    """Bring a container's log into the file until its end, over broken connections too."""
+    delay = RECONNECT_FIRST
+    while True:
+        try:
+            log_file = LogFile(path)
+            try:
+                await copy_logs(source.logs(container, seconds(log_file.since), tty), log_file)
+            finally:
+                log_file.close()
+            return
+        except RuntimeFailure as error:
+            if exited.is_set():
+                return
+            log.warning("the log of container %s broke off, going on: %s", container[:12], error)
+        except Exception:
+            log.exception("the log of container %s can't be written", container[:12])
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, RECONNECT_LONGEST)

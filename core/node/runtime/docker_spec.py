@@ -15,6 +15,11 @@ __all__ = [
 
 LABEL = "faaslite.dev/"
 LABEL_NODE = LABEL + "node"
+LABEL_CLUSTER = LABEL + "cluster"
+LABEL_SLOT = LABEL + "slot"
+"""On a container that was started before its Pod came: the name of its folder."""
+LABEL_WAITING = LABEL + "waiting"
+"""On an image: the command (a JSON list) by which a container of it waits for its Pod."""
 LABEL_UID = LABEL + "pod-uid"
 LABEL_POD = LABEL + "pod-name"
 LABEL_NAMESPACE = LABEL + "pod-namespace"
@@ -28,7 +33,8 @@ PAUSE = ""
 """The container name of a sandbox's pause container."""
 NOTIFY_FOLDER = "/run/faaslite"
 LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "2"}}
-_PERIOD = 100_000
+PIDS = 1024
+"""Processes and threads that one container may have at a time."""
 
 
 def normal_image(image: str) -> str:
@@ -44,6 +50,11 @@ def container_name(uid: str, container: str, attempt: int) -> str:
     return f"faaslite-{uid}-{container}-{attempt}" if container else f"faaslite-{uid}"
 
 
+def slot_name(slot: str) -> str:
+    """A container that waits for its Pod."""
+    return f"faaslite-waiting-{slot}"
+
+
 def sandbox_labels(node: str, spec: SandboxSpec, address: str) -> dict[str, str]:
     """All that must be known of a sandbox to find it again."""
     return {
@@ -54,6 +65,14 @@ def sandbox_labels(node: str, spec: SandboxSpec, address: str) -> dict[str, str]
         LABEL_ADDRESS: address,
         LABEL_LOGS: spec.log_dir,
         LABEL_SOLITARY: "true" if spec.solitary else "false",
+    }
+
+
+def container_labels(spec: ContainerSpec) -> dict[str, str]:
+    return {
+        LABEL_CONTAINER: spec.name,
+        LABEL_ATTEMPT: str(spec.attempt),
+        LABEL_TTY: "true" if spec.tty else "false",
     }
 
 
@@ -107,6 +126,7 @@ def container_body(
         "LogConfig": LOG_CONFIG,
         "SecurityOpt": ["no-new-privileges"],
         "ReadonlyRootfs": spec.read_only_root,
+        "PidsLimit": PIDS,
         "Mounts": [
             *(
                 {"Type": "bind", "Source": each.host_path, "Target": each.container_path, "ReadOnly": each.read_only}
@@ -119,12 +139,7 @@ def container_body(
     body: dict[str, Any] = {
         "Image": normal_image(spec.image),
         "Env": [f"{name}={value}" for name, value in spec.env.items()] + [f"NOTIFY_SOCKET={NOTIFY_FOLDER}/notify"],
-        "Labels": {
-            **labels,
-            LABEL_CONTAINER: spec.name,
-            LABEL_ATTEMPT: str(spec.attempt),
-            LABEL_TTY: "true" if spec.tty else "false",
-        },
+        "Labels": {**labels, **container_labels(spec)},
         "HostConfig": host,
         "Tty": spec.tty,
         "OpenStdin": spec.stdin,

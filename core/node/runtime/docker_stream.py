@@ -52,10 +52,9 @@ class EngineStreams:
         except aiohttp.ClientError as error:
             raise RuntimeUnavailable(f"the connection to the Docker engine broke: {error}") from error
 
-    async def events(self, label: str) -> AsyncIterator[dict[str, Any]]:
-        """Of our containers. The first item is empty: the subscription stands. Ends when the engine ends it."""
-        filters = json.dumps({"type": ["container"], "label": [label], "event": ["start", "die"]})
-        async with self._open("GET", "/events", {"filters": filters}) as response:
+    async def events(self, filters: Mapping[str, Sequence[str]]) -> AsyncIterator[dict[str, Any]]:
+        """The first item is empty: the subscription stands. Ends when the engine ends it."""
+        async with self._open("GET", "/events", {"filters": json.dumps(filters)}) as response:
             yield {}
             async for line in response.content:
                 if line.strip():
@@ -72,8 +71,12 @@ class EngineStreams:
                 async for found in frames(response.content):
                     yield found
 
-    async def exec(self, container: str, command: Sequence[str]) -> tuple[int, bytes]:
-        body = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(command)}
+    async def exec(
+        self, container: str, command: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """`env` is put over the container's own."""
+        variables = [f"{name}={value}" for name, value in (env or {}).items()]
+        body = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(command), "Env": variables}
         async with self._open("POST", f"/containers/{container}/exec", body=body) as response:
             exec_id = (await response.json())["Id"]
         output = bytearray()
