@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct, field
 
 __all__ = [
-    "Condition", "ConfigMap", "Container", "ContainerPort", "ContainerState", "ContainerStatus", "EndpointSlice", "EnvVar", "Event", "Lease", "Metadata", "Namespace",
+    "Condition", "ConfigMap", "Container", "ContainerPort", "ContainerState", "ContainerStatus", "Deployment", "EndpointSlice", "EnvVar", "Event", "Lease", "Metadata", "Namespace",
     "Node", "ObjectView", "OwnerReference", "Pod", "PodSpec", "PodTemplate", "Probe", "ReplicaSet", "Secret", "Service", "Taint",
     "Toleration", "Volume",
 ]  # fmt: skip
@@ -80,6 +80,7 @@ class Condition(View):
     reason: str = ""
     message: str = ""
     last_transition_time: str | None = None
+    last_update_time: str | None = None
 
 
 # Pods
@@ -273,6 +274,35 @@ class ReplicaSet(ObjectView):
 
     spec: ReplicaSetSpec = field(default_factory=ReplicaSetSpec)
     status: ReplicaSetStatus = field(default_factory=ReplicaSetStatus)
+
+
+class DeploymentSpec(View):
+    replicas: int = 1
+    min_ready_seconds: int = 0
+    selector: dict[str, Any] | None = None
+    template: dict[str, Any] = {}
+    strategy: dict[str, Any] = {}
+    paused: bool = False
+    progress_deadline_seconds: int | None = None
+    revision_history_limit: int | None = None
+
+
+class DeploymentStatus(View):
+    observed_generation: int = 0
+    replicas: int = 0
+    updated_replicas: int = 0
+    ready_replicas: int = 0
+    available_replicas: int = 0
+    unavailable_replicas: int = 0
+    collision_count: int | None = None
+    conditions: list[Condition] = []
+
+
+class Deployment(ObjectView):
+    """`spec.template` stays a document: it is copied into ReplicaSets whole."""
+
+    spec: DeploymentSpec = field(default_factory=DeploymentSpec)
+    status: DeploymentStatus = field(default_factory=DeploymentStatus)
 
 
 # Network

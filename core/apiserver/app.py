@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from core.api.kinds import BUILT_IN, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NAMESPACE, Kind
+from core.api.kinds import BUILT_IN, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, Kind
 from core.apiserver import dispatch, http
 from core.apiserver.admission import Admission
-from core.apiserver.admission.lifecycle import DEFAULT_NAMESPACES
 from core.apiserver.authn import Authenticator, User
 from core.apiserver.authz import Authorizer
 from core.apiserver.authz.bootstrap import cluster_role_bindings, cluster_roles, ensure
@@ -26,6 +25,7 @@ from core.apiserver.cache import Cache
 from core.apiserver.customs import CustomKinds
 from core.apiserver.dispatch import RequestInfo
 from core.apiserver.documents import custom_shape
+from core.apiserver.firsts import create_firsts
 from core.apiserver.housekeeping import Housekeeping
 from core.apiserver.http import Receive, Scope, Send
 from core.apiserver.local import LocalTransport
@@ -40,7 +40,7 @@ from core.apiserver.streams.log import KubeletConnector, PodLogs
 from core.apiserver.subresources import SERVED, Subresources
 from core.apiserver.system import build_system, in_process
 from core.clock import monotonic, wall
-from core.errors import AlreadyExists, ApiError, InternalError, NotFound
+from core.errors import ApiError, InternalError, NotFound
 from core.store.base import Store, StoreError
 
 __all__ = ["ApiServer"]
@@ -49,7 +49,8 @@ log = logging.getLogger(__name__)
 
 
 class ApiServer:
-    """An ASGI application over a store. `tokens`: bearer token -> user. `kubelet` reaches node agents, for logs.
+    """An ASGI application over a store. `tokens`: bearer token -> user. `kubelet` reaches node agents, for logs; `advertise` is the
+    address and port that the Service `kubernetes` leads to.
 
     The server doesn't close the store; it closes `kubelet`.
     """
@@ -62,9 +63,12 @@ class ApiServer:
         kinds: Sequence[Kind] = BUILT_IN,
         kubelet: KubeletConnector | None = None,
         service_cidr: str = "127.32.0.0/16",
+        advertise: tuple[str, int] | None = None,
         clock: Callable[[], float] = wall,
     ) -> None:
         self._store = store
+        self._service_cidr = service_cidr
+        self._advertise = advertise
         self._kubelet = kubelet
         self._ready = False
         cache, schemas, served = Cache(), load(), Served()
@@ -93,7 +97,7 @@ class ApiServer:
         self._housekeeping = Housekeeping(store, served, clock)
 
     async def start(self) -> None:
-        """Load what is stored, create the Namespaces that every cluster has, and serve."""
+        """Load what is stored, create what every cluster has, and serve."""
         await self._customs.load()
         await self._policy.start()
         for kind in self._served.kinds():
@@ -101,12 +105,7 @@ class ApiServer:
             if registry.strategy.tracks_stored:
                 for entry in (await self._store.list(registry.prefix())).entries:
                     registry.strategy.stored(registry.codec.document(entry))
-        namespaces = self._served.of(next(each for each in self._served.kinds() if each.resource == NAMESPACE.resource))
-        for name in DEFAULT_NAMESPACES:
-            try:
-                await namespaces.create("", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-            except AlreadyExists:
-                continue
+        await create_firsts(self._served, self._service_cidr, self._advertise)
         await self._ensure_roles()
         await self._housekeeping.start()
         self._ready = True

@@ -11,6 +11,7 @@ from core.client.informer import Informers
 from core.client.rest import Client
 from core.clock import wall
 from core.controllers.clusterroleaggregation import ClusterRoleAggregation
+from core.controllers.deployment import DeploymentController
 from core.controllers.endpointslice import EndpointSliceController
 from core.controllers.garbagecollector import GarbageCollector
 from core.controllers.namespace import NamespaceController
@@ -40,6 +41,7 @@ Make = Callable[[Client, Informers, Settings], Controller]
 
 CONTROLLERS: Mapping[str, Make] = {
     "namespace-defaults": lambda client, informers, its: NamespaceDefaults(client, informers, ca=its.ca),
+    "deployment": lambda client, informers, its: DeploymentController(client, informers, clock=its.clock),
     "replicaset": lambda client, informers, its: ReplicaSetController(client, informers, clock=its.clock),
     "endpointslice": lambda client, informers, its: EndpointSliceController(client, informers),
     "namespace": lambda client, informers, its: NamespaceController(client, informers),

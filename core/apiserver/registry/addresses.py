@@ -22,11 +22,10 @@ class PoolFull(ValueError):
 
 
 class AddressPool:
-    """Addresses of one range. The first and the last belong to nobody, the one after the first is kept for the API server."""
+    """Addresses of one range. The first and the last belong to nobody, the one after the first goes only to who asks for it: the API server."""
 
     def __init__(self, cidr: str) -> None:
         network = ipaddress.IPv4Network(cidr)
-        self.first = str(network.network_address + 1)
         self._low = int(network.network_address) + 2
         self._high = int(network.broadcast_address) - 1
         self._owners: dict[str, str] = {}
@@ -43,8 +42,6 @@ class AddressPool:
                 raise AddressTaken("provided IP is already allocated")
             return address
         size = self._high - self._low + 1
-        if len(self._owners) >= size:
-            raise PoolFull("range is full")
         start = random.randrange(size)  # noqa: S311 (spreads addresses, keeps no secret)
         for step in range(size):
             found = str(ipaddress.IPv4Address(self._low + (start + step) % size))
@@ -60,7 +57,7 @@ class AddressPool:
 
     def _within(self, address: str) -> bool:
         try:
-            return self._low <= int(ipaddress.IPv4Address(address)) <= self._high
+            return self._low - 1 <= int(ipaddress.IPv4Address(address)) <= self._high
         except ValueError:
             return False
 

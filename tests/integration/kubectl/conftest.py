@@ -1,0 +1,120 @@
+"""One control plane for all transcripts, in a process of its own, and the real kubectl."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"kubectl_{name}", HERE / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+transcript = _load("transcript")
+
+
+@dataclass
+class Plane:
+    folder: Path
+    port: int
+
+    def kubeconfig(self, namespace: str, token: str = "admin-token") -> Path:
+        path = self.folder / f"config-{namespace}"
+        authority = self.folder / "pki/ca.crt"
+        path.write_text(
+            f"""apiVersion: v1
+kind: Config
+current-context: test
+clusters:
+- name: test
+  cluster: {{server: "https://127.0.0.1:{self.port}", certificate-authority: "{authority}"}}
+users:
+- name: admin
+  user: {{token: {token}}}
+- name: dev
+  user: {{token: dev-token}}
+contexts:
+- name: test
+  context: {{cluster: test, user: admin, namespace: {namespace}}}
+"""
+        )
+        return path
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    folder = tmp_path_factory.mktemp("plane")
+    with (folder / "plane.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "plane.py"), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=HERE.parents[2],
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.strip(), (folder / "plane.log").read_text()
+        yield Plane(folder, int(line))
+        said = (folder / "plane.log").read_text()
+        assert "Traceback" not in said, said[-6000:]
+    finally:
+        process.communicate(timeout=30)
+
+
+Run = Callable[[str], list[str]]
+
+
+@pytest.fixture
+def run_transcript(plane: Plane, tmp_path: Path) -> Run:
+    """Runs a transcript in a namespace of its own; the mismatches, readable."""
+
+    def run(name: str) -> list[str]:
+        config = plane.kubeconfig(name)
+        environment = {"KUBECONFIG": str(config), "HOME": str(plane.folder), "PATH": os.environ["PATH"], "TZ": "UTC"}
+
+        def call(arguments: list[str], stdin: str, **extra: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                arguments, input=stdin, capture_output=True, text=True, timeout=40, cwd=tmp_path, env={**environment, **extra}, check=False
+            )  # fmt: skip
+
+        call(["kubectl", "create", "namespace", name], "")
+        call(["kubectl", "wait", "--for=create", "serviceaccount/default", "--timeout=10s"], "")
+        found = []
+        for step in transcript.parse((HERE / "cases" / f"{name}.txt").read_text()):
+            done = call(step.arguments, step.stdin, **step.environment)
+            out, err = transcript.lines_of(done.stdout), transcript.lines_of(done.stderr)
+            same = transcript.agree(step.out, out) and transcript.agree(step.err, err)
+            if not same or done.returncode != step.code:
+                shown = [*out, *(f"! {each}" for each in err)]
+                wanted = [*step.out, *(f"! {each}" for each in step.err)]
+                found.append(
+                    f"{name}.txt:{step.line}: $ {step.command}\n  expected (exit {step.code}):\n"
+                    + "".join(f"    {each}\n" for each in wanted)
+                    + f"  found (exit {done.returncode}):\n"
+                    + "".join(f"    {each}\n" for each in shown)
+                )
+        return found
+
+    return run
+
+
+@pytest.fixture(name="transcript")
+def _transcript() -> ModuleType:
+    return transcript
