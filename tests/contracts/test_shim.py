@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = str(Path(httptools.__file__).parent.parent)
-PACKAGE = {
+PYTHON = {
     "app.py": """
 import asyncio, time
 def handle(event, context):
@@ -40,11 +41,31 @@ def handle(event, context):
     return {"method": event.method, "path": path, "query": event.query, "body": event.text, "secret": context.secrets.get("db/password")}
 """
 }
+NODE = {
+    "app.mjs": """
+import { setTimeout as sleep } from 'node:timers/promises';
+export async function handle(event, context) {
+  switch (event.path) {
+    case '/raise': throw new RangeError('broken on purpose');
+    case '/none': return undefined;
+    case '/set': return new Set([1, 2]);
+    case '/tuple': return new Response('made', { status: 201, headers: { 'X-Made': 'yes' } });
+    case '/stream': return (function* () { for (const n of [0, 1, 2]) yield `part ${n};`; })();
+    case '/slow': await sleep(Number(event.query.s) * 1000); return 'late';
+    case '/print': console.log('from the handler'); return context.callId;
+  }
+  return { method: event.method, path: event.path, query: event.query, body: event.text, secret: context.secrets.get('db/password') };
+}
+"""
+}
+SOURCES = {"python": PYTHON, "node": NODE}
+RAISED = {"python": "ValueError: broken on purpose", "node": "RangeError: broken on purpose"}
 SHIMS = {
+    "node": (["node", str(ROOT / "runtime-images" / "node" / "shim" / "main.mjs")], {"PATH": os.environ["PATH"]}),
     "python": (
         [sys.executable, "-P", "-S", "-m", "faaslite_shim"],
         {"PYTHONPATH": str(ROOT / "runtime-images" / "python"), "FAASLITE_SHIM_LIBRARIES": LIBRARIES},
-    )
+    ),
 }
 
 
@@ -107,11 +128,18 @@ class Shim:
 
 
 @pytest.fixture(params=sorted(SHIMS))
-def start(request, tmp_path):
-    command, env = SHIMS[request.param]
+def language(request, needs):
+    if request.param == "node":
+        needs(shutil.which("node"), "node", "apt-get install nodejs")
+    return request.param
+
+
+@pytest.fixture
+def start(language, tmp_path):
+    command, env = SHIMS[language]
     made: list[Shim] = []
 
-    def make(files=PACKAGE, **more: str) -> Shim:
+    def make(files=SOURCES[language], **more: str) -> Shim:
         folder = tmp_path / str(len(made))
         folder.mkdir()
         made.append(Shim(command, env, folder, files, **more))
@@ -167,7 +195,7 @@ def test_generators_are_streamed(start):
 @pytest.mark.parametrize(
     ("path", "status", "reason"), [("/raise", 500, "HandlerError"), ("/set", 500, "InvalidResponse")]
 )
-def test_failures_are_json_without_a_traceback(start, path, status, reason):
+def test_failures_are_json_without_a_traceback(start, language, path, status, reason):
     shim = start()
     got, headers, body = shim.call(path, X_Call_Id="c-7")
     document = json.loads(body)
@@ -175,7 +203,7 @@ def test_failures_are_json_without_a_traceback(start, path, status, reason):
     assert b"Traceback" not in body
     if reason == "HandlerError":
         log = shim.log()
-        assert "[call c-7] ValueError: broken on purpose" in log
+        assert f"[call c-7] {RAISED[language]}" in log
         assert all(line.startswith("[call c-7] ") for line in log.splitlines())
 
 
@@ -222,14 +250,13 @@ def test_term_drains(start):
         assert shim.call("/none")[0] == 204  # the slow one is on its way by now
         shim.process.send_signal(signal.SIGTERM)
         answer = slow.recv(4096)
-    assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer
+    assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
     assert shim.call("/none")[1]["connection"] == "close"
     assert shim.process.wait(5) == 0
 
 
-@pytest.mark.parametrize(
-    ("files", "handler", "text"),
-    [
+FAILED = {
+    "python": [
         ({"app.py": "import no_such_thing"}, "app:handle", "handler app:handle: ModuleNotFoundError: No module named 'no_such_thing' (is it in requirements.txt?)"),
         ({"app.py": "x = 1\ndef handle(:"}, "app:handle", "handler app:handle: SyntaxError: invalid syntax (app.py:2)"),
         ({"app.py": "x = 1"}, "app:handle", "handler app:handle: app.py has no function handle"),
@@ -237,14 +264,27 @@ def test_term_drains(start):
         ({"app.py": "1 / 0"}, "", "handler app: ZeroDivisionError: division by zero (app.py:1)"),
         ({"a.py": "", "b.py": ""}, "", "no handler found in the package"),
     ],
-)  # fmt: skip
-def test_a_failed_start_says_why(start, files, handler, text):
+    "node": [
+        ({"app.mjs": "import 'no-such-thing'"}, "app:handle", "handler app:handle: ModuleNotFound: Cannot find package 'no-such-thing'"),
+        ({"app.mjs": "const x = 1\nfunction handle( {"}, "app:handle", "handler app:handle: SyntaxError: Unexpected end of input"),
+        ({"app.js": "exports.x = 1"}, "app:handle", "handler app:handle: app.js has no function handle"),
+        ({"app.cjs": "\nprocess.exit(3)"}, "app:handle", "handler app:handle: the module called process.exit(3) while it was imported (app.cjs:2)"),
+        ({"app.mjs": "null.x"}, "", "handler app: TypeError: Cannot read properties of null (reading 'x') (app.mjs:1)"),
+        ({"a.js": "", "b.js": ""}, "", "no handler found in the package"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(6), ids=["import", "syntax", "attribute", "exit", "raise", "choice"])
+def test_a_failed_start_says_why(start, language, number):
+    files, handler, text = FAILED[language][number]
     shim = start(files, FAASLITE_HANDLER=handler)
-    assert shim.process.wait(5) == 1
+    assert shim.process.wait(10) == 1
     assert shim.announced == b""
     assert shim.termination.read_text().startswith(text)
 
 
+@pytest.mark.parametrize("language", ["python"], indirect=True)
 def test_user_modules_may_be_called_as_ours_are(start):
     files = {
         "core.py": "VALUE = 5",
@@ -253,6 +293,7 @@ def test_user_modules_may_be_called_as_ours_are(start):
     assert json.loads(start(files).call("/")[2]) == {"core": 5, "found": []}
 
 
+@pytest.mark.parametrize("language", ["python"], indirect=True)
 def test_async_handlers_and_asgi_applications(start):
     asynchronous = start(
         {
@@ -271,3 +312,32 @@ async def app(scope, receive, send):
 """
     status, headers, body = start({"app.py": asgi}).call("/p", "POST", b"b")
     assert (status, headers["x-n"], body) == (202, "4", b"b/p")
+
+
+@pytest.mark.parametrize("language", ["node"], indirect=True)
+def test_node_modules_of_both_kinds_and_fetch(start):
+    common = {
+        "app.js": "const helper = require('./core.js');\nmodule.exports.handler = (event) => helper.value + event.json().n;",
+        "core.js": "exports.value = 5;",
+    }
+    assert start(common).call("/", "POST", b'{"n": 2}')[2] == b"7"
+    package = {
+        "package.json": '{"type": "module", "main": "server.js"}',
+        "other.js": "",
+        "server.js": "export default (event) => [event.method];",
+    }
+    assert start(package).call("/")[2] == b'["GET"]'
+    fetching = """
+export default {
+  async fetch(request, context) {
+    const url = new URL(request.url);
+    const headers = new Headers({ 'content-type': 'text/x-own' });
+    headers.append('set-cookie', 'a=1'); headers.append('set-cookie', 'b=2');
+    return new Response(`${request.method} ${url.pathname} ${await request.text()} ${context.callId}`, { status: 202, headers });
+  }
+}
+"""
+    shim = start({"index.mjs": fetching})
+    answer = shim.raw(b"POST /p HTTP/1.1\r\nHost: x\r\nX-Call-Id: c\r\nContent-Length: 1\r\nConnection: close\r\n\r\nb")
+    assert answer.startswith(b"HTTP/1.1 202") and answer.count(b"set-cookie: ") == 2
+    assert b"POST /p b c" in answer and b"text/x-own" in answer
