@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, Protocol
 from core.api.kinds import Kind
 from core.apiserver.admission.escalation import GRANTING, check_escalation
 from core.apiserver.admission.lifecycle import NamespaceLifecycle
+from core.apiserver.admission.limits import LimitRanger
 from core.apiserver.admission.node import NodeRestriction
+from core.apiserver.admission.quota import Quota
 from core.apiserver.authn import MASTERS, User
 from core.apiserver.authz.rbac import Index
 from core.apiserver.dispatch import RequestInfo
@@ -41,7 +43,12 @@ class Plugin(Protocol):
 
 class Admission:
     def __init__(self, store: Store, index: Index) -> None:
-        self._plugins: Sequence[Plugin] = (NamespaceLifecycle(store), NodeRestriction())
+        self._plugins: Sequence[Plugin] = (
+            NamespaceLifecycle(store),
+            NodeRestriction(),
+            LimitRanger(store),
+            Quota(store),
+        )
         self._index = index
 
     async def admit(self, attributes: Attributes) -> None:
@@ -51,6 +58,6 @@ class Admission:
 
     def review(self, user: User, kind: Kind, namespace: str) -> Review | None:
         """What is asked about an object just before it is stored, with what it replaces; None where nothing is."""
-        if MASTERS in user.groups or kind not in GRANTING:
+        if MASTERS in user.groups or kind.resource not in GRANTING:
             return None
         return lambda new, old: check_escalation(self._index, user, kind, namespace, new, old)

@@ -16,7 +16,7 @@ from core.errors import Forbidden
 
 __all__ = ["GRANTING", "check_escalation"]
 
-GRANTING = frozenset((ROLE, CLUSTER_ROLE, ROLE_BINDING, CLUSTER_ROLE_BINDING))
+GRANTING = frozenset(each.resource for each in (ROLE, CLUSTER_ROLE, ROLE_BINDING, CLUSTER_ROLE_BINDING))
 
 _RBAC = "rbac.authorization.k8s.io"
 
@@ -24,9 +24,9 @@ _RBAC = "rbac.authorization.k8s.io"
 def check_escalation(
     index: Index, user: User, kind: Kind, namespace: str, document: dict[str, Any], old: dict[str, Any] | None
 ) -> None:
-    """`kind` is one of `GRANTING`, `document` is what a create, update or patch would store, `old` what is stored. Raises `Forbidden`."""
+    """`kind`'s resource is one of `GRANTING`, `document` is what a create, update or patch would store, `old` what is stored. Raises `Forbidden`."""
     name = document["metadata"].get("name") or ""
-    if kind in (ROLE, CLUSTER_ROLE):
+    if kind.resource in (ROLE.resource, CLUSTER_ROLE.resource):
         if old is not None and old.get("rules") == document.get("rules"):
             return
         verb, resource, target, wanted = "escalate", kind.plural, name, read_rules(document)
