@@ -19,6 +19,7 @@ from core.controllers.namespacedefaults import NamespaceDefaults
 from core.controllers.nodelifecycle import NodeLifecycleController
 from core.controllers.podgc import PodGarbageCollector
 from core.controllers.replicaset import ReplicaSetController
+from core.controllers.resourcequota import ResourceQuotaController
 
 __all__ = ["CONTROLLERS", "Controller", "Controllers"]
 
@@ -47,6 +48,7 @@ CONTROLLERS: Mapping[str, Make] = {
     "namespace": lambda client, informers, its: NamespaceController(client, informers),
     "garbagecollector": lambda client, informers, its: GarbageCollector(client, informers),
     "clusterrole-aggregation": lambda client, informers, its: ClusterRoleAggregation(client, informers),
+    "resourcequota": lambda client, informers, its: ResourceQuotaController(client, informers),
     "podgc": lambda client, informers, its: PodGarbageCollector(client, informers, clock=its.clock),
     "nodelifecycle": lambda client, informers, its: NodeLifecycleController(client, informers, clock=its.clock),
 }
