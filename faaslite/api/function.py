@@ -170,7 +170,10 @@ class Http(_Model):
 
 
 class Cron(_Model):
-    """One trigger. `name` tells it from the others (`cron-1`, `cron-2` where it isn't given); `jitter` in seconds."""
+    """One trigger. `name` tells it from the others (`cron-1`, `cron-2` where it isn't given); `jitter` in seconds.
+
+    `retries` None: as many as `async.retries`.
+    """
 
     name: str = ""
     schedule: str
@@ -179,6 +182,7 @@ class Cron(_Model):
     missed: Literal["none", "last", "all"] = "last"
     jitter: Seconds = Field(0.0, ge=0.0, le=3600.0)
     paused: bool = False
+    retries: int | None = Field(None, ge=0, le=100)
     method: str = "POST"
     path: str = "/"
     payload: Any = None

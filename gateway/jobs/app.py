@@ -1,8 +1,10 @@
 """The jobs component: puts its parts together, serves them on one Unix socket, and runs calls and cron while it leads.
 
-Two locks stand between two jobs processes. The file lock of `calls.db` comes first: without it nothing starts. The cluster's Lease
+With the embedded queue two locks stand between two jobs processes. The file lock of `calls.db` comes first: without it nothing starts. The cluster's Lease
 says who executes: without it records are still accepted and read, and packages served, and nothing is run. The Lease's
 identity belongs to the data directory, so that a process that was killed is followed at once and not after its Lease has run out.
+
+With Redis there is neither: every jobs process accepts, executes and ticks, and what must happen once happens once in the queue.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -27,18 +30,25 @@ from core.client.informer import Informer, Informers
 from core.client.rest import Client
 from faaslite.api.names import FUNCTION, LABEL_FUNCTION, SYSTEM_NAMESPACE
 from gateway.jobs import metrics
-from gateway.jobs.admin import Admin
-from gateway.jobs.async_calls import AsyncCalls
+from gateway.jobs.async_calls import PREFIX, AsyncCalls, Receive, Scope, Send
 from gateway.jobs.auth import Access
+from gateway.jobs.call_routes import CallRoutes
 from gateway.jobs.calls.base import Calls, CallsError
+from gateway.jobs.calls.callbacks import Callbacks
 from gateway.jobs.calls.dispatcher import Dispatcher
+from gateway.jobs.calls.redis import RedisCalls
 from gateway.jobs.calls.sqlite import SqliteCalls
+from gateway.jobs.calls.trace import Tracing
 from gateway.jobs.cron.ticker import Ticker
+from gateway.jobs.cron_routes import CronRoutes
 from gateway.jobs.functions import FunctionView, packages_in, packages_of, triggers
-from gateway.jobs.leadership import Leadership
+from gateway.jobs.leadership import Leadership, Part
+from gateway.jobs.metric_routes import MetricRoutes
+from gateway.jobs.package_routes import PackageRoutes
 from gateway.jobs.packages import Packages
 from gateway.jobs.replies import HANDLERS
 from gateway.jobs.server import SocketServer
+from gateway.jobs.waits import Waits
 
 __all__ = ["Jobs"]
 
@@ -52,7 +62,10 @@ HOUSEKEEPING = 3600.0
 
 
 class Jobs:
-    """`gateway_url` is `http://HOST:PORT`, `clock` gives seconds since the epoch. The informers are started by their owner."""
+    """`gateway_url` is `http://HOST:PORT`, `clock` gives seconds since the epoch. The informers are started by their owner.
+
+    `redis` is the URL of the queue ("": the embedded one), `autoscaler` the path of the autoscaler's socket, for its metrics.
+    """
 
     def __init__(
         self,
@@ -62,12 +75,18 @@ class Jobs:
         socket_path: Path,
         data_dir: Path,
         gateway_url: str,
+        redis: str = "",
+        autoscaler: Path | None = None,
+        tracing: Tracing | None = None,
         clock: Callable[[], float] = clocks.wall,
     ) -> None:
         self._client = client
         self._socket_path = socket_path
         self._data_dir = data_dir
         self._gateway_url = gateway_url
+        self._redis = redis
+        self._autoscaler = autoscaler
+        self._tracing = tracing
         self._clock = clock
         self._functions: Informer[FunctionView] = informers.watch(FUNCTION, FunctionView)
         self._replica_sets = informers.watch(REPLICA_SET, ReplicaSet, labels=LABEL_FUNCTION)
@@ -78,26 +97,53 @@ class Jobs:
     async def start(self) -> None:
         """Returns when requests are answered. Raises `CallsUnavailable` where another process has the data directory."""
         await self._packages.start()
-        calls = await SqliteCalls.open(self._data_dir / "calls.db")
+        calls: Calls
+        if self._redis:
+            calls = await RedisCalls.open(self._redis)
+        else:
+            calls = await SqliteCalls.open(self._data_dir / "calls.db")
         dispatcher = Dispatcher(
-            calls, self._gateway_url, owner=f"{socket.gethostname()}-{os.getpid()}", clock=self._clock
+            calls,
+            self._gateway_url,
+            owner=f"{socket.gethostname()}-{os.getpid()}",
+            clock=self._clock,
+            tracing=self._tracing,
         )
-        ticker = Ticker(calls, inserted=dispatcher.wake, canceled=dispatcher.abort, clock=self._clock)
-        leadership = Leadership(
-            self._client, LEASE_NAME, SYSTEM_NAMESPACE, f"{socket.gethostname()}:{self._data_dir}", (dispatcher, ticker)
+        ticker = Ticker(
+            calls, inserted=dispatcher.wake, canceled=dispatcher.abort, clock=self._clock, insert=dispatcher.insert
         )
+        callbacks = Callbacks(calls, clock=self._clock)
+        parts = (dispatcher, callbacks, ticker)
+        leadership: _Leading = _Always(parts)
+        if not self._redis:
+            identity = f"{socket.gethostname()}:{self._data_dir}"
+            leadership = Leadership(self._client, LEASE_NAME, SYSTEM_NAMESPACE, identity, parts)
+        accepting = AsyncCalls(self._functions, calls, self._clock)
         access = Access(self._client)
-        admin = Admin(access, self._packages, calls, ticker)
-        accepting = AsyncCalls(self._functions, calls, dispatcher.wake, self._clock)
-        own = [Route("/healthz", _healthz, methods=["GET"]), Route("/metrics", self._metrics, methods=["GET"])]
-        app = Starlette(routes=[*admin.routes(), *accepting.routes(), *own], exception_handlers=HANDLERS)
+        routes = [
+            *PackageRoutes(access, self._packages).routes(),
+            *CallRoutes(access, calls, Waits(calls), self._functions.get, self._clock).routes(),
+            *CronRoutes(access, calls, ticker, self._clock).routes(),
+            *MetricRoutes(access, self._render_metrics, self._autoscaler).routes(),
+            Route("/healthz", _healthz, methods=["GET"]),
+            Route("/metrics", self._metrics, methods=["GET"]),
+        ]
+        rest = Starlette(routes=routes, exception_handlers=HANDLERS)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            """All that is asked of jobs: mostly to accept calls."""
+            if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+                await accepting(scope, receive, send)
+            else:
+                await rest(scope, receive, send)
+
         server = SocketServer(app, self._socket_path)
         try:
             await server.start()
         except BaseException:
             await calls.close()
             raise
-        self._running = _Running(calls, dispatcher, ticker, leadership, server)
+        self._running = _Running(calls, dispatcher, ticker, callbacks, accepting, leadership, server)
         for function in self._functions.values():
             self._function_changed(None, function)
         await leadership.start()
@@ -113,6 +159,7 @@ class Jobs:
             await asyncio.wait([running.housekeeping])
         await running.leadership.stop()
         await running.server.stop()
+        await running.accepting.stop()
         self._running = None
         await running.calls.close()
 
@@ -156,16 +203,48 @@ class Jobs:
         return gone
 
     async def _metrics(self, request: Request) -> Response:
+        return Response(await self._render_metrics(), 200, None, metrics.CONTENT_TYPE)
+
+    async def _render_metrics(self) -> bytes:
         running = self._running
         assert running is not None
-        text = metrics.render(
+        accepting = running.accepting
+        return metrics.render(
             await running.calls.counts(),
-            running.dispatcher.finished,
-            running=running.dispatcher.running,
+            running.dispatcher,
+            callbacks=running.callbacks.finished,
+            accepted={"accepted": accepting.accepted, "refused": accepting.refused},
             triggers=running.ticker.count,
+            fired=running.ticker.fired,
+            lateness=running.ticker.lateness,
             leading=running.leadership.leading,
         )
-        return Response(text, 200, None, metrics.CONTENT_TYPE)
+
+
+class _Leading(Protocol):
+    leading: bool
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class _Always:
+    """Where no Lease is needed."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self.leading = False
+
+    async def start(self) -> None:
+        for part in self._parts:
+            await part.start()
+        self.leading = True
+
+    async def stop(self) -> None:
+        self.leading = False
+        for part in reversed(self._parts):
+            await part.stop()
 
 
 @dataclass
@@ -175,7 +254,9 @@ class _Running:
     calls: Calls
     dispatcher: Dispatcher
     ticker: Ticker
-    leadership: Leadership
+    callbacks: Callbacks
+    accepting: AsyncCalls
+    leadership: _Leading
     server: SocketServer
     housekeeping: asyncio.Task[None] | None = None
 

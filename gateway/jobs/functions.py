@@ -49,6 +49,9 @@ class CronTrigger(Struct, frozen=True, kw_only=True):
     path: str = "/"
     payload: Any = None
     since: float | None = None
+    retries: int = 0
+    max_age: float = 0.0
+    dead_letter: bool = False
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -65,6 +68,7 @@ class Queueing(Struct, frozen=True):
 
     retries: int = 3
     max_age: float = 21600.0
+    dead_letter: bool = True
 
 
 def triggers(function: FunctionView) -> Iterator[CronTrigger]:
@@ -72,6 +76,7 @@ def triggers(function: FunctionView) -> Iterator[CronTrigger]:
     created = function.metadata.creation_timestamp
     # A spec that was never changed has had its triggers from the beginning.
     since = clocks.parse_time(created) if created and function.metadata.generation == 1 else None
+    rules = queueing(function)
     for number, each in enumerate(_entries(function.spec.get("cron")), 1):
         name = str(each.get("name") or f"cron-{number}")
         try:
@@ -92,8 +97,11 @@ def triggers(function: FunctionView) -> Iterator[CronTrigger]:
                 path=str(each.get("path") or "/"),
                 payload=each.get("payload"),
                 since=since,
+                retries=rules.retries if each.get("retries") is None else min(max(int(each["retries"]), 0), 100),
+                max_age=rules.max_age,
+                dead_letter=rules.dead_letter,
             )
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             log.warning("%s: the cron trigger %s is left out: %s", function.key, name, error)
 
 
@@ -108,7 +116,9 @@ def queueing(function: FunctionView) -> Queueing:
     try:
         retries, max_age = found.get("retries"), found.get("maxAge")
         return Queueing(
-            3 if retries is None else max(int(retries), 0), 21600.0 if max_age is None else parse_duration(max_age)
+            3 if retries is None else max(int(retries), 0),
+            21600.0 if max_age is None else parse_duration(max_age),
+            found.get("deadLetter") is not False,
         )
     except (TypeError, ValueError) as error:
         log.warning("%s: spec.async can't be read, defaults are used: %s", function.key, error)

@@ -10,13 +10,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from core.clock import micro_time
 from core.errors import ApiError
 from gateway.jobs.archive import ArchiveInvalid
-from gateway.jobs.calls.base import CallRecord, CallsError
+from gateway.jobs.calls.base import CallsError, KeyReused
 from gateway.jobs.packages import DigestMismatch, PayloadTooLarge
 
-__all__ = ["HANDLERS", "call_document", "error", "json"]
+__all__ = ["HANDLERS", "error", "json"]
 
 log = logging.getLogger(__name__)
 
@@ -32,30 +31,6 @@ def error(status: int, reason: str, message: str, headers: dict[str, str] | None
     return json({"error": reason, "message": message, **more}, status, headers)
 
 
-def call_document(call: CallRecord) -> dict[str, Any]:
-    """A call record as users see it: times in RFC 3339, absent ones null."""
-    return {
-        "id": call.id,
-        "namespace": call.namespace,
-        "function": call.function,
-        "trigger": call.trigger,
-        "cron": call.cron,
-        "scheduledAt": _time(call.scheduled_at),
-        "acceptedAt": _time(call.accepted_at),
-        "startedAt": _time(call.started_at),
-        "finishedAt": _time(call.finished_at),
-        "status": call.status,
-        "attempts": call.attempts,
-        "httpStatus": call.http_status,
-        "result": call.result,
-        "error": call.error,
-    }
-
-
-def _time(value: float | None) -> str | None:
-    return None if value is None else micro_time(value)
-
-
 async def _api_error(request: Request, failure: Exception) -> Response:
     assert isinstance(failure, ApiError)
     headers = {"WWW-Authenticate": "Bearer"} if failure.status_code == 401 else None
@@ -65,6 +40,10 @@ async def _api_error(request: Request, failure: Exception) -> Response:
 async def _calls_error(request: Request, failure: Exception) -> Response:
     log.warning("%s %s: %s", request.method, request.url.path, failure)
     return error(503, "QueueUnavailable", str(failure), {"Retry-After": "1"})
+
+
+async def _key_reused(request: Request, failure: Exception) -> Response:
+    return error(422, "IdempotencyKeyReused", str(failure))
 
 
 async def _too_large(request: Request, failure: Exception) -> Response:
@@ -98,6 +77,7 @@ async def _failed(request: Request, failure: Exception) -> Response:
 HANDLERS: dict[Any, Any] = {
     ApiError: _api_error,
     CallsError: _calls_error,
+    KeyReused: _key_reused,
     PayloadTooLarge: _too_large,
     DigestMismatch: _bad_digest,
     ArchiveInvalid: _bad_archive,

@@ -39,6 +39,7 @@ __all__ = [
     "CallsClosed",
     "CallsError",
     "CallsUnavailable",
+    "ClaimNow",
     "Claimed",
     "CronKey",
     "Inserted",
@@ -172,6 +173,16 @@ class Inserted(NamedTuple):
     id: str
     status: str
     canceled: tuple[str, ...] = ()
+    fence: int = 0
+    """Over 0 where it was claimed as it was inserted."""
+
+
+class ClaimNow(NamedTuple):
+    """Claim these calls for `owner` as they are inserted, where nothing goes before them; a queue may leave that to `claim`."""
+
+    owner: str
+    lease: float
+    calls: frozenset[str]
 
 
 class CallRecord(msgspec.Struct, kw_only=True):
@@ -263,7 +274,9 @@ class Mark(NamedTuple):
 class Calls(Protocol):
     """Every method raises `CallsUnavailable` where nothing was changed and it may be tried again, `CallsClosed` after `close`."""
 
-    async def insert(self, calls: Sequence[NewCall], marks: Mapping[CronKey, Mark] | None = None) -> list[Inserted]:
+    async def insert(
+        self, calls: Sequence[NewCall], marks: Mapping[CronKey, Mark] | None = None, claim: ClaimNow | None = None
+    ) -> list[Inserted]:
         """Record calls and move marks, all or nothing; durable when it returns. One answer per call, in order.
 
         An unfinished call of the same cron trigger makes a new one Skipped (overlap Skip), is canceled by it (Replace), or

@@ -12,13 +12,25 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from core import clock as clocks
 from faaslite.api.names import HEADER_CALL_ID, HEADER_COLD_START, HEADER_CRON, HEADER_REVISION
-from gateway.jobs.calls.base import Calls, CallsError, Claimed, LeaseLost, Outcome, Try
+from gateway.jobs.calls.base import (
+    Calls,
+    CallsError,
+    Claimed,
+    ClaimNow,
+    CronKey,
+    Inserted,
+    LeaseLost,
+    Mark,
+    NewCall,
+    Outcome,
+    Try,
+)
 from gateway.jobs.calls.retry import Answer, after
 from gateway.jobs.calls.sender import Broken, Reply, Sender, Unreachable
 from gateway.jobs.calls.trace import NoTracing, Tracing
@@ -77,6 +89,7 @@ class Dispatcher:
         self._largest = largest_result
         self._running: dict[str, tuple[Claimed, asyncio.Task[None]]] = {}
         self._busy: Counter[tuple[str, str]] = Counter()
+        self._ending: set[str] = set()
         self._wake = asyncio.Event()
         self._sender = Sender(self._url)
         self._loops: list[asyncio.Task[None]] = []
@@ -86,6 +99,7 @@ class Dispatcher:
         """Seconds from when a call was accepted (a cron call: from its instant) to its first execution."""
         self.runs = Histogram()
         """Seconds of executions."""
+        calls.listen(self._heard)
 
     async def start(self) -> None:
         self._wake.set()
@@ -110,6 +124,24 @@ class Dispatcher:
                 log.info("call %s was not put back: %s", call.id, error)
         await self._sender.close()
 
+    async def insert(self, calls: Sequence[NewCall], marks: Mapping[CronKey, Mark]) -> list[Inserted]:
+        """Record calls that are due now, and begin at once those that there is room for: one commit instead of two."""
+        if not self._loops:
+            return await self._calls.insert(calls, marks)
+        room = self._concurrency - len(self._running)
+        taken: dict[str, NewCall] = {}
+        busy = self._busy.copy()
+        for call in calls:
+            key = (call.namespace, call.function)
+            if not call.skip and len(taken) < room and busy[key] < self._per_function:
+                taken[call.id] = call
+                busy[key] += 1
+        answers = await self._calls.insert(calls, marks, ClaimNow(self._owner, self._lease, frozenset(taken)))
+        for answer in answers:
+            if answer.fence:
+                self._begin(claimed_now(taken[answer.id], answer.fence))
+        return answers
+
     def wake(self) -> None:
         """Something was inserted."""
         self._wake.set()
@@ -119,6 +151,11 @@ class Dispatcher:
         for call in calls:
             if found := self._running.get(call):
                 found[1].cancel()
+
+    @property
+    def busy(self) -> Mapping[tuple[str, str], int]:
+        """Executions by (namespace, function)."""
+        return self._busy
 
     @property
     def running(self) -> int:
@@ -134,13 +171,23 @@ class Dispatcher:
                 return None
         claimed = await self._calls.claim(self._owner, now, self._lease, room, self._busy, each)
         for call in claimed:
-            task = asyncio.create_task(self._execute(call), name=f"call {call.id}")
-            self._running[call.id] = (call, task)
-            self._busy[call.namespace, call.function] += 1
-            task.add_done_callback(functools.partial(self._ended, call))
+            self._begin(call)
         due = await self._calls.next_due(now)
         # Another process that dies tells nobody: its leases are looked at when they may have lapsed.
         return min(due or math.inf, now + self._lease)
+
+    def _begin(self, call: Claimed) -> None:
+        task = asyncio.create_task(self._execute(call), name=f"call {call.id}")
+        self._running[call.id] = (call, task)
+        self._busy[call.namespace, call.function] += 1
+        task.add_done_callback(functools.partial(self._ended, call))
+
+    def _heard(self, kind: str, call: str) -> None:
+        """Of what this or another process did to the queue."""
+        if kind != "ended":
+            self._wake.set()
+        elif call in self._running and call not in self._ending:
+            self.abort([call])
 
     def _ended(self, call: Claimed, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -198,6 +245,7 @@ class Dispatcher:
         then = after(call, answer, now, random.random())  # noqa: S311 - jitter
         this = Try(began, now, answer.status, answer.cold_start, answer.error, then.executed, self._owner)
         tries = told(call, this)
+        self._ending.add(call.id)
         try:
             if then.status:
                 outcome = Outcome(then.status, answer.status, result, answer.error)
@@ -220,6 +268,7 @@ class Dispatcher:
             log.warning("the end of call %s was not recorded, it will run again: %s", call.id, error)
             return
         finally:
+            self._ending.discard(call.id)
             span.end(this, then.status)
         self.finished[then.status or "Retried"] += 1
 
@@ -241,6 +290,15 @@ class Dispatcher:
         except Broken as error:
             return Answer(0, "", f"{error}"), None
         return _answer(reply), _result(reply)
+
+
+def claimed_now(call: NewCall, fence: int) -> Claimed:
+    """The first claim of a call that was just inserted."""
+    return Claimed(
+        id=call.id, namespace=call.namespace, function=call.function, trigger=call.trigger, cron=call.cron, scheduled_at=call.scheduled_at,
+        accepted_at=call.accepted_at, attempts=1, refusals=0, retries=call.retries, max_age=call.max_age, fence=fence, request=call.request,
+        since=call.accepted_at, options=call.options,
+    )  # fmt: skip
 
 
 def told(call: Claimed, this: Try) -> tuple[Try, ...]:

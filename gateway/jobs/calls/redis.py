@@ -35,6 +35,7 @@ from gateway.jobs.calls.base import (
     CallsClosed,
     CallsUnavailable,
     Claimed,
+    ClaimNow,
     CronKey,
     Inserted,
     KeyReused,
@@ -178,7 +179,10 @@ class RedisCalls:
 
     # Writing
 
-    async def insert(self, calls: Sequence[NewCall], marks: Mapping[CronKey, Mark] | None = None) -> list[Inserted]:
+    async def insert(
+        self, calls: Sequence[NewCall], marks: Mapping[CronKey, Mark] | None = None, claim: ClaimNow | None = None
+    ) -> list[Inserted]:
+        # What may be claimed at once is claimed by whichever process hears of it first.
         values: list[Any] = [len(calls)]
         # A stream is read in the order in which it was written: the oldest goes first.
         order = sorted(range(len(calls)), key=lambda n: calls[n].accepted_at)

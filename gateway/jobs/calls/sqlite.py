@@ -28,6 +28,7 @@ from gateway.jobs.calls.base import (
     CallsClosed,
     CallsUnavailable,
     Claimed,
+    ClaimNow,
     CronKey,
     Inserted,
     KeyReused,
@@ -55,13 +56,15 @@ SELECT {schema.RECORD_COLUMNS.replace("result", "NULL")} FROM calls WHERE seq IN
 
 _INSERT = (
     "INSERT INTO calls (id, namespace, function, trigger_, cron, overlap, scheduled_at, accepted_at, finished_at, status, retries, max_age, "
-    "error, due, request, dead_letter, options, callback_due) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    "error, due, request, dead_letter, options, callback_due, owner, lease_until, fence, attempts, started_at) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 _CALLBACKS = f"""
 UPDATE calls SET callback_due = ?, callback_tries = callback_tries + 1 WHERE seq IN (
     SELECT seq FROM calls WHERE callback_due IS NOT NULL AND finished_at IS NOT NULL AND callback_due <= ? ORDER BY callback_due LIMIT ?)
 RETURNING {schema.RECORD_COLUMNS}, callback_tries
 """  # noqa: S608 - constants
+_EARLIER = "SELECT id, status FROM calls WHERE namespace = ? AND function = ? AND cron = ? AND cron <> '' AND finished_at IS NULL ORDER BY seq"
 # A mark of the same trigger moves forward only.
 _MARK = (
     "INSERT INTO cron_marks VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET uid = excluded.uid, fingerprint = excluded.fingerprint, "
@@ -119,12 +122,14 @@ class SqliteCalls:
             for each in calls:
                 listener(kind, each)
 
-    async def insert(self, calls: Sequence[NewCall], marks: Mapping[CronKey, Mark] | None = None) -> list[Inserted]:
+    async def insert(
+        self, calls: Sequence[NewCall], marks: Mapping[CronKey, Mark] | None = None, claim: ClaimNow | None = None
+    ) -> list[Inserted]:
         packed = [(each, schema.pack(each.request)) for each in calls]
         moved = [(*key, *mark) for key, mark in (marks or {}).items()]
 
         def operation(connection: sqlite3.Connection) -> list[Inserted]:
-            found = [_insert(connection, call, request) for call, request in packed]
+            found = [_insert(connection, call, request, claim) for call, request in packed]
             if moved:
                 connection.executemany(_MARK, moved)
             return found
@@ -132,7 +137,7 @@ class SqliteCalls:
         found = await self._writer.run(operation)
         self._tell("ended", *(each for answer in found for each in answer.canceled))
         self._tell("ended", *(each.id for each in found if each.status == SKIPPED))
-        if any(each.status == QUEUED for each in found):
+        if any(each.status == QUEUED and not each.fence for each in found):
             self._tell("queued", "")
         return found
 
@@ -355,38 +360,51 @@ def _held(cursor: sqlite3.Cursor, call: str) -> None:
         raise LeaseLost(f"call {call} is no longer held")
 
 
-def _insert(connection: sqlite3.Connection, call: NewCall, request: bytes | None) -> Inserted:
-    status = SKIPPED if call.skip else QUEUED
-    finished = call.accepted_at if call.skip else None
+def _insert(connection: sqlite3.Connection, call: NewCall, request: bytes | None, claim: ClaimNow | None) -> Inserted:
     if call.options.key and (standing := _standing(connection, call)) is not None:
         return Inserted(standing, "")
-    cursor = connection.execute(
-        _INSERT,
-        (call.id, call.namespace, call.function, call.trigger, call.cron, call.overlap, call.scheduled_at, call.accepted_at,
-         finished, status, call.retries, call.max_age, call.skip, call.accepted_at, request, call.options.dead_letter,
-         schema.pack_options(call.options), -1.0 if call.options.callback else None),
-    )  # fmt: skip
-    if not cursor.rowcount:
-        return Inserted(call.id, "")
-    if not call.cron or call.skip or call.overlap not in ("Skip", "Replace"):
-        return Inserted(call.id, status)
-    earlier = connection.execute(
-        "SELECT id, status FROM calls WHERE namespace = ? AND function = ? AND cron = ? AND cron <> '' "
-        "AND finished_at IS NULL AND seq < ?",
-        (call.namespace, call.function, call.cron, cursor.lastrowid),
-    ).fetchall()
-    if not earlier:
-        return Inserted(call.id, status)
-    if call.overlap == "Skip":
-        running = any(state == RUNNING for _, state in earlier)
-        reason = f"the earlier call {earlier[0][0]} {'still runs' if running else 'still waits'}"
-        connection.execute(
-            "UPDATE calls SET status = ?, error = ?, finished_at = accepted_at WHERE seq = ?",
-            (SKIPPED, reason, cursor.lastrowid),
-        )
-        return Inserted(call.id, SKIPPED)
+    if call.skip:
+        return _write(connection, call, request, SKIPPED, call.skip)
+    if not call.cron or call.overlap not in ("Skip", "Replace", "Queue"):
+        return _write(connection, call, request, QUEUED, "", claim)
+    earlier = connection.execute(_EARLIER, (call.namespace, call.function, call.cron)).fetchall()
+    if call.overlap == "Queue":
+        return _write(connection, call, request, QUEUED, "", None if earlier else claim)
+    if earlier and call.overlap == "Skip":
+        state = "still runs" if any(each == RUNNING for _, each in earlier) else "still waits"
+        return _write(connection, call, request, SKIPPED, f"the earlier call {earlier[0][0]} {state}")
+    written = _write(connection, call, request, QUEUED, "", claim)
+    if not earlier or not written.status:
+        return written
     connection.executemany(
         "UPDATE calls SET status = ?, error = ?, finished_at = ? WHERE id = ?",
         [(CANCELED, f"replaced by call {call.id}", call.accepted_at, each) for each, _ in earlier],
     )
-    return Inserted(call.id, status, tuple(each for each, _ in earlier))
+    return written._replace(canceled=tuple(each for each, _ in earlier))
+
+
+def _write(
+    connection: sqlite3.Connection,
+    call: NewCall,
+    request: bytes | None,
+    status: str,
+    error: str,
+    claim: ClaimNow | None = None,
+) -> Inserted:
+    """The row; an answer without a status where it is there already."""
+    finished = call.accepted_at if status == SKIPPED else None
+    taken = claim is not None and call.id in claim.calls
+    lease = (
+        (claim.owner, call.accepted_at + claim.lease, 1, 1, call.accepted_at)
+        if taken and claim
+        else ("", 0.0, 0, 0, None)
+    )
+    cursor = connection.execute(
+        _INSERT,
+        (call.id, call.namespace, call.function, call.trigger, call.cron, call.overlap, call.scheduled_at, call.accepted_at,
+         finished, RUNNING if taken else status, call.retries, call.max_age, error, call.accepted_at, request,
+         call.options.dead_letter, schema.pack_options(call.options), -1.0 if call.options.callback else None, *lease),
+    )  # fmt: skip
+    if not cursor.rowcount:
+        return Inserted(call.id, "")
+    return Inserted(call.id, status, (), int(taken))

@@ -9,30 +9,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from core import clock as clocks
-from gateway.jobs.calls.base import CRON, Calls, CallsError, CronKey, Mark, NewCall, Request
-from gateway.jobs.cron.planner import Due, Plan, next_fire, plan
+from gateway.jobs.calls.base import CRON, Calls, CallsError, CronKey, Inserted, Mark, NewCall, Options, Request
+from gateway.jobs.cron.alarm import Alarm
+from gateway.jobs.cron.planner import GRACE, Due, Plan, next_fire, offset, plan
 from gateway.jobs.functions import CronTrigger
+from gateway.jobs.histogram import Histogram
 
-__all__ = ["Ticker"]
+__all__ = ["Ticker", "call_of"]
 
 log = logging.getLogger(__name__)
 
-LONGEST_SLEEP = 60.0
-"""Seconds: the wall clock may be set, or the machine suspended, while the timer counts on."""
 TROUBLE = 1.0
+AHEAD = 20
+"""Triggers whose coming instants are worked out between two turns of the event loop."""
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Ticker:
-    """Fires the triggers that it was told of. `started` hears of calls that were inserted, `canceled` of those they replaced.
+Insert = Callable[[Sequence[NewCall], Mapping[CronKey, Mark]], Awaitable[list[Inserted]]]
 
-    `clock` gives seconds since the epoch. Functions are told of by `set` and `remove`, and counted only from `start` on.
+
+class Ticker:
+    """Fires the triggers that it was told of. `inserted` hears that calls were inserted, `canceled` of those they replaced.
+
+    `insert` (of `calls`, where it isn't given) records them. `clock` gives seconds since the epoch. Functions are told of by `set` and
+    `remove`, and counted only from `start` on. What a trigger fires next, and when it fires after that, is worked out ahead of time: at the
+    instant nothing is left to do but to write.
     """
 
     def __init__(
@@ -42,21 +50,31 @@ class Ticker:
         inserted: Callable[[], None],
         canceled: Callable[[Iterable[str]], None],
         clock: Callable[[], float] = clocks.wall,
+        insert: Insert | None = None,
     ) -> None:
         self._calls = calls
+        self._insert = insert
         self._inserted = inserted
         self._canceled = canceled
         self._clock = clock
         self._triggers: dict[CronKey, CronTrigger] = {}
         self._marks: dict[CronKey, Mark] = {}
         self._fires: dict[CronKey, float] = {}
+        self._ahead: dict[CronKey, tuple[float, float]] = {}
+        """The next instant of a trigger, and when the one after it fires."""
         self._changed: set[CronKey] = set()
         self._gone: set[CronKey] = set()
         self._wake = asyncio.Event()
+        self.fired: Counter[str] = Counter()
+        """Instants that were recorded, by the status that their record began with."""
+        self.lateness = Histogram()
+        """Seconds from when an instant was to fire to its durable record."""
         self._task: asyncio.Task[None] | None = None
+        self._alarm: Alarm | None = None
 
     async def start(self) -> None:
         await self.load()
+        self._alarm = Alarm(self._wake.set)
         self._task = asyncio.create_task(self._run(), name="cron")
 
     async def load(self) -> None:
@@ -69,6 +87,9 @@ class Ticker:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
+        if self._alarm is not None:
+            self._alarm.close()
+            self._alarm = None
 
     def set(self, namespace: str, function: str, triggers: Iterable[CronTrigger]) -> None:
         """These are all the triggers of that Function now."""
@@ -78,6 +99,7 @@ class Ticker:
         for key, trigger in new.items():
             if self._triggers.get(key) != trigger:
                 self._triggers[key] = trigger
+                self._ahead.pop(key, None)
                 self._gone.discard(key)
                 self._changed.add(key)
         self._wake.set()
@@ -89,8 +111,12 @@ class Ticker:
     def _drop(self, key: CronKey) -> None:
         del self._triggers[key]
         self._fires.pop(key, None)
+        self._ahead.pop(key, None)
         self._changed.discard(key)
         self._gone.add(key)
+
+    def trigger(self, key: CronKey) -> CronTrigger | None:
+        return self._triggers.get(key)
 
     @property
     def count(self) -> int:
@@ -115,7 +141,7 @@ class Ticker:
                 self._marks.pop(key, None)
         keys = self._changed | {key for key, at in self._fires.items() if at <= now}
         planned = {key: self._triggers[key] for key in sorted(keys)}
-        found = plan(planned.values(), self._marks, now)
+        found = self._plan(planned, now)
         # From here on an edit of these triggers counts as new, or it would be lost while the insert runs.
         self._changed -= keys
         if found.due or found.marks:
@@ -133,16 +159,59 @@ class Ticker:
             return now
         return min(self._fires.values(), default=None)
 
+    def _plan(self, triggers: Mapping[CronKey, CronTrigger], now: float) -> Plan:
+        """As the planner's, without its work for triggers whose one due instant was worked out ahead."""
+        rest: list[CronTrigger] = []
+        quick = Plan([], {}, {})
+        for key, trigger in triggers.items():
+            ahead, mark = self._ahead.pop(key, None), self._marks.get(key)
+            if ahead is None or mark is None or key in self._changed or not mark.through < ahead[0]:
+                rest.append(trigger)
+                continue
+            instant, following = ahead
+            if not now - GRACE < instant + offset(trigger) <= now < following:
+                rest.append(trigger)
+                continue
+            quick.due.append(Due(trigger, instant))
+            quick.marks[key] = mark._replace(through=instant)
+            quick.fires[key] = following
+        if not rest:
+            return quick
+        slow = plan(rest, self._marks, now)
+        due = sorted((*quick.due, *slow.due), key=lambda each: each.instant)
+        return Plan(due, quick.marks | slow.marks, quick.fires | slow.fires)
+
+    async def _look_ahead(self) -> None:
+        """Work out what isn't yet, a few triggers at a time."""
+        missing = [key for key in self._fires if key not in self._ahead]
+        for at in range(0, len(missing), AHEAD):
+            for key in missing[at : at + AHEAD]:
+                trigger, fires = self._triggers.get(key), self._fires.get(key)
+                if trigger is None or fires is None or key in self._changed:
+                    continue
+                instant = fires - offset(trigger)
+                following = next_fire(trigger, instant)
+                if following is not None:
+                    self._ahead[key] = (instant, following)
+            await asyncio.sleep(0.001 if len(missing) > AHEAD else 0)
+
     async def _claim(self, found: Plan, now: float) -> None:
-        answers = await self._calls.insert([_call(due, now) for due in found.due], found.marks)
+        insert = self._insert or self._calls.insert
+        answers = await insert([call_of(due, now) for due in found.due], found.marks)
         self._marks.update(found.marks)
+        done = self._clock()
+        for due, answer in zip(found.due, answers, strict=True):
+            if answer.status:
+                self.fired[answer.status] += 1
+                if not due.skip:
+                    self.lateness.add(done - due.instant - offset(due.trigger))
         if canceled := [each for answer in answers for each in answer.canceled]:
             self._canceled(canceled)
         if answers:
             self._inserted()
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
+        assert self._alarm is not None
         while True:
             self._wake.clear()
             try:
@@ -153,17 +222,20 @@ class Ticker:
             except Exception:
                 log.exception("cron failed")
                 wake = self._clock() + TROUBLE
-            timer = None
-            if wake is not None:
-                timer = loop.call_later(min(max(wake - self._clock(), 0.0), LONGEST_SLEEP), self._wake.set)
+            self._alarm.set(wake)
+            looking = asyncio.create_task(self._look_ahead(), name="cron ahead")
             try:
                 await self._wake.wait()
             finally:
-                if timer is not None:
-                    timer.cancel()
+                looking.cancel()
+                await asyncio.wait([looking])
 
 
-def _call(due: Due, now: float) -> NewCall:
+_KEPT, _NOT_KEPT = Options(dead_letter=True), Options()
+
+
+def call_of(due: Due, now: float) -> NewCall:
+    """The call that an instant is."""
     trigger = due.trigger
     has_payload = trigger.payload is not None
     path, _, query = trigger.path.partition("?")
@@ -177,6 +249,9 @@ def _call(due: Due, now: float) -> NewCall:
         accepted_at=now,
         overlap=trigger.overlap,
         skip=due.skip,
+        retries=trigger.retries,
+        max_age=trigger.max_age,
+        options=_KEPT if trigger.dead_letter else _NOT_KEPT,
         request=Request(
             trigger.method,
             path,

@@ -1,0 +1,58 @@
+"""`/system/packages/`: archives in and out. Every request is asked who it is from and whether they may."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from core.errors import BadRequest, NotFound
+from gateway.jobs.auth import Access, Caller
+from gateway.jobs.packages import Packages, is_digest
+from gateway.jobs.replies import json
+
+__all__ = ["PackageRoutes"]
+
+PACKAGE_TYPE = "application/x-tar+gzip"
+
+
+class PackageRoutes:
+    def __init__(self, access: Access, packages: Packages) -> None:
+        self._access = access
+        self._packages = packages
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/system/packages/{digest}", self.put_package, methods=["PUT"]),
+            Route("/system/packages/{digest}", self.get_package, methods=["GET", "HEAD"]),
+        ]
+
+    async def _caller(self, request: Request) -> Caller:
+        return await self._access.caller(request.headers.get("authorization"))
+
+    async def put_package(self, request: Request) -> Response:
+        caller = await self._caller(request)
+        await self._access.may(caller, "create", request.query_params.get("namespace", ""))
+        digest = _digest(request)
+        new = await self._packages.put(digest, request.stream())
+        return json({"digest": digest, "size": self._packages.size(digest)}, 201 if new else 200)
+
+    async def get_package(self, request: Request) -> Response:
+        caller = await self._caller(request)
+        if not self._access.is_node(caller):
+            await self._access.may(caller, "get", request.query_params.get("namespace", ""))
+        digest = _digest(request)
+        size = self._packages.size(digest)
+        if size is None:
+            raise NotFound(f"there is no package {digest}")
+        headers = {"Content-Length": str(size), "ETag": f'"{digest}"'}
+        if request.method == "HEAD":
+            return Response(None, 200, headers, PACKAGE_TYPE)
+        return StreamingResponse(self._packages.read(digest), 200, headers, PACKAGE_TYPE)
+
+
+def _digest(request: Request) -> str:
+    digest: str = request.path_params["digest"]
+    if not is_digest(digest):
+        raise BadRequest(f'"{digest}" is not a digest: sha256: and 64 hex digits are expected')
+    return digest
