@@ -1,21 +1,22 @@
-"""What a new cluster gets before anything else runs on it: the Function kind."""
+"""What a new cluster gets before anything else runs on it: the Function kind, and the platform's roles."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Protocol
 
-from core.api.kinds import CUSTOM_RESOURCE_DEFINITION
+from core.api.kinds import CLUSTER_ROLE, CUSTOM_RESOURCE_DEFINITION
 from core.client.rest import Client
 from core.errors import AlreadyExists
 from faaslite.api.crd import function_definition
 from faaslite.api.names import FUNCTION
+from faaslite.api.tenancy import roles
 
 __all__ = ["Bootstrap", "Closing"]
 
 
 class Bootstrap:
-    """Applies the CustomResourceDefinition of Function and returns once it is served."""
+    """Applies the CustomResourceDefinition of Function and the roles; returns once Functions are served."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -27,6 +28,11 @@ class Bootstrap:
             await self._client.create(CUSTOM_RESOURCE_DEFINITION, document)
         except AlreadyExists:
             await self._client.patch(CUSTOM_RESOURCE_DEFINITION, name, "", {"spec": document["spec"]})
+        for role in roles():
+            try:
+                await self._client.create(CLUSTER_ROLE, role)
+            except AlreadyExists:
+                await self._client.patch(CLUSTER_ROLE, role["metadata"]["name"], "", {"rules": role["rules"]})
         await self._client.list(FUNCTION, limit=1)
 
     async def stop(self) -> None:
