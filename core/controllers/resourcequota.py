@@ -15,14 +15,15 @@ from core.client.informer import Informer, Informers
 from core.client.reconciler import Reconciler
 from core.client.rest import Client
 from core.client.workqueue import WorkQueue
+from core.controllers.discovery import served_kinds
 from core.errors import NotFound
 
 __all__ = ["ResourceQuotaController", "counted_kinds"]
 
 SETTLING = 0.2
 """Seconds between a change in a namespace and the count: a rollout changes many Pods at once."""
-UNWATCHED = 60.0
-"""Seconds between counts where a quota counts kinds that are not built in, which are not watched here."""
+UNKNOWN = 30.0
+"""Seconds until a quota that counts a kind which isn't served yet is looked at again."""
 
 
 class QuotaSpec(View):
@@ -81,9 +82,19 @@ class ResourceQuotaController:
 
     def on_quota(self, old: Quota | None, new: Quota | None) -> None:
         if new is not None and (old is None or old.spec != new.spec):
-            for kind in counted_kinds(new.spec.hard):
-                self._watch(kind)
             self.queue.add(new.key)
+
+    async def _kinds(self, hard: Iterable[str]) -> tuple[set[Kind], bool]:
+        """The kinds that are counted, custom ones too, all of them watched from here on; and whether any is unknown."""
+        found = counted_kinds(hard)
+        unknown = [name for name in hard if name.startswith("count/") and not counted_kinds([name])]
+        if unknown:
+            served = await served_kinds(self._client)
+            found |= counted_kinds(unknown, served)
+            unknown = [name for name in unknown if not counted_kinds([name], served)]
+        for kind in found:
+            self._watch(kind)
+        return found, bool(unknown)
 
     def _watch(self, kind: Kind) -> None:
         """Hear of the kind from now on; Pods in the view that others share."""
@@ -108,7 +119,7 @@ class ResourceQuotaController:
             return None
         hard = quota.spec.hard
         spec: Document = {"scopes": quota.spec.scopes, "scopeSelector": quota.spec.scope_selector}
-        kinds = counted_kinds(hard)
+        kinds, unknown = await self._kinds(hard)
         usages = []
         for kind in kinds:
             items, _ = await self._client.list(kind, quota.namespace)
@@ -120,5 +131,4 @@ class ResourceQuotaController:
                 await self._client.patch(RESOURCE_QUOTA, quota.name, quota.namespace, status, subresource="status")
             except NotFound:
                 return None
-        unwatched = any(name.startswith("count/") and not counted_kinds([name]) for name in hard)
-        return UNWATCHED if unwatched else None
+        return UNKNOWN if unknown else None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.api.kinds import CONFIG_MAP, POD, RESOURCE_QUOTA
+from core.api.kinds import CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, POD, RESOURCE_QUOTA, Kind
 from core.controllers.resourcequota import Quota, ResourceQuotaController, counted_kinds
 
 
@@ -47,3 +47,20 @@ def test_names_count_kinds(name, resource):
 
 def test_unknown_names_count_nothing():
     assert counted_kinds(["count/widgets.example.com", "dreams"]) == set()
+
+
+async def test_custom_kinds_are_counted_too(plane):
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+    names = {"kind": "Widget", "plural": "widgets", "singular": "widget", "listKind": "WidgetList"}
+    spec = {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [version]}
+    await plane.client.create(CUSTOM_RESOURCE_DEFINITION, {"metadata": {"name": "widgets.example.com"}, "spec": spec})
+    quotas = await plane.see(RESOURCE_QUOTA, Quota)
+    await plane.run(ResourceQuotaController(plane.client, plane.informers))
+    hard = {"count/widgets.example.com": "3"}
+    await plane.client.create(RESOURCE_QUOTA, {"metadata": {"name": "q"}, "spec": {"hard": hard}}, "default")
+    await plane.until(
+        lambda: quotas.get("default/q") and quotas.get("default/q").status.used == {"count/widgets.example.com": "0"}
+    )
+    widget = Kind("example.com", "v1", "Widget", "widgets")
+    await plane.client.create(widget, {"metadata": {"name": "w"}}, "default")
+    await plane.until(lambda: quotas.get("default/q").status.used == {"count/widgets.example.com": "1"})
