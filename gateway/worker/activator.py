@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from time import monotonic
 
@@ -21,6 +22,7 @@ from gateway.worker.errors import (
     BAD_REPLY,
     CANCELLED,
     DEADLINE_EXCEEDED,
+    FUNCTION_NOT_FOUND,
     INSTANCE_BUSY,
     INSTANCE_DIED,
     JOBS_UNAVAILABLE,
@@ -28,6 +30,7 @@ from gateway.worker.errors import (
     Failure,
 )
 from gateway.worker.settings import Settings
+from gateway.worker.stats import BOUNDS
 
 __all__ = ["Activator"]
 
@@ -47,7 +50,10 @@ class Activator:
 
     def admit(self, call: Call, revision: Revision) -> None:
         """Send `call` to an instance of `revision`, or let it wait."""
-        revision.load.arrive(call.started)
+        load = revision.load  # as `arrive`
+        load.active += 1
+        load.requests += 1
+        load.weight -= call.started
         if not revision.waiting:
             instance = revision.acquire()
             if instance is not None:
@@ -124,22 +130,38 @@ class Activator:
             self._fail(call, failure, notice.message)
         revision.asked = 0
 
+    def on_deleted(self, revision: Revision) -> None:
+        """Its function is gone: who waits, waits in vain."""
+        while revision.waiting:
+            call, _ = revision.waiting.popitem(last=False)
+            self._fail(call, FUNCTION_NOT_FOUND, "the function was deleted while the call waited for it")
+        revision.asked = 0
+
     # The way out (Outcomes)
 
-    def finish(self, call: Call) -> None:
-        now = monotonic()
+    def finish(self, call: Call, now: float) -> None:
         call.done = True
         revision = call.revision
         if revision is None:
             return
-        if call.stats is not None:
-            call.stats.count(call.status, now - call.started)
+        stats = call.stats
+        if stats is not None:  # as `count`
+            seconds = now - call.started
+            stats.codes[call.status // 100] += 1
+            stats.buckets[bisect_left(BOUNDS, seconds)] += 1
+            stats.seconds += seconds
         if trace.ON:
             trace.mark("replied", revision.key)
-        revision.load.leave(now)
+        load = revision.load  # as `leave`
+        load.active -= 1
+        load.weight += now
         instance = call.instance
-        if instance is not None:
-            self._free(instance, revision)
+        if instance is not None:  # as `_free`
+            instance.in_flight -= 1
+            if instance.busy:
+                revision.restore(instance)
+            if revision.waiting:
+                self.dispatch(revision)
 
     def _free(self, instance: Instance, revision: Revision) -> None:
         instance.in_flight -= 1
@@ -252,7 +274,7 @@ class Activator:
     def _count(self, call: Call, status: int) -> None:
         if not call.done:
             call.status = status
-            self.finish(call)
+            self.finish(call, monotonic())
 
     # Instances that are left alone for a moment
 

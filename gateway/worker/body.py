@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gateway.worker.errors import PAYLOAD_TOO_LARGE, BadHead
-from gateway.worker.http1 import Chunked, RequestFields
+from gateway.worker.fields import RequestFields
+from gateway.worker.http1 import Chunked
 
 __all__ = ["RequestBody"]
 

@@ -21,10 +21,25 @@ class Call:
     once that is no longer possible. `deadline` is in the loop's time.
     """
 
-    __slots__ = (
-        "attempts", "body", "body_size", "client", "connection", "deadline", "done", "expect", "head", "id", "instance", "method", "pool",
-        "reply_begun", "revision", "started", "stats", "status", "upgrade", "waited",
-    )  # fmt: skip
+    # Most calls need few of these, so what isn't said is the class's.
+    instance: Instance | None = None
+    pool: Pool | None = None
+    connection: UpstreamConnection | None = None
+    body: list[bytes] | None = None
+    body_size = 0
+    expect = False
+    """The client waits for `100 Continue` before it sends the body."""
+    upgrade = False
+    attempts = 0
+    status = 0
+    """Of the reply, once its head has come."""
+    reply_begun = False
+    """Whether the client has got any of the final reply: from then on there is no other one."""
+    waited = -1.0
+    """Seconds for which it waited for an instance; -1 where it didn't."""
+    done = False
+    extra = b""
+    """Fields that the gateway adds to the reply, each with its line end."""
 
     def __init__(
         self,
@@ -45,22 +60,6 @@ class Call:
         self.stats = stats
         self.started = started
         self.deadline = deadline
-        self.instance: Instance | None = None
-        self.pool: Pool | None = None
-        self.connection: UpstreamConnection | None = None
-        self.body: list[bytes] | None = None
-        self.body_size = 0
-        self.expect = False
-        """The client waits for `100 Continue` before it sends the body."""
-        self.upgrade = False
-        self.attempts = 0
-        self.status = 0
-        """Of the reply, once its head has come."""
-        self.reply_begun = False
-        """Whether the client has got any of the final reply: from then on there is no other one."""
-        self.waited = -1.0
-        """Seconds for which it waited for an instance; -1 where it didn't."""
-        self.done = False
 
     @property
     def idempotent(self) -> bool:

@@ -52,7 +52,10 @@ class Revision:
         "namespace",
         "ready",
         "routed",
+        "stamp",
         "starting",
+        "timeout",
+        "told",
         "waiting",
     )
 
@@ -69,7 +72,12 @@ class Revision:
         self.waiting: OrderedDict[Call, None] = OrderedDict()
         self.load = RevisionLoad(now)
         self.routed = False
-        """Whether a function's traffic goes here."""
+        """Whether a function knows of it: by its traffic, or by its number."""
+        self.timeout = 30.0
+        """Seconds that a call may take."""
+        self.stamp = 0
+        self.told = b""
+        """The deadline that instances were told last, and when it is (10 ms)."""
         self.asked = 0
         """For how many waiting calls the autoscaler was asked."""
 

@@ -7,9 +7,9 @@ from http import HTTPStatus
 import msgspec
 
 __all__ = [
-    "ACTIVATION_TIMEOUT", "BAD_REPLY", "BAD_REQUEST", "CANCELLED", "DEADLINE_EXCEEDED", "FUNCTION_NOT_FOUND", "FUNCTION_NOT_READY",
+    "ACCESS_UNKNOWN", "ACTIVATION_TIMEOUT", "BAD_REPLY", "BAD_REQUEST", "CANCELLED", "DEADLINE_EXCEEDED", "FORBIDDEN", "FUNCTION_NOT_FOUND", "FUNCTION_NOT_READY",
     "HEADERS_TOO_LARGE", "INSTANCE_BUSY", "INSTANCE_DIED", "JOBS_UNAVAILABLE", "NOT_FOUND", "PAYLOAD_TOO_LARGE", "QUEUE_FULL",
-    "REQUEST_TIMEOUT", "BadHead", "Failure", "error_body", "render",
+    "REQUEST_TIMEOUT", "UNAUTHORIZED", "BadHead", "Failure", "error_body", "render",
 ]  # fmt: skip
 
 
@@ -25,6 +25,8 @@ class Failure:
 
 
 BAD_REQUEST = Failure(400, "BadRequest")
+UNAUTHORIZED = Failure(401, "Unauthorized")
+FORBIDDEN = Failure(403, "Forbidden")
 NOT_FOUND = Failure(404, "NotFound")
 FUNCTION_NOT_FOUND = Failure(404, "FunctionNotFound")
 REQUEST_TIMEOUT = Failure(408, "RequestTimeout")
@@ -37,6 +39,7 @@ QUEUE_FULL = Failure(503, "QueueFull", 1)
 ACTIVATION_TIMEOUT = Failure(503, "ActivationTimeout", 1)
 INSTANCE_BUSY = Failure(503, "InstanceBusy", 1)
 JOBS_UNAVAILABLE = Failure(503, "JobsUnavailable", 1)
+ACCESS_UNKNOWN = Failure(503, "AccessUnknown", 1)
 DEADLINE_EXCEEDED = Failure(504, "DeadlineExceeded")
 
 CANCELLED = 499
@@ -57,8 +60,10 @@ def error_body(reason: str, message: str, call_id: str) -> bytes:
 
 
 def render(failure: Failure, message: str, call_id: bytes, *, connection: bytes = b"", body: bool = True) -> bytes:
-    """The whole reply. `connection` is a `Connection` line with its end, or empty; without `body` it answers HEAD."""
+    """The whole reply. `connection` is further lines with their ends, or empty; without `body` it answers HEAD."""
     content = error_body(failure.reason, message, call_id.decode("ascii"))
+    if failure.status == 401:
+        connection = b'WWW-Authenticate: Bearer realm="faaslite"\r\n' + connection
     retry = b"Retry-After: %d\r\n" % failure.retry_after if failure.retry_after else b""
     head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nX-Call-Id: %s\r\n%s%s\r\n" % (
         failure.status,

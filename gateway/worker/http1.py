@@ -1,8 +1,7 @@
 """HTTP/1.1 heads and body framing (RFC 9112), strict where leniency would let two parsers disagree.
 
-A head is checked by one regular expression and its fields are looked at once: connections remember the field block
-that they saw last, since a client mostly repeats it (as an instance does, within a second). Bodies are passed through
-as they are; the framing is only followed, to know where they end.
+Request lines are remembered, as the lines of fields are (`gateway.worker.fields`); an instance's reply is compared with its last head, which
+it repeats within a second. Bodies are passed through as they are; the framing is only followed, to know where they end.
 """
 
 from __future__ import annotations
@@ -10,9 +9,10 @@ from __future__ import annotations
 import re
 
 from gateway.worker.errors import HEADERS_TOO_LARGE, BadHead
+from gateway.worker.fields import HOP_BY_HOP, tokens, without
 
 __all__ = [
-    "REQUEST_LINE", "Chunked", "ReplyHead", "RequestFields", "check_incomplete", "parse_reply", "parse_request_fields", "valid_call_id",
+    "REQUEST_LINE", "Chunked", "ReplyHead", "RequestLine", "RequestLines", "check_incomplete", "parse_reply", "valid_call_id",
 ]  # fmt: skip
 
 # The function's name is cut here, since the expression walks over it anyway: groups are method, name, rest, any other
@@ -20,6 +20,7 @@ __all__ = [
 REQUEST_LINE = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (?:/function/([!-.0->@-~]++)([!-~]*+)|([!-~]++)) HTTP/1\.([01])"
 )
+_FUNCTION_PATH = re.compile(rb"/function/([!-.0->@-~]++)([!-~]*+)")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\x00-\x08\x0a-\x1f\x7f]*+)?")
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+")
 _TOKEN_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
@@ -30,26 +31,7 @@ _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*+(?:;[^\x00-\x08\x0a-\x1f\x
 _MAX_CHUNK_LINE = 4096
 _MAX_TRAILER = 16 * 1024
 
-_HOP_BY_HOP = frozenset(
-    (
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"te",
-        b"http2-settings",
-        b"proxy",
-    )
-)
-# Fields that a nomination by `Connection` can't remove: framing, and what the gateway itself decides on.
-_NOT_NOMINATED = frozenset(
-    (b"host", b"content-length", b"transfer-encoding", b"close", b"keep-alive", b"upgrade", b"connection")
-)
-_REQUEST_SPECIAL = _HOP_BY_HOP | frozenset(
-    (b"connection", b"upgrade", b"host", b"content-length", b"transfer-encoding", b"expect", b"x-call-id",
-     b"x-faaslite-deadline", b"x-faaslite-busy", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto")
-)  # fmt: skip
-_REPLY_SPECIAL = _HOP_BY_HOP - {b"proxy-authenticate"} | frozenset(
+_REPLY_SPECIAL = HOP_BY_HOP - {b"proxy-authenticate"} | frozenset(
     (
         b"connection",
         b"upgrade",
@@ -66,106 +48,56 @@ def valid_call_id(text: bytes) -> bool:
     return _CALL_ID.fullmatch(text) is not None
 
 
-class RequestFields:
-    """What a request's fields say. `forward` is what an instance gets, each field with its line end."""
+class RequestLine:
+    """`name` is the function's as it stands in the path, None for any other target; `target` what an instance gets, `path` what came."""
 
-    __slots__ = (
-        "call_id",
-        "chunked",
-        "close",
-        "deadline",
-        "expect",
-        "forward",
-        "has_host",
-        "keep_alive",
-        "length",
-        "upgrade",
-    )
+    __slots__ = ("authority", "http10", "method", "name", "path", "start")
 
-    def __init__(self) -> None:
-        self.forward = b""
-        self.length = 0
-        self.chunked = False
-        self.close = False
-        self.keep_alive = False
-        self.expect = False
-        self.upgrade = False
-        self.has_host = False
-        self.call_id = b""
-        self.deadline = 0.0
-        """Seconds since the epoch, 0 where none was given."""
+    def __init__(self, line: bytes) -> None:
+        match = REQUEST_LINE.fullmatch(line)
+        if match is None:
+            raise BadHead("malformed request line")
+        method, name, rest, target, minor = match.groups()
+        self.authority = b""
+        if name is None and target[:1] != b"/":
+            self.authority, target = _origin_form(target)
+            name, rest = _function(target)
+        self.method = method
+        self.name = name
+        self.http10 = minor == b"0"
+        self.path = target if name is None else b"/function/" + name + rest
+        if name is not None:
+            target = rest if rest[:1] == b"/" else b"/" + rest
+        self.start = b"%s %s HTTP/1.1\r\n" % (method, target)
 
 
-def parse_request_fields(block: bytes, peer: bytes, *, trust_forwarded: bool = False) -> RequestFields:
-    """`block`: the lines of the fields, each with its end. `peer`: the client's address. Raises BadHead."""
-    if _FIELDS.fullmatch(block) is None:
-        raise BadHead("malformed header field")
-    found = RequestFields()
-    keep: list[bytes] = []
-    nominated: frozenset[bytes] = frozenset()
-    lengths = encodings = hosts = 0
-    host = upgrade = forwarded_for = forwarded_host = forwarded_proto = b""
-    for line in block.split(b"\r\n")[:-1]:
-        name, _, value = line.partition(b":")
-        lower = name.lower()
-        if lower not in _REQUEST_SPECIAL:
-            keep.append(line)
-            continue
-        value = value.strip(b" \t")
-        if lower == b"host":
-            hosts += 1
-            host = value
-            keep.append(line)
-        elif lower == b"content-length":
-            lengths += 1
-            if _LENGTH.fullmatch(value) is None:
-                raise BadHead("malformed Content-Length")
-            found.length = int(value)
-            keep.append(b"Content-Length: " + value)
-        elif lower == b"transfer-encoding":
-            encodings += 1
-            if value.lower() != b"chunked":
-                raise BadHead("unsupported Transfer-Encoding")
-            found.chunked = True
-            keep.append(b"Transfer-Encoding: chunked")
-        elif lower == b"connection":
-            nominated |= _tokens(value)
-        elif lower == b"upgrade":
-            upgrade = value
-        elif lower == b"expect":
-            if value.lower() != b"100-continue":
-                raise BadHead("unsupported Expect")
-            found.expect = True
-        elif lower == b"x-call-id":
-            found.call_id = value if _CALL_ID.fullmatch(value) else b""
-        elif lower == b"x-faaslite-deadline":
-            found.deadline = _seconds(value)
-        elif lower == b"x-forwarded-for":
-            forwarded_for = forwarded_for + b", " + value if forwarded_for else value
-        elif lower == b"x-forwarded-host":
-            forwarded_host = value
-        elif lower == b"x-forwarded-proto":
-            forwarded_proto = value
-    if lengths > 1 or encodings > 1 or (lengths and encodings):
-        raise BadHead("conflicting Content-Length and Transfer-Encoding")
-    if hosts > 1:
-        raise BadHead("more than one Host")
-    found.has_host = hosts == 1
-    found.close = b"close" in nominated
-    found.keep_alive = b"keep-alive" in nominated
-    # h2c would hand the instance a connection that speaks another protocol than the gateway believes.
-    found.upgrade = bool(upgrade) and b"upgrade" in nominated and upgrade.lower() != b"h2c"
-    if found.upgrade:
-        keep.append(b"Connection: upgrade\r\nUpgrade: " + upgrade)
-    lines = _without(keep, nominated)
-    if not trust_forwarded:
-        forwarded_for = forwarded_host = forwarded_proto = b""
-    lines.append(b"X-Forwarded-For: " + (forwarded_for + b", " + peer if forwarded_for else peer))
-    lines.append(b"X-Forwarded-Host: " + (forwarded_host or host))
-    lines.append(b"X-Forwarded-Proto: " + (forwarded_proto or b"http"))
-    lines.append(b"")
-    found.forward = b"\r\n".join(lines)
-    return found
+class RequestLines(dict[bytes, RequestLine]):
+    """Request lines that were read before, bounded in number and length. A miss reads; raises BadHead."""
+
+    LIMIT = 2048
+    LONGEST = 512
+
+    def __missing__(self, line: bytes) -> RequestLine:
+        found = RequestLine(line)
+        if len(line) <= self.LONGEST:
+            if len(self) >= self.LIMIT:
+                self.clear()
+            self[line] = found
+        return found
+
+
+def _origin_form(target: bytes) -> tuple[bytes, bytes]:
+    """Authority, and path with query, of a target in absolute form, which proxies are sent (RFC 9112, 3.2.2). Raises BadHead."""
+    scheme, _, rest = target.partition(b"://")
+    slash = rest.find(b"/")
+    if scheme.lower() not in (b"http", b"https") or slash < 1:
+        raise BadHead("the request target is no path")
+    return rest[:slash], rest[slash:]
+
+
+def _function(target: bytes) -> tuple[bytes | None, bytes]:
+    match = _FUNCTION_PATH.fullmatch(target)
+    return (match[1], match[2]) if match is not None else (None, b"")
 
 
 class ReplyHead:
@@ -214,7 +146,7 @@ def parse_reply(head: bytes) -> ReplyHead:
                 raise BadHead("unsupported Transfer-Encoding")
             found.chunked = True
         elif lower == b"connection":
-            nominated |= _tokens(value)
+            nominated |= tokens(value)
         elif lower == b"upgrade":
             found.upgrade = value
         elif lower == b"x-faaslite-busy":
@@ -222,7 +154,7 @@ def parse_reply(head: bytes) -> ReplyHead:
     if found.chunked and found.length >= 0:
         raise BadHead("conflicting Content-Length and Transfer-Encoding")
     found.keep = b"close" not in nominated and (minor == b"1" or b"keep-alive" in nominated)
-    lines = [b"HTTP/1.1" + line[8:], *_without(keep, nominated), b""]
+    lines = [b"HTTP/1.1" + line[8:], *without(keep, nominated), b""]
     found.head = b"\r\n".join(lines)
     found.simple = (
         found.status >= 200 and found.status not in (204, 304) and found.length >= 0 and found.keep and not found.busy
@@ -302,27 +234,3 @@ class Chunked:
 
 
 _SIZE, _CONTENT, _CONTENT_END, _TRAILER = range(4)
-
-
-_USUAL = {
-    each: frozenset((each.lower(),))
-    for each in (b"keep-alive", b"close", b"Keep-Alive", b"Close", b"upgrade", b"Upgrade")
-}
-
-
-def _tokens(value: bytes) -> frozenset[bytes]:
-    return _USUAL.get(value) or frozenset(each.strip(b" \t").lower() for each in value.split(b","))
-
-
-def _without(lines: list[bytes], nominated: frozenset[bytes]) -> list[bytes]:
-    """`lines` without the fields that `Connection` names."""
-    gone = nominated - _NOT_NOMINATED
-    return [line for line in lines if line.partition(b":")[0].lower() not in gone] if gone else lines
-
-
-def _seconds(value: bytes) -> float:
-    try:
-        found = float(value)
-    except ValueError:
-        return 0.0
-    return found if 0.0 < found < 1e11 else 0.0

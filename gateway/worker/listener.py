@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from gateway.worker import errors
 from gateway.worker.body import RequestBody
 from gateway.worker.call import Call
 from gateway.worker.errors import BadHead, Failure
-from gateway.worker.http1 import REQUEST_LINE, RequestFields, check_incomplete, parse_request_fields
+from gateway.worker.fields import RequestFields, parse_request_fields, with_host
+from gateway.worker.http1 import RequestLine, check_incomplete
 from gateway.worker.router import Place
 from gateway.worker.timers import NEVER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.worker.concurrency import Revision
+    from gateway.worker.router import Route
     from gateway.worker.worker import Gateway
+
+    Guard = Callable[[Call, Revision | None], None]
 
 __all__ = ["ClientConnection"]
 
@@ -35,7 +42,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_block", "_body", "_buffer", "_call",  "_close", "_fields", "_gateway", "_http10", "_no_body", "_paused",
-        "_peer", "_state", "_write_paused", "armed", "expires", "transport",
+        "_peer", "_scheme", "_special", "_state", "_write_paused", "armed", "expires", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -54,6 +61,8 @@ class ClientConnection(asyncio.Protocol):
         self._paused = False
         self._write_paused = False
         self._peer = b""
+        self._scheme = b"http"
+        self._special = False  # the reply's head has more to say than the call's id
         self._block = b"\n"  # equal to no block
         self._fields = RequestFields()
 
@@ -63,6 +72,8 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._peer = peer[0].encode("ascii") if isinstance(peer, tuple) else b"unix"
+        if transport.get_extra_info("sslcontext") is not None:
+            self._scheme = b"https"
         gateway = self._gateway
         gateway.connections.add(self)
         self.wait_until(gateway.loop.time() + gateway.settings.header_timeout)
@@ -125,79 +136,128 @@ class ClientConnection(asyncio.Protocol):
             self._on_partial_head(data, end)
             return
         line_end = data.find(b"\r\n")
-        line = REQUEST_LINE.fullmatch(data, 0, line_end)
-        if line is None:
-            raise BadHead("malformed request line")
-        method, name, rest, target, minor = line.groups()
-        if name is None and not target.startswith(b"/"):
-            self._on_head(b"%s %s HTTP/1.%s" % (method, _origin_form(target), minor) + data[line_end:])
-            return
+        line = gateway.lines[data[:line_end]]
         block = data[line_end + 2 : end + 2]
+        if line.authority:
+            block = with_host(block, line.authority)
         if block == self._block:
             fields = self._fields
         else:
-            fields = parse_request_fields(block, self._peer, trust_forwarded=settings.trust_forwarded)
+            fields = parse_request_fields(
+                block, self._peer, trust_forwarded=settings.trust_forwarded, scheme=self._scheme
+            )
             self._block = block
             self._fields = fields
-        self._http10 = minor == b"0"
-        if self._http10:
+        if line.http10:
+            self._http10 = self._special = True
             if fields.chunked:
                 raise BadHead("Transfer-Encoding in HTTP/1.0")
             self._close = not fields.keep_alive
-        elif not fields.has_host:
-            raise BadHead("no Host")
-        elif fields.close:
-            self._close = True
+        else:
+            self._http10 = False
+            if not fields.has_host:
+                raise BadHead("no Host")
+            if fields.close:
+                self._close = self._special = True
+        method = line.method
         self._no_body = method == b"HEAD"
 
         body: bytes | None = None
         if fields.length or fields.chunked:
-            body = self._begin_body(fields, data, end + 4, limited=name is not None)
+            body = self._begin_body(fields, data, end + 4, limited=gateway.router.is_call(line))
         else:
             self._state = _AHEAD
             if len(data) > end + 4:
                 self._buffer = data[end + 4 :]
 
-        if name is None:
-            self._on_other(method, target, fields, body)
+        name = line.name
+        route = gateway.functions.get(name) if name is not None else None
+        if route is None or route.guarded or route.single is None:
+            self._on_special(line, fields, body, route)
             return
-        route = gateway.functions.get(name)
-        if route is None:
-            self._answer(errors.FUNCTION_NOT_FOUND, f"there is no function {name.decode('ascii')!r}", fields.call_id)
-            return
-        revision = route.single or route.choose(gateway.random)
-        if revision is None:
-            self._answer(errors.FUNCTION_NOT_READY, route.message, fields.call_id)
-            return
+        self._send(line.start, line, fields, body, route, route.single)
 
+    def _send(
+        self,
+        start: bytes,
+        line: RequestLine,
+        fields: RequestFields,
+        body: bytes | None,
+        route: Route,
+        revision: Revision,
+        guard: Guard | None = None,
+    ) -> None:
+        """Make the call and give it to the activator. `start` is the request line that the instance gets."""
+        gateway = self._gateway
         now = monotonic()
-        timeout = route.timeouts[revision.key]
-        wall = time()
-        deadline = wall + timeout
-        if fields.deadline and fields.deadline < deadline:
-            deadline = fields.deadline
-            timeout = deadline - wall
-        if rest[:1] != b"/":
-            rest = b"/" + rest
-        call_id = fields.call_id or b"%032x" % gateway.random.getrandbits(128)
-        head = b"%s %s HTTP/1.1\r\n%sX-Call-Id: %s\r\nX-Faaslite-Deadline: %.3f\r\n\r\n" % (
-            method,
-            rest,
-            fields.forward,
-            call_id,
-            deadline,
-        )
-        call = Call(self, method, head, call_id, revision, route.stats, now, now + timeout)
+        deadline = now + revision.timeout
+        if fields.deadline and fields.deadline - gateway.wall_offset < deadline:
+            deadline = fields.deadline - gateway.wall_offset
+            told = b"%.3f" % fields.deadline
+        else:
+            # Told to within 10 ms, never late: so it need not be written anew for each of many calls.
+            stamp = int((deadline + gateway.wall_offset) * 100)
+            if stamp != revision.stamp:
+                revision.stamp = stamp
+                revision.told = b"%d.%02d0" % (stamp // 100, stamp % 100)
+            told = revision.told
+        call_id = fields.call_id or gateway.ids.pop()
+        if fields.traced:
+            head = b"".join(
+                (start, fields.forward, b"X-Call-Id: ", call_id, b"\r\nX-Faaslite-Deadline: ", told, b"\r\n\r\n")
+            )
+        else:
+            trace = call_id if not fields.call_id else gateway.ids.pop()
+            head = b"".join((
+                start, fields.forward, b"X-Call-Id: ", call_id, b"\r\ntraceparent: 00-", trace, b"-", trace[8:24],
+                b"-01\r\nX-Faaslite-Deadline: ", told, b"\r\n\r\n",
+            ))  # fmt: skip
+        if len(gateway.ids) < 4:
+            gateway.refill_ids()
+        call = Call(self, line.method, head, call_id, revision, route.stats, now, deadline)
         if body is not None:
             call.body = [body] if body else []
             call.body_size = len(body)
             call.expect = fields.expect and not body and not self._http10
-        call.upgrade = fields.upgrade and not self._http10
+        if fields.upgrade:
+            call.upgrade = not self._http10
         self._call = call
-        self.expires = call.deadline
-        if call.deadline < self.armed:
+        self.expires = deadline
+        if deadline < self.armed:
             gateway.wheel.arm(self)
-        gateway.activator.admit(call, revision)
+        if guard is None:
+            gateway.activator.admit(call, revision)
+        else:
+            guard(call, revision)
+
+    def _on_special(self, line: RequestLine, fields: RequestFields, body: bytes | None, route: Route | None) -> None:
+        """All that is not the plain call of a public function with one revision."""
+        gateway = self._gateway
+        start = line.start
+        if route is None:
+            found = gateway.router.find(line, fields.host)
+            if isinstance(found, Place):
+                self._on_other(found, line, fields, body)
+                return
+            if found is None:
+                name = line.name if line.name is not None else fields.host
+                message = f"there is no function {name.decode('ascii', 'replace')!r}"
+                self._answer(errors.FUNCTION_NOT_FOUND, message, fields.call_id)
+                return
+            route, target = found
+            if target is not None:
+                start = b"%s %s HTTP/1.1\r\n" % (line.method, target)
+        if route.cors is not None and fields.origin:
+            preflight = route.cors.preflight(line.method, fields)
+            if preflight is not None:
+                self._answer_empty(preflight)
+                return
+        revision = route.single or route.choose(gateway.random)
+        if revision is None:
+            self._answer(errors.FUNCTION_NOT_READY, route.message, fields.call_id)
+            return
+        guard = gateway.access.guard(route, fields) if route.guarded else None
+        self._send(start, line, fields, body, route, revision, guard)
 
     def _on_partial_head(self, data: bytes, end: int) -> None:
         """No whole head within the limit, or empty lines before it (RFC 9112, 2.2)."""
@@ -263,22 +323,27 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._linger()
 
-    def _on_other(self, method: bytes, target: bytes, fields: RequestFields, body: bytes | None) -> None:
+    def _on_other(self, place: Place, line: RequestLine, fields: RequestFields, body: bytes | None) -> None:
         """A request that isn't a call of a function."""
         gateway = self._gateway
-        place = gateway.router.resolve(target)
         if place is Place.JOBS:
-            call_id = fields.call_id or b"%032x" % gateway.random.getrandbits(128)
-            head = b"%s %s HTTP/1.1\r\n%sX-Call-Id: %s\r\n\r\n" % (method, target, fields.forward, call_id)
+            call_id = fields.call_id or gateway.ids.pop()
+            if len(gateway.ids) < 4:
+                gateway.refill_ids()
+            head = b"%s%sX-Call-Id: %s\r\n\r\n" % (line.start, fields.forward, call_id)
             now = monotonic()
-            call = Call(self, method, head, call_id, None, None, now, now + gateway.settings.jobs_timeout)
+            call = Call(self, line.method, head, call_id, None, None, now, now + gateway.settings.jobs_timeout)
             if body is not None:
                 call.body = [body] if body else []
                 call.body_size = len(body)
                 call.expect = fields.expect and not body and not self._http10
             self._call = call
             self.wait_until(call.deadline)
-            gateway.jobs.send(call)
+            route = gateway.router.async_route(line)
+            if route is not None and route.visibility != "public":
+                gateway.access.guard(route, fields, forward=gateway.jobs.send)(call, None)
+            else:
+                gateway.jobs.send(call)
         elif place is Place.HEALTH:
             self._answer_text(
                 b"200 OK" if gateway.healthy else b"503 Service Unavailable",
@@ -302,17 +367,17 @@ class ClientConnection(asyncio.Protocol):
 
     def reply_tail(self, call: Call) -> bytes:
         """The fields that the gateway adds to an instance's reply, and the empty line."""
-        if call.waited < 0 and not self._close and not self._http10 and not self._gateway.draining:
+        if call.waited < 0 and not self._special and not self._gateway.draining and not call.extra:
             return b"X-Call-Id: %s\r\n\r\n" % call.id
         waited = b"X-Faaslite-Cold-Start: %d\r\n" % (call.waited * 1000) if call.waited >= 0 else b""
-        return b"X-Call-Id: %s\r\n%s%s\r\n" % (call.id, waited, self._connection_field())
+        return b"X-Call-Id: %s\r\n%s%s%s\r\n" % (call.id, call.extra, waited, self._connection_field())
 
     def send(self, data: bytes) -> None:
         self.transport.write(data)
 
     def close_after(self) -> None:
         """The end of this reply can only be said by closing."""
-        self._close = True
+        self._close = self._special = True
 
     def on_sent(self, call: Call) -> None:
         """What had come of the request is on its way to an instance, which takes the rest now."""
@@ -321,8 +386,8 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.resume_reading()
 
-    def on_reply_end(self) -> None:
-        """The reply is written whole."""
+    def on_reply_end(self, now: float) -> None:
+        """The reply is written whole. `now` is of the monotonic clock."""
         self._call = None
         if self._state == _BODY:
             self._linger()  # the instance didn't want the rest of the request
@@ -330,14 +395,16 @@ class ClientConnection(asyncio.Protocol):
             self._finish()
         else:
             self._state = _HEAD
-            self.wait_until(self._gateway.loop.time() + self._gateway.settings.idle_timeout)
+            self.expires = expires = now + self._gateway.settings.idle_timeout
+            if expires < self.armed:
+                self._gateway.wheel.arm(self)
             if self._buffer or self._paused:
                 self._next_later()
 
     def fail(self, call: Call, failure: Failure, message: str) -> None:
         """Answer `call` with an error of the gateway's own."""
         self._call = None
-        self._answer(failure, message, call.id)
+        self._answer(failure, message, call.id, call.extra)
 
     def begin_tunnel(self, head: bytes, call: Call) -> None:
         """The instance has switched protocols: from here on bytes are passed through, both ways."""
@@ -354,13 +421,19 @@ class ClientConnection(asyncio.Protocol):
         if self._call is not None and self._call.connection is not None:
             self._call.connection.transport.write(data)
 
-    def _answer(self, failure: Failure, message: str, call_id: bytes) -> None:
+    def _answer(self, failure: Failure, message: str, call_id: bytes, extra: bytes = b"") -> None:
         call_id = call_id or b"%032x" % self._gateway.random.getrandbits(128)
         if self._state == _BODY and (self._fields.expect or self._body.left > self._gateway.settings.replay):
             self._close = True  # the body may never come, or isn't worth skipping
         self.transport.write(
-            errors.render(failure, message, call_id, connection=self._connection_field(), body=not self._no_body)
+            errors.render(
+                failure, message, call_id, connection=extra + self._connection_field(), body=not self._no_body
+            )
         )
+        self._after_answer()
+
+    def _answer_empty(self, fields: bytes) -> None:
+        self.transport.write(b"HTTP/1.1 204 No Content\r\n%s%s\r\n" % (fields, self._connection_field()))
         self._after_answer()
 
     def _answer_text(self, status: bytes, text: bytes) -> None:
@@ -376,7 +449,7 @@ class ClientConnection(asyncio.Protocol):
             self.wait_until(self._gateway.loop.time() + self._gateway.settings.header_timeout)
             self.resume_reading()
         else:
-            self.on_reply_end()
+            self.on_reply_end(monotonic())
 
     def _refuse(self, failure: Failure, message: str) -> None:
         """What follows can't be told apart any more: answer, and close."""
@@ -464,12 +537,3 @@ class ClientConnection(asyncio.Protocol):
         self._call = None
         self._state = _LINGER
         self.transport.abort()
-
-
-def _origin_form(target: bytes) -> bytes:
-    """The path and query of a target in absolute form, which proxies are sent (RFC 9112, 3.2.2). Raises BadHead."""
-    scheme, _, rest = target.partition(b"://")
-    slash = rest.find(b"/")
-    if scheme.lower() not in (b"http", b"https") or slash < 1:
-        raise BadHead("the request target is no path")
-    return rest[slash:]

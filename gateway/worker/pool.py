@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any
 
 from gateway.worker.call import Call
@@ -51,8 +52,8 @@ class Pool:
         """`call` waits for a connection no longer."""
         self._pending.pop(call, None)
 
-    def give_back(self, connection: UpstreamConnection) -> None:
-        """The connection is free: for a call that waits for one, or for later."""
+    def give_back(self, connection: UpstreamConnection, now: float) -> None:
+        """The connection is free: for a call that waits for one, or for later. `now` is of the monotonic clock."""
         if self._pending:
             call = next(iter(self._pending))
             del self._pending[call]
@@ -60,7 +61,7 @@ class Pool:
         elif self._retired or len(self._idle) >= self.settings.pool_idle:
             connection.close()
         else:
-            connection.idle_since = self._loop.time()
+            connection.idle_since = now
             self._idle.append(connection)
 
     def drop(self, connection: UpstreamConnection) -> None:
@@ -120,4 +121,4 @@ class Pool:
         self._all.add(connection)
         if connection.closed.done():
             self.drop(connection)
-        self.give_back(connection)
+        self.give_back(connection, monotonic())

@@ -1,22 +1,30 @@
 """Where a request goes: an immutable record per function, rebuilt when the function changes; instances follow Pods.
 
-`resolve` is the one place that knows of anything but `/function/NAME`; hosts and custom routes of functions belong there.
+What is asked for as `/function/NAME` is one look-up in `functions`. `find` is for all else: revisions and tags, hosts, custom routes, the
+platform's own paths.
 """
 
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable, Iterable
 from random import Random
 
 from core.api import views
-from faaslite.api.names import LABEL_FUNCTION, LABEL_REVISION, PORT
+from faaslite.api.names import LABEL_FUNCTION, LABEL_REVISION, PORT, revision_name
 from gateway.worker.concurrency import UNLIMITED, Instance, Revision
+from gateway.worker.cors import Policy
+from gateway.worker.http1 import RequestLine
+from gateway.worker.paths import Paths
 from gateway.worker.pool import Pool
 from gateway.worker.stats import FunctionStats, Stats
 from gateway.worker.views import Function
 
 __all__ = ["Place", "Route", "Router"]
+
+
+_ASYNC = b"/async-function/"
 
 
 class Place(enum.Enum):
@@ -29,23 +37,37 @@ class Place(enum.Enum):
 
 
 class Route:
-    """A function as the router knows it. `single` is its revision where there is just one; `message` says why there is none."""
+    """A function as the router knows it. `single` is its revision where there is just one; `message` says why there is none.
+    `guarded`: a call needs a look at who calls, or from where."""
 
-    __slots__ = ("_shares", "_total", "message", "single", "stats", "timeouts")
+    __slots__ = (
+        "_shares", "_total", "aliases", "by_name", "cors", "guarded", "key", "keys", "message", "name", "namespace", "single", "stats", "tags",
+        "visibility",
+    )  # fmt: skip
 
-    def __init__(self, stats: FunctionStats, shares: Iterable[tuple[Revision, int, float]], message: str) -> None:
-        """`shares`: revision, percent, timeout in seconds."""
+    def __init__(self, stats: FunctionStats, shares: Iterable[tuple[Revision, int]], message: str) -> None:
+        """`shares`: revision, percent."""
         self.stats = stats
+        self.namespace = stats.namespace
+        self.name = stats.name
+        self.key = f"{stats.namespace}/{stats.name}"
         self.message = message
         self._shares: list[tuple[int, Revision]] = []
         self._total = 0
-        self.timeouts: dict[str, float] = {}
-        for revision, percent, timeout in shares:
-            self.timeouts[revision.key] = timeout
+        for revision, percent in shares:
             if percent > 0:
                 self._total += percent
                 self._shares.append((self._total, revision))
         self.single = self._shares[0][1] if len(self._shares) == 1 else None
+        self.visibility = "public"
+        self.cors: Policy | None = None
+        self.keys: dict[str, float] = {}
+        """When the keys that may call it expire (seconds since the epoch, 0: never), by hash."""
+        self.tags: dict[bytes, Revision] = {}
+        self.by_name: dict[str, Revision] = {}
+        self.aliases: list[bytes] = []
+        """Under which further keys parts of it are found."""
+        self.guarded = False
 
     def choose(self, random: Random) -> Revision | None:
         """One of the revisions, as often as its percentage says; None where there is none."""
@@ -59,12 +81,19 @@ class Route:
 
     @property
     def revisions(self) -> list[Revision]:
-        return [revision for _, revision in self._shares]
+        return list(self.by_name.values())
+
+    def only(self, revision: Revision) -> Route:
+        """The same function, with all calls to one revision."""
+        found = Route(self.stats, [(revision, 100)], self.message)
+        found.visibility, found.cors, found.keys, found.guarded = self.visibility, self.cors, self.keys, self.guarded
+        return found
 
 
 class Router:
     """`on_instance(revision)` is called when a revision has a new instance or a new limit, `make_pool(host, port)` makes
-    the connections to an instance."""
+    the connections to an instance; `on_deleted(revision)` is for those of a function that is gone. `domain` is what functions' own
+    hosts (`NAME.NAMESPACE.DOMAIN`) end in; "" for none."""
 
     def __init__(
         self,
@@ -74,6 +103,8 @@ class Router:
         clock: Callable[[], float],
         make_pool: Callable[[str, int], Pool],
         on_instance: Callable[[Revision], None],
+        on_deleted: Callable[[Revision], None] = lambda revision: None,
+        domain: str = "",
     ) -> None:
         self.functions: dict[bytes, Route] = {}
         """By what stands in the path: `name.namespace`, and `name` alone for the namespace `default`."""
@@ -83,17 +114,83 @@ class Router:
         self._clock = clock
         self._make_pool = make_pool
         self._on_instance = on_instance
+        self._on_deleted = on_deleted
+        self._domain = b"." + domain.lower().encode() if domain else b""
+        self._paths = Paths()
+        self._key_hashes: Counter[str] = Counter()
 
-    def resolve(self, target: bytes) -> Place:
-        """For targets that aren't `/function/NAME...`."""
-        path = target.partition(b"?")[0]
+    def is_call(self, line: RequestLine) -> bool:
+        """Whether the request is for a function, not for a component of the platform."""
+        return line.name is not None or self._place(line.path) is Place.NOWHERE
+
+    def find(self, line: RequestLine, host: bytes) -> Place | tuple[Route, bytes | None] | None:
+        """For what isn't found by `functions[name]`: the route and the target that its instance gets (None: as the line says);
+        None where a function is meant that isn't there."""
+        if line.name is not None:
+            route = self._alias(line.name)
+            return None if route is None else (route, None)
+        host = host.lower()
+        if host[-1:] != b"]" and b":" in host:
+            host = host.rpartition(b":")[0]
+        if self._domain and host.endswith(self._domain):
+            route = self._by_host(host[: -len(self._domain)])
+            return None if route is None else (route, line.path)
+        path = line.path.partition(b"?")[0]
+        key = self._paths.find(host, path, line.method)
+        if key is None:
+            place = self._place(path)
+            if place is not Place.NOWHERE:
+                return place
+            key = self._paths.find(b"", path, line.method)
+        route = self.functions.get(key) if key is not None else None
+        return Place.NOWHERE if route is None else (route, line.path)
+
+    def async_route(self, line: RequestLine) -> Route | None:
+        """The function that a call under `/async-function/` is for."""
+        if not line.path.startswith(_ASYNC):
+            return None
+        name = line.path[len(_ASYNC) :].partition(b"?")[0].partition(b"/")[0]
+        return self.functions.get(name) or self._alias(name)
+
+    def knows_key(self, digest: str) -> bool:
+        """Whether any function can be called with the key of this hash."""
+        return digest in self._key_hashes
+
+    def _place(self, path: bytes) -> Place:
+        if path.startswith((b"/system/", _ASYNC)):
+            return Place.JOBS
+        path = path.partition(b"?")[0]
         if path == b"/healthz":
             return Place.HEALTH
-        if path == b"/metrics":
-            return Place.METRICS
-        if path.startswith((b"/system/", b"/async-function/")):
-            return Place.JOBS
-        return Place.NOWHERE
+        return Place.METRICS if path == b"/metrics" else Place.NOWHERE
+
+    def _alias(self, name: bytes) -> Route | None:
+        """`NAME:NUMBER` is a revision, `NAME@TAG` what bears the tag. Found once, it is found at once."""
+        base, mark, which = name.partition(b":") if b":" in name else name.partition(b"@")
+        route = self.functions.get(base)
+        if route is None or not mark:
+            return None
+        revision: Revision | None
+        if mark == b"@":
+            revision = route.tags.get(which)
+        else:
+            if not which.isdigit() or len(which) > 9:
+                return None
+            revision = route.by_name.get(revision_name(route.name, int(which)))
+        if revision is None:
+            return None
+        found = self.functions[name] = route.only(revision)
+        route.aliases.append(name)
+        return found
+
+    def _by_host(self, label: bytes) -> Route | None:
+        """`NAME.NAMESPACE`, with `TAG--` or `NUMBER--` before it for a part of the function."""
+        route = self.functions.get(label) if b"." in label else None
+        if route is None and b"--" in label and b"." in label:
+            which, _, base = label.partition(b"--")
+            name = base + (b":" if which.isdigit() else b"@") + which
+            route = self.functions.get(name) or self._alias(name)
+        return route
 
     # Functions
 
@@ -105,30 +202,59 @@ class Router:
         keys = _keys(function)
         before = self.functions.get(keys[0])
         kept: list[Revision] = []
+        if before is not None:
+            for alias in before.aliases:
+                self.functions.pop(alias, None)
+            self._key_hashes -= Counter(before.keys.keys())
         if new is not None:
             route = self._route(new)
             kept = route.revisions
             self.functions.update(dict.fromkeys(keys, route))
+            self._paths.put(keys[0], new.metadata.creation_timestamp or "", new.spec.http.routes)
+            self._key_hashes += Counter(route.keys.keys())
         else:
             for key in keys:
                 self.functions.pop(key, None)
+            self._paths.remove(keys[0])
             self._stats.forget(function.namespace, function.name)
         for revision in before.revisions if before else ():
             if revision not in kept:
                 revision.routed = False
+                if new is None:
+                    self._on_deleted(revision)
                 self.sweep(revision)
 
     def _route(self, function: Function) -> Route:
+        status = function.status
         shares = []
-        for target in function.status.traffic:
-            revision = self._revision(f"{function.namespace}/{target.revision}", function.namespace, function.name)
-            revision.limit = target.concurrency or UNLIMITED
-            revision.routed = target.percent > 0
-            shares.append((revision, target.percent, target.timeout or self._timeout))
-            self._on_instance(revision)
+        named: dict[str, Revision] = {}
+        tags: dict[bytes, Revision] = {}
+        for row in status.revisions:
+            named[row.revision] = self._known(function, row.revision, row.concurrency, row.timeout)
+        for target in status.traffic:
+            revision = named[target.revision] = self._known(
+                function, target.revision, target.concurrency, target.timeout
+            )
+            tags |= {each.encode(): revision for each in target.tags}
+            shares.append((revision, target.percent))
         condition = function.ready
         message = condition.message if condition and condition.message else "the function has no ready revision yet"
-        return Route(self._stats.function(function.namespace, function.name), shares, message)
+        route = Route(self._stats.function(function.namespace, function.name), shares, message)
+        route.by_name, route.tags = named, tags
+        http = function.spec.http
+        route.visibility = http.visibility
+        route.cors = Policy(http.cors) if http.cors is not None else None
+        route.keys = {each.hash: each.expires for each in status.keys}
+        route.guarded = http.visibility != "public" or route.cors is not None
+        return route
+
+    def _known(self, function: Function, name: str, concurrency: int, timeout: float) -> Revision:
+        revision = self._revision(f"{function.namespace}/{name}", function.namespace, function.name)
+        revision.limit = concurrency or UNLIMITED
+        revision.timeout = timeout or self._timeout
+        revision.routed = True
+        self._on_instance(revision)
+        return revision
 
     # Instances
 

@@ -11,6 +11,8 @@ __all__ = ["Settings"]
 class Settings:
     """Limits and times of one worker; every worker of a gateway has the same."""
 
+    domain: str = ""
+    """Functions are also at `NAME.NAMESPACE.DOMAIN`; empty for not."""
     max_head: int = 32 * 1024
     """The longest request head (line and fields), else 431; replies of instances may have twice that."""
     max_body: int = 100 * 1024 * 1024

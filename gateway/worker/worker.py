@@ -10,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from time import monotonic
+from time import monotonic, time
 
 from core.api import views
 from core.api.kinds import POD
@@ -19,7 +19,9 @@ from core.client.rest import Client
 from faaslite.api.names import FUNCTION, LABEL_FUNCTION
 from faaslite.api.wire import Notice
 from gateway.worker import metrics
+from gateway.worker.access import Access
 from gateway.worker.activator import Activator
+from gateway.worker.http1 import RequestLines
 from gateway.worker.link import Link
 from gateway.worker.listener import ClientConnection
 from gateway.worker.pool import Pool
@@ -39,10 +41,10 @@ _COLLECTOR_THRESHOLDS = (50_000, 50, 1000)
 class Gateway:
     """What the connections of one worker share. Made within a running loop."""
 
-    def __init__(self, settings: Settings, autoscaler: Path, jobs: Path, name: str) -> None:
+    def __init__(self, settings: Settings, client: Client, autoscaler: Path, jobs: Path, name: str) -> None:
         loop = self.loop = asyncio.get_running_loop()
         self.settings = settings
-        # Of call ids and traffic splits, no secrets. Workers are forked: the module's generator would repeat itself.
+        # Of traffic splits. Workers are forked: the module's generator would repeat itself.
         self.random = Random(os.urandom(16))  # noqa: S311
         self.wheel = Wheel(loop)
         self.stats = Stats(monotonic())
@@ -54,7 +56,16 @@ class Gateway:
             clock=monotonic,
             make_pool=self._make_pool,
             on_instance=self.activator.dispatch,
+            on_deleted=self.activator.on_deleted,
+            domain=settings.domain,
         )
+        self.access = Access(client, self.activator, self.router)
+        self.lines = RequestLines()
+        self.ids: list[bytes] = []
+        """Random, 32 hex digits each: of calls, and of traces."""
+        self.refill_ids()
+        self.wall_offset = time() - monotonic()
+        """What is to be added to the monotonic clock for seconds since the epoch."""
         self.functions = self.router.functions
         self.jobs = Pool(
             loop, lambda factory: loop.create_unix_connection(factory, str(jobs)), self.activator, settings
@@ -63,6 +74,10 @@ class Gateway:
         self.draining = False
         self._pools: set[Pool] = {self.jobs}
         self._no_connections = asyncio.Event()
+
+    def refill_ids(self) -> None:
+        text = os.urandom(16 * 256).hex().encode("ascii")
+        self.ids += [text[at : at + 32] for at in range(0, len(text), 32)]
 
     @property
     def healthy(self) -> bool:
@@ -78,6 +93,7 @@ class Gateway:
 
     def tick(self, now: float) -> None:
         """One report, and what else is done at that pace. `now` is of the monotonic clock."""
+        self.wall_offset = time() - now
         revisions = list(self.router.revisions.values())
         self.link.send(self.stats.report(revisions, now))
         self.activator.ask_again(revisions)
@@ -149,7 +165,7 @@ class Worker:
 
     async def start(self) -> None:
         """Returns when the routes are known and connections are accepted."""
-        gateway = self.gateway = Gateway(self._settings, self._autoscaler, self._jobs, self._name)
+        gateway = self.gateway = Gateway(self._settings, self._client, self._autoscaler, self._jobs, self._name)
         functions = self._informers.watch(FUNCTION, Function)
         pods = self._informers.watch(POD, views.Pod, labels=LABEL_FUNCTION)
         functions.add_handler(gateway.router.on_function)
@@ -174,6 +190,7 @@ class Worker:
             server.close()
         if self.gateway is not None:
             await self.gateway.drain()
+            await self.gateway.access.stop()
             await self.gateway.link.stop()
         if self._ticker is not None:
             self._ticker.cancel()

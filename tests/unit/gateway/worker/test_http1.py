@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.worker.errors import HEADERS_TOO_LARGE, BadHead
-from gateway.worker.http1 import REQUEST_LINE, Chunked, check_incomplete, parse_reply, parse_request_fields
+from gateway.worker.fields import parse_request_fields
+from gateway.worker.http1 import REQUEST_LINE, Chunked, check_incomplete, parse_reply
 
 
 def fields(*lines: bytes, trust: bool = False):
@@ -36,12 +37,15 @@ def test_forwarded_fields_are_ours_unless_a_proxy_is_trusted():
         b"X-Forwarded-For: 2.2.2.2",
         b"X-Forwarded-Host: o",
         b"X-Forwarded-Proto: https",
+        b"Forwarded: for=9.9.9.9",
     )
     assert fields(*given_).forward.split(b"\r\n") == [
-        b"Host: h", b"X-Forwarded-For: 10.0.0.1", b"X-Forwarded-Host: h", b"X-Forwarded-Proto: http", b"",
+        b"Host: h", b"X-Forwarded-For: 10.0.0.1", b"X-Forwarded-Host: h", b"X-Forwarded-Proto: http",
+        b"Forwarded: for=10.0.0.1;host=h;proto=http", b"",
     ]  # fmt: skip
     assert fields(*given_, trust=True).forward.split(b"\r\n") == [
-        b"Host: h", b"X-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.1", b"X-Forwarded-Host: o", b"X-Forwarded-Proto: https", b"",
+        b"Host: h", b"X-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.1", b"X-Forwarded-Host: o", b"X-Forwarded-Proto: https",
+        b"Forwarded: for=9.9.9.9, for=10.0.0.1;host=o;proto=https", b"",
     ]  # fmt: skip
 
 
@@ -173,3 +177,37 @@ def test_no_bytes_break_the_parsers_but_by_bad_head(data):
             parse()
         except BadHead as error:
             assert error.message
+
+
+def test_a_trace_goes_on_where_it_is_well_formed():
+    good = b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert fields(b"Host: h", good).traced
+    assert good in fields(b"Host: h", good).forward
+    for bad in (good[:-1], good.replace(b"00-", b"ff-", 1), b"traceparent: 00-" + b"0" * 32 + b"-00f067aa0ba902b7-01"):
+        assert not fields(b"Host: h", bad).traced
+        assert b"traceparent" not in fields(b"Host: h", bad).forward
+    assert not fields(b"Host: h", good, good).traced
+
+
+def test_credentials_of_the_platform_are_not_passed_on():
+    found = fields(b"Host: h", b"X-Faaslite-Key: fk_1", b"X-Faaslite-Token: Bearer t", b"Authorization: Bearer f")
+    assert (found.key, found.token, found.authorization) == (b"fk_1", b"Bearer t", b"Bearer f")
+    assert b"fk_1" not in found.forward
+    assert b"Bearer t" not in found.forward
+
+
+@pytest.mark.parametrize("host", [b'h"', b"h, i", b"a b", b"user@h", b"h/x", b"h\\x"])
+def test_hosts_that_others_would_read_otherwise_are_refused(host):
+    with pytest.raises(BadHead):
+        fields(b"Host: " + host)
+
+
+def test_lines_are_remembered_within_bounds():
+    for number in range(3 * 4096):
+        fields(b"Host: h", b"X-Number: %d" % number)
+    assert fields(b"Host: h", b"X-Number: 1").forward.startswith(b"Host: h\r\nX-Number: 1\r\nX-Forwarded-For")
+    from gateway.worker import fields as module
+
+    assert len(module._lines) <= 4097
+    fields(b"Host: h", b"Cookie: secret=1", b"X-Long: " + b"x" * 300)
+    assert not [each for each in module._lines if b"secret" in each or len(each) > 256]

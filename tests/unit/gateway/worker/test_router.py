@@ -8,6 +8,7 @@ import pytest
 from core.api.views import Pod
 from faaslite.api.names import PORT
 from gateway.worker.concurrency import UNLIMITED
+from gateway.worker.http1 import RequestLine
 from gateway.worker.router import Place, Router
 from gateway.worker.stats import Stats
 from gateway.worker.views import Function
@@ -89,7 +90,7 @@ def function(*traffic, name="hello", namespace="default", message=""):
     ],
 )
 def test_places(target, place):
-    assert Table().router.resolve(target) is place
+    assert Table().router.find(RequestLine(b"GET %s HTTP/1.1" % target), b"any") is place
 
 
 def test_names_with_and_without_namespace():
@@ -146,7 +147,7 @@ def test_limits_and_timeouts_have_defaults():
     table = Table()
     table.router.on_function(None, function(("hello-00001", 100)))
     assert table.revision.limit == UNLIMITED
-    assert table.router.functions[b"hello"].timeouts == {"default/hello-00001": 30.0}
+    assert table.router.revisions["default/hello-00001"].timeout == 30.0
 
 
 def test_a_pod_becomes_an_instance_when_it_is_ready():
@@ -189,3 +190,79 @@ def test_a_pod_event_brings_back_an_instance_that_was_set_aside():
     table.revision.set_aside(instance)
     table.pod()
     assert table.revision.ready == [instance] and len(table.told) == 2
+
+
+def table_with(*functions, domain="fn.example"):
+    table = Table()
+    table.router = Router(
+        Stats(0.0),
+        timeout=30.0,
+        clock=lambda: 0.0,
+        make_pool=table.make_pool,
+        on_instance=lambda each: None,
+        domain=domain,
+    )
+    for number, (name, spec, status) in enumerate(functions):
+        document = {
+            "metadata": {"name": name, "namespace": "default", "creationTimestamp": f"2026-01-01T00:00:0{number}Z"},
+            "spec": {"http": spec}, "status": {"traffic": [{"revision": f"{name}-00002"}], **status},
+        }  # fmt: skip
+        table.router.on_function(None, msgspec.convert(document, Function))
+    return table
+
+
+def found(table, target, host=b"any", method=b"GET"):
+    answer = table.router.find(RequestLine(b"%s %s HTTP/1.1" % (method, target)), host)
+    return (answer[0].name, answer[1]) if isinstance(answer, tuple) else answer
+
+
+def test_revisions_by_number_and_tags_are_found_and_forgotten_with_the_function():
+    rows = [{"revision": "a-00001", "timeout": 5.0}, {"revision": "a-00002"}]
+    traffic = [
+        {"revision": "a-00002", "percent": 100},
+        {"revision": "a-00001", "percent": 0, "tags": ["old"], "timeout": 5.0},
+    ]
+    table = table_with(("a", {}, {"revisions": rows, "traffic": traffic}))
+    for name in (b"a:1", b"a:00001", b"a.default:1", b"a@old", b"a.default@old"):
+        route, _ = table.router.find(RequestLine(b"GET /function/%s/x HTTP/1.1" % name), b"any")
+        assert route.single.key == "default/a-00001"
+        assert route.single.timeout == 5.0
+        assert table.router.functions[name] is route
+    assert table.router.functions[b"a"].single.key == "default/a-00002"
+    for name in (b"a:3", b"a:x", b"a@new", b"b:1", b"a:", b"a@"):
+        assert found(table, b"/function/" + name) is None
+    changed = {"metadata": {"name": "a", "namespace": "default"}, "status": {"traffic": traffic[:1]}}
+    table.router.on_function(None, msgspec.convert(changed, Function))
+    assert found(table, b"/function/a:1") is None
+    assert b"a@old" not in table.router.functions
+
+
+def test_hosts_of_functions_with_tags_and_numbers():
+    row = {"revision": "a-00002", "percent": 100, "tags": ["canary"]}
+    table = table_with(("a", {}, {"traffic": [row]}), ("x--y", {}, {}))
+    assert found(table, b"/p?q", b"a.default.fn.example") == ("a", b"/p?q")
+    assert found(table, b"/metrics", b"A.Default.FN.example:8080") == ("a", b"/metrics")
+    assert found(table, b"/", b"canary--a.default.fn.example") == ("a", b"/")
+    assert found(table, b"/", b"2--a.default.fn.example") == ("a", b"/")
+    assert found(table, b"/", b"x--y.default.fn.example") == ("x--y", b"/")
+    for host in (b"b.default.fn.example", b"a.fn.example", b"z--a.default.fn.example", b".fn.example"):
+        assert found(table, b"/", host) is None
+
+
+def test_the_longest_prefix_of_a_host_wins_then_the_older_function():
+    table = table_with(
+        ("short", {"routes": [{"host": "img.example", "path": "/"}]}, {}),
+        ("long", {"routes": [{"host": "img.example", "path": "/thumb", "methods": ["GET"]}]}, {}),
+        ("late", {"routes": [{"host": "img.example", "path": "/thumb"}]}, {}),
+        ("anyhost", {"routes": [{"path": "/api/"}]}, {}),
+    )
+    assert found(table, b"/thumb/1?s=2", b"IMG.example:80") == ("long", b"/thumb/1?s=2")
+    assert found(table, b"/thumb", b"img.example", b"HEAD") == ("long", b"/thumb")
+    assert found(table, b"/thumb", b"img.example", b"POST") == ("late", b"/thumb")
+    assert found(table, b"/thumbs", b"img.example") == ("short", b"/thumbs")
+    assert found(table, b"/api/x", b"other") == ("anyhost", b"/api/x")
+    assert found(table, b"/api", b"other") is Place.NOWHERE
+    assert found(table, b"/metrics", b"other") is Place.METRICS
+    gone = table.router.functions[b"long"]
+    table.router.on_function(msgspec.convert({"metadata": {"name": gone.name, "namespace": "default"}}, Function), None)
+    assert found(table, b"/thumb/1", b"img.example") == ("late", b"/thumb/1")

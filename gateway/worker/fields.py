@@ -1,0 +1,259 @@
+"""What the fields of a request's head say, and what of them an instance gets.
+
+Clients repeat themselves: the same lines come in head after head, on one connection or on many. So a line is checked and judged once
+and remembered (`_Lines`, bounded in number and in length); a head of known lines costs one look-up per line, and one that is like the
+last of its connection costs one comparison (`gateway.worker.listener`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from gateway.worker.errors import BadHead
+
+__all__ = ["RequestFields", "parse_request_fields", "with_host"]
+
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):([^\x00-\x08\x0a-\x1f\x7f]*+)")
+_HOST = re.compile(rb"(?i)(^|\r\n)host:[^\r\n]*\r\n")
+_HOST_VALUE = re.compile(rb"[^\"\\ \t,/@]*")
+_CALL_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]*)?")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+HOP_BY_HOP = frozenset(
+    (
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"http2-settings",
+        b"proxy",
+    )
+)
+# Fields that a nomination by `Connection` can't remove: framing, and what the gateway itself decides on.
+NOT_NOMINATED = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"close", b"keep-alive", b"upgrade", b"connection")
+)
+_SPECIAL = HOP_BY_HOP | frozenset(
+    (b"connection", b"upgrade", b"host", b"content-length", b"transfer-encoding", b"expect", b"x-call-id", b"traceparent", b"authorization",
+     b"x-faaslite-key", b"x-faaslite-token", b"x-faaslite-deadline", b"x-faaslite-busy", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
+     b"forwarded", b"origin")
+)  # fmt: skip
+_SECRET = frozenset((b"authorization", b"cookie", b"x-faaslite-key", b"x-faaslite-token"))
+"""Not remembered."""
+_KEPT = frozenset((b"host", b"authorization", b"origin"))
+"""Looked at, and passed on as they are."""
+
+
+class RequestFields:
+    """What a request's fields say. `forward` is what an instance gets, each field with its line end."""
+
+    forward = b""
+    host = b""
+    length = 0
+    chunked = False
+    close = False
+    keep_alive = False
+    expect = False
+    upgrade = False
+    has_host = False
+    call_id = b""
+    traced = False
+    """Whether there is a `traceparent`."""
+    authorization = b""
+    key = b""
+    token = b""
+    origin = b""
+    deadline = 0.0
+    """Seconds since the epoch, 0 where none was given."""
+
+
+class _Lines(dict[bytes, tuple[bytes, bytes, bytes] | None]):
+    """By line: None for one that is passed on unseen, else its name in lower case, its value, and the line itself."""
+
+    LIMIT = 4096
+    LONGEST = 256
+
+    def __missing__(self, line: bytes) -> tuple[bytes, bytes, bytes] | None:
+        match = _FIELD.fullmatch(line)
+        if match is None:
+            raise BadHead("malformed header field")
+        lower = match[1].lower()
+        found = (lower, match[2].strip(b" \t"), line) if lower in _SPECIAL else None
+        if len(line) <= self.LONGEST and lower not in _SECRET:
+            if len(self) >= self.LIMIT:
+                self.clear()
+                self[b""] = None
+            self[line] = found
+        return found
+
+
+_lines = _Lines({b"": None})  # what is behind the last line's end
+_told: dict[tuple[bytes, bytes, bytes], bytes] = {}
+"""What `_forwarded` makes of host, peer, scheme, where nobody stood before us."""
+
+
+def _tell(host: bytes, peer: bytes, scheme: bytes) -> bytes:
+    _check_host(host)
+    if len(_told) >= _Lines.LIMIT or len(host) > _Lines.LONGEST:
+        _told.clear()
+    told = _told[host, peer, scheme] = _forwarded(b"", host, scheme, peer, b"")
+    return told
+
+
+def parse_request_fields(
+    block: bytes, peer: bytes, *, trust_forwarded: bool = False, scheme: bytes = b"http"
+) -> RequestFields:
+    """`block`: the lines of the fields, each with its end. `peer`: the client's address. Raises BadHead."""
+    lines = _lines
+    lines = _lines
+    special = [seen for line in block.split(b"\r\n") if (seen := lines[line])]
+    found = RequestFields()
+    if len(special) == 1 and special[0][0] == b"host":
+        found.has_host = True
+        found.host = host = special[0][1]
+        told = _told.get((host, peer, scheme))
+        if told is None:
+            told = _tell(host, peer, scheme)
+        found.forward = block + told
+        return found
+    return _parse_special(found, block, special, peer, trust_forwarded, scheme)
+
+
+def _parse_special(
+    found: RequestFields,
+    block: bytes,
+    special: list[tuple[bytes, bytes, bytes]],
+    peer: bytes,
+    trust_forwarded: bool,
+    scheme: bytes,
+) -> RequestFields:
+    gone: set[bytes] = set()
+    extra: list[bytes] = []
+    nominated: frozenset[bytes] = frozenset()
+    lengths = encodings = hosts = traces = 0
+    upgrade = forwarded_for = forwarded_host = forwarded_proto = forwarded = b""
+    for lower, value, line in special:
+        if lower not in _KEPT:
+            gone.add(line)
+        if lower == b"host":
+            hosts += 1
+            found.host = value
+            _check_host(value)
+        elif lower == b"content-length":
+            lengths += 1
+            if _LENGTH.fullmatch(value) is None:
+                raise BadHead("malformed Content-Length")
+            found.length = int(value)
+            extra.append(b"Content-Length: " + value)
+        elif lower == b"transfer-encoding":
+            encodings += 1
+            if value.lower() != b"chunked":
+                raise BadHead("unsupported Transfer-Encoding")
+            found.chunked = True
+            extra.append(b"Transfer-Encoding: chunked")
+        elif lower == b"connection":
+            nominated |= tokens(value)
+        elif lower == b"upgrade":
+            upgrade = value
+        elif lower == b"expect":
+            if value.lower() != b"100-continue":
+                raise BadHead("unsupported Expect")
+            found.expect = True
+        elif lower == b"x-call-id":
+            found.call_id = value if _CALL_ID.fullmatch(value) else b""
+        elif lower == b"traceparent":
+            traces += 1
+            if _TRACEPARENT.fullmatch(value):
+                found.traced = True
+                extra.append(b"traceparent: " + value)
+        elif lower == b"authorization":
+            found.authorization = value
+        elif lower == b"x-faaslite-key":
+            found.key = value
+        elif lower == b"x-faaslite-token":
+            found.token = value
+        elif lower == b"origin":
+            found.origin = value
+        elif lower == b"x-faaslite-deadline":
+            found.deadline = _seconds(value)
+        elif lower == b"x-forwarded-for":
+            forwarded_for = forwarded_for + b", " + value if forwarded_for else value
+        elif lower == b"x-forwarded-host":
+            forwarded_host = value
+        elif lower == b"x-forwarded-proto":
+            forwarded_proto = value
+        elif lower == b"forwarded":
+            forwarded = forwarded + b", " + value if forwarded else value
+    if lengths > 1 or encodings > 1 or (lengths and encodings):
+        raise BadHead("conflicting Content-Length and Transfer-Encoding")
+    if hosts > 1:
+        raise BadHead("more than one Host")
+    if traces > 1:  # the standard has such a trace begin anew
+        found.traced = False
+        extra = [each for each in extra if not each.startswith(b"traceparent")]
+    found.has_host = hosts == 1
+    found.close = b"close" in nominated
+    found.keep_alive = b"keep-alive" in nominated
+    # h2c would hand the instance a connection that speaks another protocol than the gateway believes.
+    found.upgrade = bool(upgrade) and b"upgrade" in nominated and upgrade.lower() != b"h2c"
+    if found.upgrade:
+        extra.append(b"Connection: upgrade\r\nUpgrade: " + upgrade)
+    kept = [line for line in block.split(b"\r\n")[:-1] if line not in gone]
+    kept = without(kept, nominated) + extra
+    kept.append(b"")
+    if not trust_forwarded:
+        forwarded_for = forwarded_host = forwarded_proto = forwarded = b""
+    found.forward = b"\r\n".join(kept) + _forwarded(
+        forwarded_for, forwarded_host or found.host, forwarded_proto or scheme, peer, forwarded
+    )
+    return found
+
+
+def _forwarded(earlier: bytes, host: bytes, scheme: bytes, peer: bytes, forwarded: bytes) -> bytes:
+    """`X-Forwarded-*`, and the same as RFC 7239 has it."""
+    node = peer if b":" not in peer else b'"[%s]"' % peer
+    name = host if _TOKEN.fullmatch(host) else b'"%s"' % host
+    return (
+        b"X-Forwarded-For: %s%s\r\nX-Forwarded-Host: %s\r\nX-Forwarded-Proto: %s\r\n"
+        b"Forwarded: %sfor=%s;host=%s;proto=%s\r\n"
+    ) % (
+        earlier and earlier + b", ", peer, host, scheme, forwarded and forwarded + b", ", node, name, scheme
+    )  # fmt: skip
+
+
+def with_host(block: bytes, host: bytes) -> bytes:
+    """The field block with the host that the target names in place of `Host` (RFC 9112, 3.2.2)."""
+    return _HOST.sub(lambda match: b"%sHost: %s\r\n" % (match[1], host), block)
+
+
+def _check_host(value: bytes) -> None:
+    """What would read otherwise to the next one who parses it: in `Forwarded` it stands in quotes."""
+    if _HOST_VALUE.fullmatch(value) is None:
+        raise BadHead("malformed Host")
+
+
+_USUAL = {
+    each: frozenset((each.lower(),))
+    for each in (b"keep-alive", b"close", b"Keep-Alive", b"Close", b"upgrade", b"Upgrade")
+}
+
+
+def tokens(value: bytes) -> frozenset[bytes]:
+    return _USUAL.get(value) or frozenset(each.strip(b" \t").lower() for each in value.split(b","))
+
+
+def without(lines: list[bytes], nominated: frozenset[bytes]) -> list[bytes]:
+    """`lines` without the fields that `Connection` names."""
+    gone = nominated - NOT_NOMINATED
+    return [line for line in lines if line.partition(b":")[0].lower() not in gone] if gone else lines
+
+
+def _seconds(value: bytes) -> float:
+    try:
+        found = float(value)
+    except ValueError:
+        return 0.0
+    return found if 0.0 < found < 1e11 else 0.0
