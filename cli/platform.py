@@ -40,11 +40,14 @@ def up(
     api_port: Annotated[int | None, typer.Option(help="0 takes a free one.", show_default="6443")] = None,
     gateway_port: Annotated[int | None, typer.Option(help="0 takes a free one.", show_default="8080")] = None,
     listen: Annotated[str | None, typer.Option(help="The address to listen on.", show_default="127.0.0.1")] = None,
+    redis: Annotated[
+        str | None, typer.Option(help='The queue of calls in Redis: redis://HOST:PORT/DB; "" for the embedded one.')
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Start the platform. What isn't said stays as it was the last time."""
     flags = {
-        "runtime": runtime, "nodes": nodes, "workers": workers, "api_port": api_port, "gateway_port": gateway_port, "listen": listen,
+        "runtime": runtime, "nodes": nodes, "workers": workers, "api_port": api_port, "gateway_port": gateway_port, "listen": listen, "redis": redis,
     }  # fmt: skip
     given = json.dumps({key: value for key, value in flags.items() if value is not None})
     command = [sys.executable, "-P", "-m", "faaslite.launch", str(home_folder(data_dir).absolute()), given]
@@ -92,6 +95,7 @@ def down(data_dir: DataDir = None) -> None:
     except NotRunning:
         if left(home) is None:
             raise
+        home.supervisor_socket.unlink(missing_ok=True)
         note("it wasn't running; taking away what it left on the Docker engine")
     count = clean(home)
     if count:
@@ -155,9 +159,7 @@ def _nodes(config: Path) -> list[dict[str, Any]]:
             if any(c.type == "Ready" and c.status == "True" for c in each.status.conditions)
             else "NotReady",
             "runtime": each.status.node_info.get("containerRuntimeVersion", ""),
-            "isolation": [
-                part for part in each.metadata.annotations.get("faaslite.dev/isolation", "").split(",") if part
-            ],
+            "isolation": each.metadata.annotations.get("faaslite.dev/isolation", "").split(),
         }
         for each in nodes
     ]

@@ -85,6 +85,7 @@ def _core(cluster: Cluster, report: int) -> None:
 
 def _jobs(cluster: Cluster, report: int) -> None:
     async def build() -> Sequence[Component]:
+        exporting = exporter()
         client = cluster.client("jobs")
         informers = Informers(client)
         jobs = Jobs(
@@ -93,8 +94,11 @@ def _jobs(cluster: Cluster, report: int) -> None:
             socket_path=cluster.home.jobs_socket,
             data_dir=cluster.home.path,
             gateway_url=cluster.settings.gateway_url,
+            redis=cluster.settings.redis,
+            autoscaler=cluster.home.autoscaler_socket,
+            tracing=exporting.tracing if exporting else None,
         )
-        return [Closing(client), informers, jobs]
+        return [Closing(client), *([exporting] if exporting else []), informers, jobs]
 
     run_components(build, report)
 

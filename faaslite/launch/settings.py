@@ -30,6 +30,8 @@ class ClusterSettings(BaseModel):
     """The store's URL; empty: SQLite in the data dir."""
     slices: list[int] = Field(default_factory=list)
     """The networks of process nodes (see `slices.py`), kept where they are free."""
+    redis: str = ""
+    """The URL of the queue of calls (`redis://`, `rediss://` or `unix://`); empty: SQLite in the data dir."""
     zygote_idle: float = Field(default=900.0, gt=0)
     """Seconds after which a zygote that nobody used is let go."""
 
@@ -45,6 +47,13 @@ class ClusterSettings(BaseModel):
             return str(ip_address(value))
         except ValueError as error:
             raise ValueError(f"{value!r} is not an IP address") from error
+
+    @field_validator("redis")
+    @classmethod
+    def _redis(cls, value: str) -> str:
+        if value and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError(f"{value!r} is not the URL of a Redis: redis://HOST:PORT/DB is expected")
+        return value
 
     @property
     def api_url(self) -> str:
