@@ -28,7 +28,7 @@ from core.node.runtime.base import (
     Stats,
 )
 from core.node.runtime.process_client import SandboxerClient
-from core.node.runtime.sandboxer.images import image_name
+from core.node.runtime.sandboxer.images import fits, image_name
 
 __all__ = ["ProcessRuntime"]
 
@@ -108,7 +108,7 @@ class ProcessRuntime:
 
     async def run_pod(self, sandbox: SandboxSpec, containers: Sequence[ContainerSpec]) -> SandboxInfo | None:
         """A parked child where there is one, else one forked on demand; None for Pods of several containers."""
-        if len(containers) != 1 or image_name(containers[0].image) not in self._images():
+        if len(containers) != 1 or not fits(containers[0].image, self._images()):
             return None
         if trace.ON:
             trace.mark("asked", f"{sandbox.namespace}/{sandbox.name}")
@@ -160,10 +160,10 @@ class ProcessRuntime:
 
     async def find_image(self, image: str) -> Image | None:
         name = image_name(image)
-        return Image(name, f"process://{name}") if name in self._images() else None
+        return Image(name, f"process://{name}") if fits(image, self._images()) else None
 
     async def images(self) -> Sequence[Image]:
-        return [Image(each, f"process://{each}") for each in self._images()]
+        return [Image(name, f"process://{name}") for name in map(image_name, self._images())]
 
     async def remove_image(self, image: str) -> None:
         """Nothing to do: they are part of this installation, and there again at the next look."""

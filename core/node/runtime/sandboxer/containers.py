@@ -96,6 +96,7 @@ class Container:
         self.node = node
         self.sandbox = sandbox
         self.spec = spec
+        self.entrypoint = node.images[image].entrypoint
         self.child: Child | None = None
         self.starting = False
         self.exited = asyncio.Event()
@@ -126,8 +127,15 @@ class Container:
         return host_path(self.spec, self.spec.env.get("FAASLITE_PACKAGE", PACKAGE))
 
     @property
+    def scanned(self) -> str:
+        """The host's folder whose imports a zygote may look at, "" where the package isn't Python."""
+        return "" if self.entrypoint else self.package
+
+    @property
     def layer(self) -> str:
-        """The host's folder with the function's dependencies, "" where there are none."""
+        """The host's folder with the dependencies that a zygote imports, "" where there are none."""
+        if self.entrypoint:
+            return ""
         path = self.spec.env.get("FAASLITE_LAYER", "")
         return host_path(self.spec, path) if path else ""
 
@@ -146,8 +154,9 @@ class Container:
     def _adopt(self, child: Child) -> None:
         spec, sandbox = self.spec, self.sandbox
         port = spec.ports[0] if spec.ports else 0
-        argv = [*spec.command, *spec.args]
-        listener = listen(sandbox.spec.address, port) if port and not argv and sandbox.spec.address else None
+        own = [*spec.command, *spec.args]
+        argv = own or list(self.entrypoint)
+        listener = listen(sandbox.spec.address, port) if port and not own and sandbox.spec.address else None
         try:
             self.adopted = self.description(child, argv, listener is not None)
             if child.cgroup is not None:
@@ -200,6 +209,7 @@ class Container:
         directory = rewrite_environment({"": spec.working_dir}, mounts, slot.tree, {})[""] if spec.working_dir else ""
         return {
             "argv": argv,
+            "announces": listens,
             "env": env,
             "directory": directory or (env["FAASLITE_PACKAGE"] if self.package else slot.tmp),
             "readable": [slot.seen, *readable],

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import os
+import shutil
+import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PREFIX", "RuntimeImage", "find_images", "image_name", "image_root"]
+__all__ = ["PREFIX", "RuntimeImage", "find_images", "fits", "image_name", "image_root", "with_version"]
 
 PREFIX = "faaslite/"
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeImage:
-    """How the base of an image is started, and what its processes read besides the system's folders."""
+    """How the base of an image is started, and what its processes read besides the system's folders.
+
+    `entrypoint` is the command that a confined child becomes, for runtimes other than the base's own; their dependency layer is a
+    volume like any other.
+    """
 
     name: str
     folder: Path
     command: tuple[str, ...]
     libraries: tuple[str, ...]
     folders: tuple[str, ...]
+    entrypoint: tuple[str, ...] = ()
 
 
 def image_root() -> Path:
@@ -49,6 +59,34 @@ def find_images(root: Path) -> dict[str, RuntimeImage]:
         assert spec is not None and spec.origin is not None
         libraries = (str(Path(spec.origin).parent.parent),)
         command = (sys.executable, "-I", "-S", "-X", "utf8", str(zygote))
-        prefixes = dict.fromkeys((sys.base_prefix, sys.base_exec_prefix))
-        found[f"{PREFIX}python"] = RuntimeImage(f"{PREFIX}python", root / "python", command, libraries, tuple(prefixes))
+        prefixes = tuple(dict.fromkeys((sys.base_prefix, sys.base_exec_prefix)))
+        found[f"{PREFIX}python"] = RuntimeImage(f"{PREFIX}python", root / "python", command, libraries, prefixes)
+        main, node = root / "node" / "shim" / "main.mjs", shutil.which("node")
+        if main.is_file() and node is not None:
+            program = os.path.realpath(node)
+            folder = str(Path(program).parent.parent)
+            own = () if folder == "/usr" else (folder,)
+            # Modules are looked for from where their volumes are, not from where these links of a Pod's tree lead.
+            entrypoint = (program, "--preserve-symlinks", "--preserve-symlinks-main", str(main))
+            folders = (*prefixes, str(main.parent), *own)
+            found[f"{PREFIX}node"] = RuntimeImage(
+                f"{PREFIX}node", root / "python", command, libraries, folders, entrypoint
+            )
     return found
+
+
+@functools.cache
+def with_version(image: RuntimeImage) -> str:
+    """`faaslite/python:3.11`, `faaslite/node:20`. Asks a program other than this one for its version, which takes 50 ms: not for an event loop."""
+    if not image.entrypoint:
+        return f"{image.name}:{sys.version_info.major}.{sys.version_info.minor}"
+    done = subprocess.run([image.entrypoint[0], "--version"], capture_output=True, text=True, check=False, timeout=10.0)
+    major = done.stdout.strip().lstrip("v").partition(".")[0]
+    return f"{image.name}:{major}" if major.isdigit() else image.name
+
+
+def fits(image: str, known: Iterable[str]) -> bool:
+    """Whether `image` is among `known` (names with versions): any version where it names none, or `latest`."""
+    name = image_name(image)
+    tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
+    return any(image_name(each) == name and tag in ("", "latest", each.rpartition(":")[2]) for each in known)
