@@ -6,7 +6,7 @@ from core.api.kinds import Kind
 
 __all__ = [
     "ANNOTATION_REVISION_HASH", "ANNOTATION_SCALE", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON",
-    "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_FUNCTION", "LABEL_REVISION", "LAYER_PATH", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
+    "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_FUNCTION", "LABEL_REVISION", "LAYER_PATH", "MODULES_PATH", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
     "READY_PATH", "SECRETS_PATH", "SYSTEM_NAMESPACE", "revision_name",
 ]  # fmt: skip
 
@@ -31,6 +31,8 @@ PACKAGE_DRIVER = "packages.faaslite.dev"
 """Inline CSI volumes with `volumeAttributes: {digest: "sha256:..."}`."""
 PACKAGE_PATH = "/var/faaslite/package"
 LAYER_PATH = "/var/faaslite/layer"
+MODULES_PATH = "/var/faaslite/node_modules"
+"""The layer of node functions: where their modules are looked for, from the package's folder upwards."""
 SECRETS_PATH = "/var/run/secrets/faaslite"
 
 HEADER_CALL_ID = "X-Call-Id"

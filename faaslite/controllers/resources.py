@@ -70,10 +70,14 @@ def _environment(function: Function) -> list[Document]:
         values["FAASLITE_HANDLER"] = spec.handler
         values["FAASLITE_PACKAGE"] = names.PACKAGE_PATH
         if spec.package is not None and spec.package.layer:
-            values["FAASLITE_LAYER"] = names.LAYER_PATH
+            values["FAASLITE_LAYER"] = _layer_path(function)
     if spec.secrets:
         values["FAASLITE_SECRETS"] = names.SECRETS_PATH
     return found + [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _layer_path(function: Function) -> str:
+    return names.MODULES_PATH if function.spec.runtime.startswith("node") else names.LAYER_PATH
 
 
 def _archive(name: str, digest: str) -> Document:
@@ -91,7 +95,7 @@ def _volumes(function: Function) -> tuple[list[Document], list[Document]]:
         mounts.append({"name": "package", "mountPath": names.PACKAGE_PATH, "readOnly": True})
         if package.layer:
             volumes.append(_archive("layer", package.layer))
-            mounts.append({"name": "layer", "mountPath": names.LAYER_PATH, "readOnly": True})
+            mounts.append({"name": "layer", "mountPath": _layer_path(function), "readOnly": True})
     for number, secret in enumerate(function.spec.secrets):
         # A Secret's name may be longer than a volume's, and have dots.
         volumes.append({"name": f"secret-{number}", "secret": {"secretName": secret}})

@@ -158,8 +158,10 @@ class Generations:
         if message is None:
             os._exit(0)
         adoption, descriptors = message
-        if not adoption["argv"]:
-            os.dup2(descriptors[2], RESERVED, inheritable=True) if len(descriptors) > 2 else os.close(RESERVED)
+        if len(descriptors) > 2:
+            os.dup2(descriptors[2], RESERVED, inheritable=True)
+        elif not adoption["argv"]:
+            os.close(RESERVED)
         os.dup2(descriptors[0], 1, inheritable=True)
         os.dup2(descriptors[1], 2, inheritable=True)
         for each in descriptors:
@@ -178,7 +180,7 @@ class Generations:
                 rules.allow(path, write=True)
             rules.restrict()
         if adoption["argv"]:
-            _execute(adoption["argv"])
+            _execute(adoption["argv"], adoption["announces"])
         random.seed()
         sys.argv = ["function"]
         main = types.ModuleType("__main__")
@@ -190,9 +192,12 @@ class Generations:
             os._exit(code)
 
 
-def _execute(argv: list[str]) -> None:
-    """Become a plain command."""
-    del os.environ["FAASLITE_READY_FD"]
+def _execute(argv: list[str], announces: bool) -> None:
+    """Become a command: a plain one, or a shim that says when it is ready."""
+    if announces:
+        os.set_inheritable(int(os.environ["FAASLITE_READY_FD"]), True)
+    else:
+        del os.environ["FAASLITE_READY_FD"]
     try:
         os.execvp(argv[0], argv)  # noqa: S606
     except OSError as error:

@@ -18,7 +18,7 @@ from core.node.runtime.base import (
 )
 
 from .containers import Container, Sandbox
-from .images import image_name
+from .images import image_name, with_version
 from .node import Node
 from .protocol import Call, Reply
 from .zygotes import Base, Child, Zygote
@@ -42,9 +42,10 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Start the base of each image."""
+        """Start the base of each image that has a zygote of its own; those of the others start when they are first needed."""
         for name, image in self._node.images.items():
-            self._bases[name] = Base(self._node, image)
+            if not image.entrypoint:
+                self._bases[name] = Base(self._node, image)
         for base in self._bases.values():
             await base.ready()
 
@@ -90,6 +91,8 @@ class Service:
             return None
         spec = call.containers[0]
         image = image_name(spec.image)
+        if image not in self._node.images:
+            return None
         sandbox = Sandbox(call.sandbox, wall())
         container = Container(self._node, sandbox, spec, image, self._event)
         zygote = self._zygotes.get((call.sandbox.namespace, image, container.layer))
@@ -102,7 +105,7 @@ class Service:
 
     async def run_pod(self, call: Call) -> Reply:
         assert call.sandbox is not None
-        if len(call.containers) != 1 or image_name(call.containers[0].image) not in self._bases:
+        if len(call.containers) != 1 or image_name(call.containers[0].image) not in self._node.images:
             return Reply(call.id)
         known = call.sandbox.uid in self._sandboxes
         sandbox = self._sandbox(call)
@@ -152,7 +155,9 @@ class Service:
         return Reply(call.id, sandboxes=[each.info() for each in self._sandboxes.values()])
 
     async def info(self, call: Call) -> Reply:
-        return Reply(call.id, isolation=self._node.isolation, text="\n".join(self._bases))
+        images = self._node.images.values()
+        known = await asyncio.gather(*(asyncio.to_thread(with_version, each) for each in images))
+        return Reply(call.id, isolation=self._node.isolation, text="\n".join(known))
 
     async def stats(self, call: Call) -> Reply:
         return Reply(call.id, stats=self._known(call.target).stats())
@@ -184,8 +189,8 @@ class Service:
 
     def _container(self, sandbox: Sandbox, spec: ContainerSpec) -> Container:
         image = image_name(spec.image)
-        if image not in self._bases:
-            raise ImageNotFound(f"process nodes run {', '.join(sorted(self._bases))} only, not {spec.image}")
+        if image not in self._node.images:
+            raise ImageNotFound(f"process nodes run {', '.join(sorted(self._node.images))} only, not {spec.image}")
         if spec.tty or spec.stdin:
             raise NotSupported("process nodes have no terminals and no standard input")
         container = Container(self._node, sandbox, spec, image, self._event)
@@ -212,8 +217,8 @@ class Service:
             zygote = await self._zygote(container)
             child = zygote.take()
             if child is None:
-                if self._preloads and not zygote.knows(container.package):
-                    await zygote.preload(container.package)
+                if self._preloads and not zygote.knows(container.scanned):
+                    await zygote.preload(container.scanned)
                 child = await zygote.fork()
             if container.id not in self._containers:
                 child.kill()
@@ -236,10 +241,11 @@ class Service:
             self._old.append(self._zygotes.pop(key))
             zygote = None
         if zygote is None:
-            base = self._bases[image]
-            if not base.alive:
-                base.close()
-                base = self._bases[image] = Base(self._node, base.image)
+            base = self._bases.get(image)
+            if base is None or not base.alive:
+                if base is not None:
+                    base.close()
+                base = self._bases[image] = Base(self._node, self._node.images[image])
             await base.ready()
             zygote = self._zygotes.get(key)
             if zygote is None:
@@ -249,8 +255,8 @@ class Service:
 
     def _learn(self, zygote: Zygote, container: Container) -> None:
         """Off the critical path: import for the next ones what this package imports."""
-        if self._preloads and not zygote.knows(container.package):
-            task = asyncio.create_task(self._preload(zygote, container.package))
+        if self._preloads and not zygote.knows(container.scanned):
+            task = asyncio.create_task(self._preload(zygote, container.scanned))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -280,7 +286,7 @@ async def run_beside(container: Container, child: Child, command: list[str], sec
     reader, writer = os.pipe2(os.O_CLOEXEC)
     ended: asyncio.Future[int] = loop.create_future()
     child.on_exit = lambda code: ended.set_result(code) if not ended.done() else None
-    adopted = {**container.adopted, "argv": command}
+    adopted = {**container.adopted, "argv": command, "announces": False}
     own = [child.slot.seen, child.slot.tmp, child.slot.message_path]
     adopted["writable"] = [*adopted["writable"], *own[1:]]
     output = bytearray()
