@@ -53,11 +53,14 @@ class Head(NamedTuple):
     content_type: str
     gzip: bool
     user_agent: str = ""
+    impersonate: tuple[tuple[str, str], ...] = ()
+    """The `Impersonate-*` headers, names in lower case."""
 
 
 def read_head(scope: Scope) -> Head:
     authorization = accept = content_type = user_agent = ""
     zipped = False
+    impersonate: list[tuple[str, str]] = []
     for name, value in scope["headers"]:
         if name == b"authorization":
             authorization = value.decode("latin-1")
@@ -69,9 +72,11 @@ def read_head(scope: Scope) -> Head:
             zipped = b"gzip" in value
         elif name == b"user-agent":
             user_agent = value.decode("latin-1")
+        elif name.startswith(b"impersonate-"):
+            impersonate.append((name.decode("latin-1"), value.decode("utf-8", "replace")))
     text = scope["query_string"]
     query = dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True)) if text else {}
-    return Head(query, authorization, accept, content_type, zipped, user_agent)
+    return Head(query, authorization, accept, content_type, zipped, user_agent, tuple(impersonate))
 
 
 async def read_body(receive: Receive) -> bytes:
