@@ -26,6 +26,7 @@ from faaslite.launch.cluster import Cluster
 from faaslite.launch.encryption import Encryption
 from faaslite.launch.node import node_process, sandboxer_process
 from faaslite.launch.process import ProcessSpec
+from faaslite.launch.tracing import exporter
 from gateway.jobs.app import Jobs
 from gateway.worker.settings import Settings as WorkerSettings
 from gateway.worker.worker import Worker
