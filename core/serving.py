@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import socket
 import ssl
@@ -26,7 +27,7 @@ class AsgiServer:
         self, app: Any, listener: socket.socket, context: ssl.SSLContext | None = None, *, drain: float = DRAIN
     ) -> None:
         self._config = Config(
-            app, interface="asgi3", http=HttpToolsProtocol, ws="none", lifespan="off", access_log=False, log_config=None,
+            _ending_quietly(app), interface="asgi3", http=HttpToolsProtocol, ws="none", lifespan="off", access_log=False, log_config=None,
             proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=75,
         )  # fmt: skip
         self._listener = listener
@@ -55,13 +56,24 @@ class AsgiServer:
         for connection in connections:
             connection.shutdown()
         if tasks := set(self._state.tasks):
-            _, left = await asyncio.wait(tasks, timeout=self._drain)
-            for task in left:
-                task.cancel()
-            if left:
-                await asyncio.wait(left)
+            await asyncio.wait(tasks, timeout=self._drain)
         for connection in connections:
             if connection.transport is not None:
                 connection.transport.abort()
+        await asyncio.sleep(0)  # the protocols learn that nobody listens: an end without a reply is then no fault
+        if tasks := {task for task in self._state.tasks if not task.done()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
         await self._server.wait_closed()
         self._server = None
+
+
+def _ending_quietly(app: Any) -> Any:
+    """`app`, whose calls may be cancelled: uvicorn would log that as an exception of theirs."""
+
+    async def call(scope: Any, receive: Any, send: Any) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return call

@@ -6,7 +6,7 @@ from core.api.kinds import Kind
 
 __all__ = [
     "ANNOTATION_REVISION_HASH", "ANNOTATION_SCALE", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON",
-    "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_FUNCTION", "LABEL_REVISION", "LAYER_PATH", "MODULES_PATH", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
+    "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_FUNCTION", "LABEL_KEY", "LABEL_REVISION", "LAYER_PATH", "MODULES_PATH", "LIVE_PATH", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
     "READY_PATH", "SECRETS_PATH", "SYSTEM_NAMESPACE", "revision_name",
 ]  # fmt: skip
 
@@ -16,6 +16,8 @@ SYSTEM_NAMESPACE = "faaslite-system"
 
 LABEL_FUNCTION = "faaslite.dev/function"
 LABEL_REVISION = "faaslite.dev/revision"
+LABEL_KEY = "faaslite.dev/key"
+"""On a Secret (any value): the hash of a key that may call functions of its namespace, see `faas key create`."""
 ANNOTATION_SCALE = "faaslite.dev/scale"
 """On a revision's ReplicaSet: the JSON of `faaslite.api.wire.ScalePolicy`, all that the autoscaler needs to know."""
 ANNOTATION_REVISION_HASH = "faaslite.dev/template-hash"
@@ -27,6 +29,7 @@ PORT = 8012
 """Where instances listen. Not 8080: a program that has that port on every address is on many machines, and would leave Pods that
 are processes none."""
 READY_PATH = "/_/ready"
+LIVE_PATH = "/_/live"
 PACKAGE_DRIVER = "packages.faaslite.dev"
 """Inline CSI volumes with `volumeAttributes: {digest: "sha256:..."}`."""
 PACKAGE_PATH = "/var/faaslite/package"

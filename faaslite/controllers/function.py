@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from core.api.kinds import POD, REPLICA_SET, SERVICE
-from core.api.views import ObjectView, Pod, ReplicaSet, Service
+from core.api.kinds import POD, REPLICA_SET, SECRET, SERVICE
+from core.api.views import ObjectView, Pod, ReplicaSet, Secret, Service
 from core.client.events import Recorder, reference
 from core.client.informer import Informer, Informers
 from core.client.reconciler import Reconciler
@@ -20,7 +20,7 @@ from core.clock import wall
 from core.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
 from faaslite.api import names
 from faaslite.api.function import Function, FunctionInvalid, validate
-from faaslite.controllers import resources, revisions
+from faaslite.controllers import resources, revisions, routes
 from faaslite.controllers.status import Verdict, new_status, only_replicas_differ, ready_condition
 
 __all__ = ["FunctionController", "FunctionObject"]
@@ -52,10 +52,16 @@ class FunctionController:
         self._sets: Informer[ReplicaSet] = informers.watch(REPLICA_SET, ReplicaSet)
         self._services: Informer[Service] = informers.watch(SERVICE, Service)
         self._pods: Informer[Pod] = informers.watch(POD, Pod)
+        self._keys: Informer[Secret] = informers.watch(SECRET, Secret, labels=names.LABEL_KEY)
+        self._keys.add_index("namespace", lambda each: [each.namespace])
+        self._functions.add_index("route", lambda each: routes.route_keys(each.spec))
+        self._functions.add_index("namespace", lambda each: [each.namespace])
         self._sets.add_index("function", _owner_uid)
         self._pods.add_index("revision", _revision_key)
         self._recorder = Recorder(client, component="function-controller")
         self._late: dict[str, float] = {}
+        # How often crashed Pods of a Function were replaced in a row, and when last.
+        self._crashes: dict[str, tuple[int, float]] = {}
         # What a spec was read as, by key, with the uid and generation that it is of: Pods change far more often than specs.
         self._read: dict[str, tuple[str, int, Function]] = {}
         self.queue = WorkQueue()
@@ -64,6 +70,7 @@ class FunctionController:
         self._sets.add_handler(self.on_child)
         self._services.add_handler(self.on_child)
         self._pods.add_handler(self.on_pod)
+        self._keys.add_handler(self.on_key)
 
     async def start(self) -> None:
         await asyncio.gather(
@@ -71,6 +78,7 @@ class FunctionController:
             self._sets.wait_synced(),
             self._services.wait_synced(),
             self._pods.wait_synced(),
+            self._keys.wait_synced(),
         )
         await self._reconciler.start()
 
@@ -82,6 +90,18 @@ class FunctionController:
         found = new or old
         if found is not None:
             self.queue.add(found.key)
+        # Who shares a route with it may have it now, or not any more.
+        shared = {route for each in (old, new) if each is not None for route in routes.route_keys(each.spec)}
+        if shared and (old is None or new is None or old.spec != new.spec):
+            for route in shared:
+                for each in self._functions.by_index("route", route):
+                    self.queue.add(each.key)
+
+    def on_key(self, old: Secret | None, new: Secret | None) -> None:
+        found = new or old
+        if found is not None:
+            for each in self._functions.by_index("namespace", found.namespace):
+                self.queue.add(each.key)
 
     def on_child(self, old: ObjectView | None, new: ObjectView | None) -> None:
         for each in (old, new):
@@ -107,6 +127,7 @@ class FunctionController:
         if found is None or found.metadata.deletion_timestamp is not None:
             self._late.pop(key, None)
             self._read.pop(key, None)
+            self._crashes.pop(key, None)
             return None
         try:
             function = self._validated(found)
@@ -218,20 +239,23 @@ class FunctionController:
             latest_ready = ""
         try:
             traffic = revisions.resolve_traffic(function, known, latest_ready)
-            routes = (
+            routed = routes_ready = (
                 Verdict("True", "Routed") if traffic else Verdict("Unknown", "Deploying", "no revision is ready yet")
             )
         except revisions.RouteError as error:
             traffic = [each for each in old.get("traffic") or () if each.get("revision") in known]
-            routes = Verdict("False", "RevisionMissing", str(error))
+            routed = routes_ready = Verdict("False", "RevisionMissing", str(error))
+        taken = self._conflict(found)
+        if taken and routes_ready.status != "False":
+            routes_ready = Verdict("False", "RouteConflict", taken)
         failure = None if ready or not newest else revisions.diagnose(pods, known[newest])
         serving = [str(each["revision"]) for each in traffic]
         if failure is not None and failure.reason in ("PackageNotFound", "FailedMount"):
             packaged = Verdict("False", failure.reason, failure.message)
         verdicts = {
             "Packaged": packaged,
-            "RoutesReady": routes,
-            "Ready": ready_condition(packaged, routes, newest, latest_ready, failure, serving),
+            "RoutesReady": routes_ready,
+            "Ready": ready_condition(packaged, routed, newest, latest_ready, failure, serving),
         }
         fields = {
             "url": f"{self._url}/function/{found.name}.{found.namespace}",
@@ -239,12 +263,54 @@ class FunctionController:
             "latestReadyRevision": latest_ready,
             "replicas": sum(each.status.replicas for each in known.values()),
             "traffic": traffic,
+            "revisions": routes.known_revisions(known),
         }
+        keys = routes.invocation_keys(function, self._keys.by_index("namespace", found.namespace))
+        if keys or old.get("keys"):
+            fields["keys"] = keys
         again = await self._write(found, fields, verdicts)
+        again = _sooner(again, await self._replace_crashed(found, [known[each] for each in serving if each in known]))
         live = {*serving, newest}
         await self._write_policies(function, known, live)
         await self._prune(found, known.values(), {*live, latest_ready})
         return again
+
+    async def _replace_crashed(self, found: FunctionObject, serving: Iterable[ReplicaSet]) -> float | None:
+        """Replace Pods of good revisions that died repeatedly, so that one bad call doesn't cost a node's long back-off.
+
+        Revisions that were never ready keep that back-off. Returns the seconds until the next Pod may be replaced.
+        """
+        crashed = revisions.crashed(pod for each in serving for pod in self._pods_of(each))
+        if not crashed:
+            return None
+        now = self._clock()
+        count, last = self._crashes.get(found.key, (0, 0.0))
+        if now - last > revisions.REPLACE_RESET:
+            count = 0
+        elif (left := last + revisions.replace_delay(count) - now) > 0:
+            return left
+        self._crashes[found.key] = (count + 1, now)
+        for pod in crashed:
+            failure = revisions.diagnose([pod], None)
+            why = f": {failure.message}" if failure is not None else ""
+            self._recorder.event(
+                reference(names.FUNCTION, found), "Warning", failure.reason if failure is not None else "Crashed",
+                f"Replaced instance {pod.name}, which died repeatedly{why}",
+            )  # fmt: skip
+            try:
+                await self._client.delete(POD, pod.name, pod.namespace, uid=pod.metadata.uid)
+            except NotFound:
+                continue
+        return None
+
+    def _conflict(self, found: FunctionObject) -> str:
+        others = {
+            each.key: each
+            for route in routes.route_keys(found.spec)
+            for each in self._functions.by_index("route", route)
+        }
+        rows = [(key, each.metadata.creation_timestamp or "", each.spec) for key, each in others.items()]
+        return routes.conflict(found.key, found.metadata.creation_timestamp or "", found.spec, rows)
 
     def _pods_of(self, revision: ReplicaSet) -> list[Pod]:
         """By uid: Pods of a namesake, from before the Function was deleted and made again, say nothing of this one."""
@@ -294,6 +360,10 @@ class FunctionController:
                 )
             except NotFound:
                 continue
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return one if other is None else other if one is None else min(one, other)
 
 
 class _Taken(Exception):

@@ -24,6 +24,8 @@ DRAIN = 5.0
 """Seconds over the function's timeout that an instance has to end."""
 PRE_STOP = 2
 """Seconds for which an `image` Pod goes on serving while gateways learn that it goes."""
+LIVE_PERIOD = 20
+"""Seconds between looks at whether an instance answers at all."""
 NODE_LOSS = 30
 """Seconds that Pods stay on a node that is lost."""
 
@@ -123,6 +125,13 @@ def _container(function: Function, mounts: list[Document]) -> Document:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": security,
     }
+    if spec.runtime != "image":
+        # An instance that answers nothing for longer than any call may take hangs for good.
+        patience = math.ceil(spec.timeout / LIVE_PERIOD) + 3
+        container["livenessProbe"] = {
+            "httpGet": {"path": names.LIVE_PATH, "port": names.PORT},
+            "periodSeconds": LIVE_PERIOD, "timeoutSeconds": 10, "failureThreshold": patience,
+        }  # fmt: skip
     if spec.env_from:
         container["envFrom"] = list(spec.env_from)
     resources = {name: value for name, value in spec.resources.model_dump().items() if value}

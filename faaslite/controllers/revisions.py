@@ -12,11 +12,25 @@ from faaslite.api.function import Function
 from faaslite.api.names import ANNOTATION_REVISION_HASH, CONTAINER_NAME, revision_name
 from faaslite.controllers.resources import limits_of
 
-__all__ = ["KEEP", "Failure", "RouteError", "diagnose", "number_of", "resolve_traffic", "to_prune"]
+__all__ = [
+    "KEEP",
+    "REPLACE_RESET",
+    "Failure",
+    "RouteError",
+    "crashed",
+    "diagnose",
+    "number_of",
+    "replace_delay",
+    "resolve_traffic",
+    "to_prune",
+]
 
 KEEP = 10
 """Revisions that stay for a rollback."""
 MESSAGE = 1024
+REPLACE_LONGEST = 60.0
+REPLACE_RESET = 300.0
+"""Seconds without a crash after which the delays start over."""
 _NUMBER = re.compile(r"-(\d{5,})$")
 _WAITING = frozenset({"", "ContainerCreating", "PodInitializing"})
 
@@ -48,20 +62,26 @@ def resolve_traffic(function: Function, revisions: Mapping[str, ReplicaSet], lat
 
     Raises `RouteError` for a revision that doesn't exist.
     """
-    asked = [(each.revision, each.percent) for each in function.spec.traffic] or [("latest", 100)]
+    asked = [(each.revision, each.percent, each.tag) for each in function.spec.traffic] or [("latest", 100, "")]
     shares: dict[str, int] = {}
-    for at, (revision, percent) in enumerate(asked):
+    tags: dict[str, list[str]] = {}
+    for at, (revision, percent, tag) in enumerate(asked):
         name = _resolve(function.name, revision, latest_ready)
         if not name:
             return []
         if name not in revisions:
             raise RouteError(f"spec.traffic[{at}].revision: there is no revision {name}")
         shares[name] = shares.get(name, 0) + percent
+        if tag:
+            tags.setdefault(name, []).append(tag)
     found = []
     for name, percent in shares.items():
-        if percent:
+        if percent or name in tags:
             concurrency, timeout = limits_of(revisions[name].spec.template)
-            found.append({"revision": name, "percent": percent, "concurrency": concurrency, "timeout": timeout})
+            row: Document = {"revision": name, "percent": percent, "concurrency": concurrency, "timeout": timeout}
+            if name in tags:
+                row["tags"] = tags[name]
+            found.append(row)
     return found
 
 
@@ -76,6 +96,23 @@ def to_prune(revisions: Iterable[ReplicaSet], keep: Iterable[str]) -> list[Repli
     kept = set(keep)
     by_age = sorted(revisions, key=lambda each: number_of(each.name))
     return [each for each in by_age[:-KEEP] if each.name not in kept and each.metadata.deletion_timestamp is None]
+
+
+def crashed(pods: Iterable[Pod]) -> list[Pod]:
+    """Pods whose node waits before it starts their container again."""
+    return [
+        pod
+        for pod in pods
+        if pod.metadata.deletion_timestamp is None
+        and any(
+            (each.state.waiting or {}).get("reason") == "CrashLoopBackOff" for each in pod.status.container_statuses
+        )
+    ]
+
+
+def replace_delay(count: int) -> float:
+    """Seconds until the next crashed Pod is replaced, after `count` in a row: 0.5, 1, 2 ... 60."""
+    return min(0.5 * 2.0 ** min(count, 10), REPLACE_LONGEST)
 
 
 def _of_container(status: ContainerStatus) -> Failure | None:

@@ -341,3 +341,40 @@ export default {
     answer = shim.raw(b"POST /p HTTP/1.1\r\nHost: x\r\nX-Call-Id: c\r\nContent-Length: 1\r\nConnection: close\r\n\r\nb")
     assert answer.startswith(b"HTTP/1.1 202") and answer.count(b"set-cookie: ") == 2
     assert b"POST /p b c" in answer and b"text/x-own" in answer
+
+
+STUCK = {
+    "app.py": """
+import time
+def handle(event, context):
+    if event.path == "/loop":
+        while True:
+            pass
+    if event.path == "/block":
+        time.sleep(60)
+    return "fine"
+"""
+}
+
+
+@pytest.fixture
+def stuck(tmp_path):
+    """Python's alone: there handlers run on threads, which nothing can end from outside."""
+    shim = Shim(*SHIMS["python"], tmp_path, STUCK, FAASLITE_CONCURRENCY="1", FAASLITE_TIMEOUT="0.3")
+    yield shim
+    shim.close()
+
+
+def test_a_loop_is_interrupted_at_the_deadline_and_its_slot_is_free_again(stuck):
+    assert stuck.call("/loop")[0] == 504
+    deadline = time.monotonic() + 5
+    while (status := stuck.call("/x")[0]) == 503 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert status == 200
+    assert "Overdue" in stuck.log()
+
+
+def test_an_instance_whose_slots_are_all_held_past_the_deadline_ends(stuck):
+    assert stuck.call("/block")[0] == 504
+    assert stuck.process.wait(10) == 75
+    assert "1 calls went on past their deadline" in stuck.log()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +16,15 @@ from .logs import CallLog, current, write_traceback
 from .reply import InvalidResponse, Reply, failure, to_reply
 from .request import Context, Event
 from .settings import Settings
-from .threads import Threads
+from .threads import Threads, interrupt
 
 __all__ = ["Calls"]
 
 UNLIMITED_THREADS = 64
 IDLE_SECONDS = 1.0
+OVERDUE_SECONDS = 1.0
+"""What a handler on a thread gets to end once it was interrupted at its deadline."""
+EXIT_STUCK = 75
 _NO_CONTENT = Reply(204, [])
 _END = object()
 
@@ -43,6 +48,8 @@ class Calls:
         self._loop = asyncio.get_running_loop()
         self._threads = Threads(settings.concurrency or UNLIMITED_THREADS)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lock = threading.Lock()
+        self._running: dict[Exchange, int] = {}  # calls on a thread, with its number; guarded by the lock
         self._idle: Callable[[], None] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         if asgi is None:
@@ -145,9 +152,15 @@ class Calls:
             log = CallLog(exchange.call_id, exchange)
             current.set(log)
             try:
-                outcome = self._call(self._event(exchange), self._context(exchange))
-                if not inspect.isawaitable(outcome):
-                    outcome = to_reply(outcome)
+                with self._lock:
+                    self._running[exchange] = threading.get_ident()
+                try:
+                    outcome = self._call(self._event(exchange), self._context(exchange))
+                    if not inspect.isawaitable(outcome):
+                        outcome = to_reply(outcome)
+                finally:
+                    with self._lock:  # from here on nothing is raised in this thread any more
+                        self._running.pop(exchange, None)
             except BaseException as error:
                 outcome = error
             log.close()
@@ -258,6 +271,22 @@ class Calls:
         self._late(exchange)
         if exchange.call is not None:
             exchange.call.cancel()
+        with self._lock:
+            thread = self._running.get(exchange)
+            if thread is not None:
+                interrupt(thread)
+        if thread is not None:
+            self._loop.call_later(OVERDUE_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        """End an instance that can serve nobody: calls past their deadline hold all of its slots, and can't be interrupted."""
+        latest = time.time() - OVERDUE_SECONDS / 2
+        with self._lock:
+            stuck = sum(1 for each in self._running if each.deadline is not None and each.deadline < latest)
+        if stuck >= (self._settings.concurrency or UNLIMITED_THREADS):
+            sys.stderr.write(f"the instance ends: {stuck} calls went on past their deadline, and it takes no more\n")
+            sys.stderr.flush()
+            os._exit(EXIT_STUCK)
 
     def _late(self, exchange: Exchange) -> None:
         if exchange.started:

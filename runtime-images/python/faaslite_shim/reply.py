@@ -16,7 +16,7 @@ HeaderList = list[tuple[bytes, bytes]]
 _STATUS_LINES = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in http.HTTPStatus}
 _TEXT, _BYTES, _JSON = b"text/plain; charset=utf-8", b"application/octet-stream", b"application/json"
 _CLOUDEVENT = b"application/cloudevents+json"
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=sdk.jsonable).encode
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=sdk.jsonable).encode
 _FRAMING = (b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade")
 
 

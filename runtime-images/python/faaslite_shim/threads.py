@@ -6,7 +6,18 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-__all__ = ["Threads"]
+__all__ = ["Overdue", "Threads", "interrupt"]
+
+
+class Overdue(BaseException):
+    """Raised in a handler that runs on a thread when its call's deadline has passed."""
+
+
+def interrupt(thread: int) -> None:
+    """Raise `Overdue` in a thread as soon as it runs Python code again: a loop ends, a call that blocks first has to return."""
+    import ctypes
+
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Overdue))
 
 
 class Threads:

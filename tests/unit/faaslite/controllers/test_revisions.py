@@ -10,7 +10,16 @@ import pytest
 from core.api import views
 from core.api.views import Pod, ReplicaSet
 from faaslite.api.function import Function, validate
-from faaslite.controllers.revisions import Failure, RouteError, diagnose, number_of, resolve_traffic, to_prune
+from faaslite.controllers.revisions import (
+    Failure,
+    RouteError,
+    crashed,
+    diagnose,
+    number_of,
+    replace_delay,
+    resolve_traffic,
+    to_prune,
+)
 from faaslite.controllers.status import Verdict, new_status, only_replicas_differ, ready_condition
 
 DIGEST = "sha256:" + "a" * 64
@@ -162,3 +171,9 @@ def test_status_is_written_only_where_it_changes() -> None:
     assert worse is not None
     assert not only_replicas_differ(first, worse)
     assert worse["conditions"][0]["lastTransitionTime"] != first["conditions"][0]["lastTransitionTime"]
+
+
+def test_crashed_pods_are_those_whose_node_waits_and_delays_double() -> None:
+    waits, going = pod(**waiting("CrashLoopBackOff")), pod(going=True, **waiting("CrashLoopBackOff"))
+    assert crashed([waits, pod(), going, pod(**waiting("ContainerCreating"))]) == [waits]
+    assert [replace_delay(count) for count in (0, 1, 2, 9, 1000)] == [0.5, 1.0, 2.0, 60.0, 60.0]
