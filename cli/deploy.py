@@ -258,6 +258,8 @@ async def _until_ready(client: Client, applied: Document) -> Document:
     query = {"resourceVersion": meta["resourceVersion"], "fieldSelector": f"metadata.name={meta['name']}"}
     current: Document = applied
     said = ""
+    if readiness(applied, meta["generation"])[0] is True:
+        return applied  # nothing was changed
     while True:
         async with aclosing(client.transport.watch(FUNCTION.path(meta["namespace"]), query)) as batches:
             async for batch in batches:

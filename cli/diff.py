@@ -118,7 +118,7 @@ def show(found: Iterable[Difference]) -> None:
 
 def spec_lines(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """`path: old -> new`, `+ path: new`, `- path: old`, sorted by path."""
-    before, after = dict(_flat(old, "")), dict(_flat(new, ""))
+    before, after = (dict(_flat(each, "")) if each else {} for each in (old, new))
     lines = []
     for path in sorted({*before, *after}):
         if path not in before:
