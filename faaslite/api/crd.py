@@ -72,9 +72,20 @@ _STATUS = _object(
         "conditions": _list(_CONDITION),
         "traffic": _list(
             _object(
-                {"revision": _TEXT, "percent": _NUMBER, "concurrency": _NUMBER, "timeout": {"type": "number"}}, **_ANY
+                {
+                    "revision": _TEXT,
+                    "percent": _NUMBER,
+                    "concurrency": _NUMBER,
+                    "timeout": {"type": "number"},
+                    "tags": _list(_TEXT),
+                },
+                **_ANY,
             )
         ),
+        "revisions": _list(
+            _object({"revision": _TEXT, "concurrency": _NUMBER, "timeout": {"type": "number"}}, **_ANY)
+        ),
+        "keys": _list(_object({"name": _TEXT, "hash": _TEXT, "expires": {"type": "number"}}, **_ANY)),
     },
     **_ANY,
 )

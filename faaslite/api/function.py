@@ -19,7 +19,7 @@ from faaslite.api.durations import parse_duration
 from faaslite.api.schedule import load_zone, parse
 
 __all__ = [
-    "Async", "Cron", "EnvVar", "Function", "FunctionInvalid", "FunctionMeta", "FunctionSpec", "Http", "Package", "Resources", "Route",
+    "Async", "Cors", "Cron", "EnvVar", "Function", "FunctionInvalid", "FunctionMeta", "FunctionSpec", "Http", "Package", "Resources", "Route",
     "Scale", "Traffic", "validate",
 ]  # fmt: skip
 
@@ -164,9 +164,40 @@ class Route(_Model):
         return value
 
 
+class Cors(_Model):
+    """Which pages of other origins may call; `origins` are `https://host` or `*`. No methods or headers means any that are asked for."""
+
+    origins: tuple[str, ...] = Field(min_length=1)
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    expose_headers: tuple[str, ...] = ()
+    credentials: bool = False
+    max_age: Seconds = Field(0.0, ge=0.0, le=86400.0)
+
+    @field_validator("origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if each != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.\-\[\]:]+", each):
+                raise ValueError(f'"{each}" is not an origin: write https://host, or "*"')
+        return value
+
+    @field_validator("methods", "headers", "expose_headers")
+    @classmethod
+    def _tokens(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", each):
+                raise ValueError(f'"{each}" is not a name of a method or header')
+        return value
+
+
 class Http(_Model):
-    visibility: Literal["public", "cluster"] = "public"
+    """`visibility`: everybody (`public`), who may `create functions/invoke` (`private`), who has a key (`key`, or such a right), or
+    nobody through the gateway (`cluster`)."""
+
+    visibility: Literal["public", "private", "key", "cluster"] = "public"
     routes: tuple[Route, ...] = ()
+    cors: Cors | None = None
 
 
 class Cron(_Model):
@@ -221,10 +252,19 @@ class Async(_Model):
 
 
 class Traffic(_Model):
-    """A share of the calls. `revision` is `latest`, a number (`"2"`) or a revision's name (`hello-00002`)."""
+    """A share of the calls. `revision` is `latest`, a number (`"2"`) or a revision's name (`hello-00002`). With a `tag` the revision is
+    also at `/function/NAME@TAG`, whatever its share."""
 
     revision: str = "latest"
-    percent: int = Field(ge=0, le=100)
+    percent: int = Field(0, ge=0, le=100)
+    tag: str = ""
+
+    @field_validator("tag")
+    @classmethod
+    def _tag(cls, value: str) -> str:
+        if value.isdigit():
+            raise ValueError(f'"{value}" is a number: revisions have numbers, tags have names')
+        return _label(value, "tag") if value else value
 
     @field_validator("revision", mode="before")
     @classmethod
@@ -361,7 +401,11 @@ def _cross_checks(spec: FunctionSpec) -> Iterable[str]:
     yield from _doubles("spec.env", [each.name for each in spec.env], ".name")
     yield from _doubles("spec.cron", [each.name for each in spec.cron], ".name")
     yield from _doubles("spec.secrets", list(spec.secrets), "")
-    yield from _doubles("spec.traffic", [each.revision for each in spec.traffic], ".revision")
+    yield from _doubles("spec.traffic", [each.revision for each in spec.traffic if not each.tag], ".revision")
+    yield from _doubles("spec.traffic", [each.tag for each in spec.traffic if each.tag], ".tag")
+    cors = spec.http.cors
+    if cors is not None and cors.credentials and "*" in cors.origins:
+        yield 'spec.http.cors.credentials: not with the origin "*", which would let any page act for its visitor'
     for at, secret in enumerate(spec.secrets):
         if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", secret) or len(secret) > 253:
             yield f'spec.secrets[{at}]: "{secret}" is not a name of a Secret'

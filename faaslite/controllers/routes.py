@@ -64,9 +64,7 @@ def _epoch(text: str) -> float | None:
 def route_keys(spec: Any) -> list[str]:
     """What two Functions must not both have: `host path` of each custom route of a stored spec, which may be invalid."""
     try:
-        return [
-            f"{str(each.get('host') or '').lower()} {each.get('path') or '/'}" for each in spec["http"]["routes"]
-        ]
+        return [f"{str(each.get('host') or '').lower()} {each.get('path') or '/'}" for each in spec["http"]["routes"]]
     except (TypeError, KeyError, AttributeError):
         return []
 

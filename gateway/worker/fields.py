@@ -38,7 +38,7 @@ NOT_NOMINATED = frozenset(
 )
 _SPECIAL = HOP_BY_HOP | frozenset(
     (b"connection", b"upgrade", b"host", b"content-length", b"transfer-encoding", b"expect", b"x-call-id", b"traceparent", b"authorization",
-     b"x-faaslite-key", b"x-faaslite-token", b"x-faaslite-deadline", b"x-faaslite-busy", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
+     b"x-faaslite-key", b"x-faaslite-token", b"x-faaslite-deadline", b"x-faaslite-revision", b"x-faaslite-busy", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
      b"forwarded", b"origin")
 )  # fmt: skip
 _SECRET = frozenset((b"authorization", b"cookie", b"x-faaslite-key", b"x-faaslite-token"))
@@ -66,6 +66,8 @@ class RequestFields:
     key = b""
     token = b""
     origin = b""
+    revision = b""
+    """The name of the one that is to be called, whatever the traffic says."""
     deadline = 0.0
     """Seconds since the epoch, 0 where none was given."""
 
@@ -173,6 +175,8 @@ def _parse_special(
             found.authorization = value
         elif lower == b"x-faaslite-key":
             found.key = value
+        elif lower == b"x-faaslite-revision":
+            found.revision = value
         elif lower == b"x-faaslite-token":
             found.token = value
         elif lower == b"origin":

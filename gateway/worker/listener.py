@@ -172,7 +172,7 @@ class ClientConnection(asyncio.Protocol):
 
         name = line.name
         route = gateway.functions.get(name) if name is not None else None
-        if route is None or route.guarded or route.single is None:
+        if route is None or route.guarded or route.single is None or fields.revision:
             self._on_special(line, fields, body, route)
             return
         self._send(line.start, line, fields, body, route, route.single)
@@ -252,7 +252,14 @@ class ClientConnection(asyncio.Protocol):
             if preflight is not None:
                 self._answer_empty(preflight)
                 return
-        revision = route.single or route.choose(gateway.random)
+        if fields.revision:
+            named = fields.revision.decode("ascii", "replace")
+            revision = route.by_name.get(named)
+            if revision is None:
+                self._answer(errors.FUNCTION_NOT_FOUND, f"there is no revision {named!r}", fields.call_id)
+                return
+        else:
+            revision = route.single or route.choose(gateway.random)
         if revision is None:
             self._answer(errors.FUNCTION_NOT_READY, route.message, fields.call_id)
             return
