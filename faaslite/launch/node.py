@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import platform
 import signal
@@ -53,12 +54,14 @@ def sandboxer_process(cluster: Cluster, name: str) -> ProcessSpec:
             waiting = asyncio.get_running_loop().create_task(ready.wait())
             await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
+                gc.collect()
+                gc.freeze()
                 os.write(report, b"R")
             else:
                 waiting.cancel()
             await serving
 
-        asyncio.run(serve())
+        asyncio.run(serve())  # not uvloop: it keeps SIGCHLD to itself
 
     return ProcessSpec(f"sandboxer-{name.removeprefix('node-')}", main, grace=15.0)
 

@@ -24,6 +24,7 @@ import signal
 import socket
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 MAX_MESSAGE = 1 << 20
@@ -40,8 +41,10 @@ def receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """The next message and its descriptors; None at the end."""
     descriptors = array.array("i")
     try:
+        # The length first: a buffer for the longest message would be a megabyte of fresh memory for each short one.
+        length = control.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
         data, ancillary, _, _ = control.recvmsg(
-            MAX_MESSAGE, socket.CMSG_SPACE(8 * descriptors.itemsize), socket.MSG_CMSG_CLOEXEC
+            min(length, MAX_MESSAGE) or 1, socket.CMSG_SPACE(8 * descriptors.itemsize), socket.MSG_CMSG_CLOEXEC
         )
     except ConnectionResetError:
         return None
@@ -69,6 +72,27 @@ def fork_away(control: socket.socket) -> bool:
     return False
 
 
+def _in_a_child(work: Callable[[], Any]) -> Any:
+    """What `work` returns, done in a process that ends with it: its memory, and what it may trip over, don't stay. None where it failed."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(reader)
+            data = json.dumps(work()).encode()
+            while data:
+                data = data[os.write(writer, data) :]
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        answer = file.read()
+    os.waitpid(child, 0)
+    return json.loads(answer) if answer else None
+
+
 class Generations:
     """What all three generations know: where the node's isolation code lies, and who the sandboxer is."""
 
@@ -84,7 +108,7 @@ class Generations:
             for name in STANDARD:
                 with contextlib.suppress(ImportError):  # not every Python is built with all of them
                     importlib.import_module(name)
-            self.server.new_loop().close()  # what the first loop imports and allocates is then shared
+            importlib.import_module("faaslite_shim.rehearsal").rehearse()
         finally:
             sys.path.remove(options["shim"])
 
@@ -115,17 +139,23 @@ class Generations:
         while (message := receive(control)) is not None:
             request, descriptors = message
             if request["op"] == "import":
-                gc.unfreeze()
-                found = self.imports.preload(request["package"], request["layer"])
-                gc.collect()
-                gc.freeze()
+                wanted = _in_a_child(lambda: sorted(self.imports.wanted(request["package"])))  # noqa: B023 - called at once
+                found = self.imports.preload(wanted, request["package"], request["layer"])
+                if found["imported"]:
+                    gc.collect()  # of what is new alone: what is frozen must stay as it is, for it is shared
+                    gc.freeze()
                 send(control, found)
                 continue
             theirs = socket.socket(fileno=descriptors[0])
             if fork_away(theirs):
                 control.close()
+                for each in descriptors[1:]:
+                    os.write(each, b"0")  # into its control groups, of which these are cgroup.procs
+                    os.close(each)
                 self.be_child(theirs, spec)
                 os._exit(0)
+            for each in descriptors[1:]:
+                os.close(each)
 
     def _confine(self, spec: dict[str, Any]) -> None:
         hold = self.isolation
@@ -147,6 +177,7 @@ class Generations:
         os.setsid()
         self.isolation.parent_death_signal(self.sandboxer)
         loop = self.server.new_loop()
+        loop.run_until_complete(_nothing())
         rules = self.isolation.Ruleset() if "landlock" in spec["isolation"] else None
         if rules is not None:
             for path in spec["readable"]:
@@ -190,6 +221,10 @@ class Generations:
             code = self.server.run(os.environ, loop)
         finally:
             os._exit(code)
+
+
+async def _nothing() -> None:
+    """For a loop's first turn, which sets up what later ones use."""
 
 
 def _execute(argv: list[str], announces: bool) -> None:

@@ -129,7 +129,7 @@ SCRIPTS = {
     Does.RUNS: "trap 'exit 0' TERM; while :; do sleep 0.05; done",
     Does.EXITS: "exit 3",
     Does.TALKS: "echo hello; echo oops >&2",
-    Does.IGNORES: "trap '' TERM; while :; do sleep 0.05; done",
+    Does.IGNORES: "trap '' TERM; : > ${TMPDIR:-/tmp}/deaf; while :; do sleep 0.05; done",
     Does.COMPLAINS: 'echo "no handler" > ${FAASLITE_TERMINATION_LOG:-/dev/termination-log}; exit 1',
 }
 ANNOUNCE = """
@@ -349,6 +349,7 @@ async def test_stop_kills_when_the_grace_is_over(case: Case) -> None:
     case.listen()
     sandbox, container = await case.run(Does.IGNORES)
     await case.event(RuntimeEventType.STARTED, container)
+    await case.runtime.exec(container, ["sh", "-c", "until [ -e ${TMPDIR:-/tmp}/deaf ]; do sleep 0.02; done"], 10.0)
     await case.runtime.stop_container(container, 0.3)
     await case.event(RuntimeEventType.EXITED, container)
     info = (await case.found(sandbox)).containers[0]

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import traceback
+from functools import cache
 from typing import Any
 
 __all__ = ["StartFailure", "find_module", "load", "take_path"]
@@ -20,11 +21,19 @@ class StartFailure(Exception):
 
 def take_path(package: str, layer: str) -> None:
     """Leave the standard library, the package and the layer on the module path, the last two first."""
-    home = os.path.realpath(os.path.dirname(os.__file__))
-    standard = [each for each in sys.path if each and _within(os.path.realpath(each), home)]
-    standard = [each for each in standard if "site-packages" not in each and "dist-packages" not in each]
+    standard = _standard()
     sys.path[:] = [package, *([layer] if layer else []), *standard]
-    sys.path_importer_cache.clear()
+    for each in list(sys.path_importer_cache):
+        if each not in standard:
+            del sys.path_importer_cache[each]
+
+
+@cache
+def _standard() -> tuple[str, ...]:
+    """What of the module path is the standard library: it stays where it is, so a zygote finds out for all its children."""
+    home = os.path.realpath(os.path.dirname(os.__file__))
+    found = [each for each in sys.path if each and _within(os.path.realpath(each), home)]
+    return tuple(each for each in found if "site-packages" not in each and "dist-packages" not in each)
 
 
 def _within(path: str, home: str) -> bool:

@@ -7,11 +7,12 @@ import importlib
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from .discovery import take_path
 
-__all__ = ["imports_of", "preload"]
+__all__ = ["imports_of", "preload", "wanted"]
 
 MAX_FILES, MAX_BYTES = 200, 2 << 20
 _UNWANTED = frozenset(
@@ -67,20 +68,22 @@ def _has(folder: str, name: str) -> bool:
         return False
 
 
-def preload(package: str, layer: str) -> dict[str, Any]:
-    """Import what the package's modules import of the standard library and of `layer` ("" for none), never the package itself.
+def wanted(package: str) -> set[str]:
+    """What the modules of a package import when they are loaded."""
+    return {name for source in _sources(package) for name in imports_of(source)}
+
+
+def preload(names: Iterable[str] | None, package: str, layer: str) -> dict[str, Any]:
+    """Import those of `names` that are of the standard library or of `layer` ("" for none), never the package itself.
 
     Returns the names imported, those that failed with why, and how many threads there are afterwards: a fork takes along only one.
     """
-    wanted: set[str] = set()
-    for source in _sources(package):
-        wanted |= imports_of(source)
     imported, failed = [], {}
     before = {each: os.environ.get(each) for each in _SINGLE_THREAD}
     os.environ.update(dict.fromkeys(_SINGLE_THREAD, "1"))
     take_path(layer or os.path.dirname(os.__file__), "")
     try:
-        for name in sorted(wanted):
+        for name in sorted(names or ()):
             top = name.partition(".")[0]
             if name in sys.modules or top in _UNWANTED or _has(package, top):
                 continue

@@ -15,7 +15,6 @@ __all__ = ["Cgroup", "Cgroups", "find_cgroups"]
 CPU_PERIOD = 100_000
 MAX_PIDS = 512
 _CONTROLLERS = ("memory", "pids", "cpu")
-_V1_LIMIT_MAX = -1
 
 
 class Cgroup:
@@ -28,25 +27,29 @@ class Cgroup:
     def _places(self) -> list[Path]:
         return list(dict.fromkeys(self._folders.values()))
 
-    def attach(self, pid: int) -> None:
-        """Move a process in. The kernel may take 5 to 50 ms for it: not for an event loop."""
-        for folder in self._places():
-            with contextlib.suppress(ProcessLookupError):
-                (folder / "cgroup.procs").write_text(str(pid))
+    def open_procs(self) -> list[int]:
+        """Descriptors of `cgroup.procs`: a process that writes `0` to each of them is in, whoever it is; close them afterwards.
+
+        So a child goes in by itself before it does anything else, and nobody waits for the move.
+        """
+        return [os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in self._places()]
+
+    def prepare(self) -> None:
+        """What holds for every Pod. For a new group, off the critical path."""
+        self._write("pids", "pids.max", str(MAX_PIDS))
+        if self._unified:
+            self._write("memory", "memory.oom.group", "1")
 
     def limit(self, cpu: float, memory: int) -> None:
-        """`cpu` in cores, `memory` in bytes; 0 lifts the limit."""
+        """Set the limits of a new group: `cpu` in cores, `memory` in bytes; 0 is none."""
         quota = int(cpu * CPU_PERIOD)
-        if self._unified:
-            self._write("memory", "memory.max", str(memory) if memory else "max")
-            self._write("cpu", "cpu.max", f"{quota if quota else 'max'} {CPU_PERIOD}")
-            self._write("pids", "pids.max", str(MAX_PIDS))
-            self._write("memory", "memory.oom.group", "1")
-            return
-        self._write("memory", "memory.limit_in_bytes", str(memory or _V1_LIMIT_MAX))
-        self._write("cpu", "cpu.cfs_period_us", str(CPU_PERIOD))
-        self._write("cpu", "cpu.cfs_quota_us", str(quota or -1))
-        self._write("pids", "pids.max", str(MAX_PIDS))
+        if memory:
+            self._write("memory", "memory.max" if self._unified else "memory.limit_in_bytes", str(memory))
+        if quota and self._unified:
+            self._write("cpu", "cpu.max", f"{quota} {CPU_PERIOD}")
+        elif quota:
+            self._write("cpu", "cpu.cfs_period_us", str(CPU_PERIOD))
+            self._write("cpu", "cpu.cfs_quota_us", str(quota))
 
     def _write(self, controller: str, name: str, text: str) -> None:
         folder = self._folders.get(controller)
@@ -110,7 +113,9 @@ class Cgroups:
         folders = {controller: parent / name for controller, parent in self._parents.items()}
         for folder in dict.fromkeys(folders.values()):
             folder.mkdir(exist_ok=True)
-        return Cgroup(folders, self._unified)
+        group = Cgroup(folders, self._unified)
+        group.prepare()
+        return group
 
     def leftovers(self) -> list[Cgroup]:
         """Groups that an earlier sandboxer left."""

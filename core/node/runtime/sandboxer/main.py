@@ -56,7 +56,7 @@ def prepare(state_dir: Path, without: Iterable[str] = ()) -> tuple[list[str], Cg
         isolation.unshare("mount")
     if "mount" in held:
         isolation.make_private()
-    processes = Processes(state_dir / "processes")
+    processes = Processes(state_dir / "processes.log")
     killed = processes.kill_leftovers()
     if killed:
         log.warning("ended %d processes of an earlier sandboxer", len(killed))
@@ -123,6 +123,7 @@ async def main(socket_path: Path | str, state_dir: Path | str, *, settings: Sett
         node.helpers.shutdown()
         path.unlink(missing_ok=True)  # noqa: ASYNC240
         processes.kill_leftovers()
+        processes.close()
         if cgroups is not None:
             _clear(cgroups)
             cgroups.remove()

@@ -26,6 +26,8 @@ from .zygotes import Base, Child, Zygote
 __all__ = ["Service"]
 
 log = logging.getLogger(__name__)
+LEARN_SECONDS = 0.25
+"""After a start: by then its call has been answered."""
 
 
 class Service:
@@ -261,6 +263,7 @@ class Service:
             task.add_done_callback(self._tasks.discard)
 
     async def _preload(self, zygote: Zygote, package: str) -> None:
+        await asyncio.sleep(LEARN_SECONDS)
         try:
             await zygote.preload(package)
         except (RuntimeFailure, OSError) as error:

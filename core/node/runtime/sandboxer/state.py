@@ -11,6 +11,7 @@ from pathlib import Path
 __all__ = ["Processes", "UserIds", "start_time"]
 
 FIRST_UID = 2_000_000_000
+_JOURNAL_SLACK = 1000
 
 
 def _write(path: Path, document: object) -> None:
@@ -46,34 +47,76 @@ def start_time(pid: int) -> int | None:
 
 
 class Processes:
-    """A file for each process of ours, so that the next sandboxer can end what this one left."""
+    """A journal of the processes of ours that run, so that the next sandboxer can end what this one left.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+    A line `+PID START` for each that begins and `-PID` for each that ended; it is written anew once most of it is of the past.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._running: dict[int, int] = _read_journal(path)
+        self._lines = 0
+        self._file = -1
 
     def add(self, pid: int) -> None:
         started = start_time(pid)
         if started is not None:
-            (self._folder / str(pid)).write_text(str(started))
+            self._running[pid] = started
+            self._write(f"+{pid} {started}\n")
 
     def remove(self, pid: int) -> None:
-        (self._folder / str(pid)).unlink(missing_ok=True)
+        if self._running.pop(pid, None) is not None:
+            self._write(f"-{pid}\n")
 
     def kill_leftovers(self) -> list[int]:
-        """KILL what is still running of an earlier life, with its process groups: the pids."""
+        """KILL what is still running, of an earlier life or of this one, with its process groups: the pids."""
         killed: list[int] = []
-        for path in self._folder.iterdir():
-            pid = int(path.name)
-            if start_time(pid) == int(path.read_text() or -1):
+        for pid, started in self._running.items():
+            if start_time(pid) == started:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
                 if _leads(pid):
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(pid, signal.SIGKILL)
-            path.unlink()
+        self._running.clear()
+        self._rewrite()
         return killed
+
+    def close(self) -> None:
+        """Let go of the journal; the next write opens it again."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _write(self, line: str) -> None:
+        if self._file < 0 or self._lines > 2 * len(self._running) + _JOURNAL_SLACK:
+            self._rewrite()  # with this change, which is in the table already
+            return
+        os.write(self._file, line.encode())
+        self._lines += 1
+
+    def _rewrite(self) -> None:
+        self.close()
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text("".join(f"+{pid} {started}\n" for pid, started in self._running.items()))
+        fresh.replace(self._path)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._lines = len(self._running)
+
+
+def _read_journal(path: Path) -> dict[int, int]:
+    """What runs as the journal has it: pid and start. A last line that was cut short counts for nothing."""
+    running: dict[int, int] = {}
+    if not path.exists():
+        return running
+    for line in path.read_text().split("\n")[:-1]:
+        if line.startswith("+"):
+            pid, started = line[1:].split()
+            running[int(pid)] = int(started)
+        elif line.startswith("-"):
+            running.pop(int(line[1:]), None)
+    return running
 
 
 def _leads(pid: int) -> bool:

@@ -28,6 +28,7 @@ __all__ = ["Base", "Channel", "Child", "Zygote", "parked_target"]
 
 log = logging.getLogger(__name__)
 MAX_MESSAGE = 1 << 20
+REFILL_SECONDS = 0.04
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/proc")
 _ETC = ("ssl", "hosts", "resolv.conf", "nsswitch.conf", "passwd", "group", "localtime", "ld.so.cache", "mime.types", "services", "protocols",
         "alternatives", "ca-certificates", "pki", "gai.conf", "host.conf", "timezone", "fonts")  # fmt: skip
@@ -198,6 +199,7 @@ class Zygote:
         self._waiting: deque[asyncio.Future[Child]] = deque()
         self._adoptions: deque[float] = deque(maxlen=256)
         self._packages: set[str] = set()
+        self._refilling: asyncio.TimerHandle | None = None
         self._imports: deque[asyncio.Future[dict[str, Any]]] = deque()
         self._born: asyncio.Future[None] = node.loop.create_future()
         name = os.urandom(6).hex()
@@ -259,6 +261,8 @@ class Zygote:
         if not self.alive:
             return
         self.alive = False
+        if self._refilling is not None:
+            self._refilling.cancel()
         failure = RuntimeFailure(why)
         self.channel.close()
         futures: list[asyncio.Future[Any]] = [self._born, *self._imports, *self._waiting]
@@ -332,8 +336,16 @@ class Zygote:
             self._bear()
         return await future
 
+    def refill_soon(self) -> None:
+        """Once what was just started has answered: until then it has better use for the processor."""
+        if self._refilling is None and self.alive:
+            self._refilling = self.node.loop.call_later(REFILL_SECONDS, self.refill)
+
     def refill(self) -> None:
         """Fork children until enough are parked; not while functions are loading, which have better use for the processor."""
+        if self._refilling is not None:
+            self._refilling.cancel()
+            self._refilling = None
         if not self.alive or self.loading or self.pid == 0:
             return
         settings = self.node.settings
@@ -350,13 +362,16 @@ class Zygote:
         child = Child(self, slot, cgroup)
         self._births.add(child)
         self.members.add(child)
-        self.channel.send({"op": "fork"}, [child.channel.theirs.fileno()])
+        places = cgroup.open_procs() if cgroup is not None else []
+        try:
+            self.channel.send({"op": "fork"}, [child.channel.theirs.fileno(), *places])
+        finally:
+            for each in places:
+                os.close(each)
         child.channel.handed_over()
 
     def child_born(self, child: Child) -> None:
         self._births.discard(child)
-        if child.cgroup is not None:
-            self.node.helpers.submit(child.cgroup.attach, child.pid)
         waiting = None
         while self._waiting and waiting is None:
             waiting = self._waiting.popleft()
@@ -387,7 +402,7 @@ class Zygote:
         """A function that was loading is ready, or has ended."""
         self.loading -= 1
         if not self.loading:
-            self.refill()
+            self.refill_soon()
 
     @property
     def idle(self) -> bool:
