@@ -13,6 +13,7 @@ from core.apiserver.admission.escalation import GRANTING, check_escalation
 from core.apiserver.admission.lifecycle import NamespaceLifecycle
 from core.apiserver.admission.limits import LimitRanger
 from core.apiserver.admission.node import NodeRestriction
+from core.apiserver.admission.podsecurity import PodSecurity
 from core.apiserver.admission.quota import Quota
 from core.apiserver.authn import MASTERS, User
 from core.apiserver.authz.rbac import Index
@@ -47,6 +48,7 @@ class Admission:
             NamespaceLifecycle(store),
             NodeRestriction(),
             LimitRanger(store),
+            PodSecurity(store),
             Quota(store),
         )
         self._index = index

@@ -133,3 +133,20 @@ async def test_limit_ranges_refuse(admin, item, made, message):
     with pytest.raises(Forbidden, match=message):
         await admin.post(PODS, made)
     assert (await admin.get(PODS))["items"] == []
+
+
+async def test_a_namespace_enforces_its_level_of_pod_security(admin):
+    await admin.post(
+        "/api/v1/namespaces",
+        {"metadata": {"name": "safe", "labels": {"pod-security.kubernetes.io/enforce": "baseline"}}},
+    )
+    pods = "/api/v1/namespaces/safe/pods"
+    await admin.post(pods, pod("plain"))
+    with pytest.raises(Forbidden, match='violates PodSecurity "baseline:latest": host namespaces'):
+        await admin.post(pods, pod("host", hostNetwork=True))
+    await admin.post(PODS, pod("host", hostNetwork=True))
+    await admin.patch(
+        "/api/v1/namespaces/safe", {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    )
+    with pytest.raises(Forbidden, match="runAsNonRoot != true"):
+        await admin.post(pods, pod("plainer"))
