@@ -17,6 +17,7 @@ from core.api.kinds import BUILT_IN, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, Kind
 from core.apiserver import dispatch, http
 from core.apiserver.admission import Admission
 from core.apiserver.authn import Authenticator, User
+from core.apiserver.authn.tokens import ServiceAccountTokens, new_key
 from core.apiserver.authz import Authorizer
 from core.apiserver.authz.bootstrap import cluster_role_bindings, cluster_roles, ensure
 from core.apiserver.authz.policy import Policy
@@ -50,7 +51,8 @@ log = logging.getLogger(__name__)
 
 class ApiServer:
     """An ASGI application over a store. `tokens`: bearer token -> user. `kubelet` reaches node agents, for logs; `advertise` is the
-    address and port that the Service `kubernetes` leads to.
+    address and port that the Service `kubernetes` leads to; `signing_key` (PEM) signs the tokens of ServiceAccounts: without one they
+    end with the process.
 
     The server doesn't close the store; it closes `kubelet`.
     """
@@ -64,6 +66,7 @@ class ApiServer:
         kubelet: KubeletConnector | None = None,
         service_cidr: str = "127.32.0.0/16",
         advertise: tuple[str, int] | None = None,
+        signing_key: bytes = b"",
         clock: Callable[[], float] = wall,
     ) -> None:
         self._store = store
@@ -77,7 +80,8 @@ class ApiServer:
         kinds = [replace(each, subresources=tuple(sub for sub in each.subresources if sub in SERVED)) for each in kinds]
         for registry in build_registries(kinds, store, cache, schemas, service_cidr, self._customs, clock):
             served.add(registry)
-        self._authenticator = Authenticator(tokens)
+        accounts = ServiceAccountTokens(store, signing_key or new_key(), clock)
+        self._authenticator = Authenticator(tokens, accounts)
         self._policy = Policy(store)
         self._authorizer = Authorizer(store, self._policy.index)
         admission = Admission(store, self._policy.index)
@@ -87,7 +91,7 @@ class ApiServer:
             admission,
             Reviews(self._authenticator, self._authorizer),
             schemas,
-            Subresources(admission, schemas, PodLogs(served, kubelet), clock),
+            Subresources(served, admission, schemas, PodLogs(served, kubelet), accounts, clock),
             self._authorizer,
         )
         self._metrics = Metrics(lambda: self.resources.watching, lambda: store.revision)
@@ -154,7 +158,7 @@ class ApiServer:
         method, path = scope["method"], scope["path"]
         info = dispatch.parse(method, path, head.query)
         try:
-            user = self._authenticator.authenticate(head.authorization)
+            user = await self._authenticator.authenticate(head.authorization)
             if not info.resource:
                 await self._authorizer.check(user, info)
                 await self._serve_system(scope, receive, send, info.verb)

@@ -277,6 +277,11 @@ def _hpa_metrics(document: Document, now: float) -> str:
     return ", ".join(found) or NONE
 
 
+def _healthy(document: Document) -> Document:
+    conditions = document.get("conditions") or ()
+    return next((each for each in conditions if each.get("type") == "Healthy"), {})
+
+
 def _csr_condition(document: Document, now: float) -> str:
     types = [str(each.get("type")) for each in dig(document, "status.conditions") or ()]
     found = next((each for each in ("Denied", "Approved") if each in types), "Pending")
@@ -300,6 +305,11 @@ COLUMNS: dict[tuple[str, str], tuple[Column, ...]] = {
         Column("Port(s)", _service_ports), AGE, wide("Selector", lambda document, now: labels_text(dig(document, "spec.selector"))),
     ),
     ("", "Endpoints"): (NAME, Column("Endpoints", _endpoints), AGE),
+    ("", "ComponentStatus"): (
+        NAME, Column("Status", lambda document, now: "Healthy" if _healthy(document).get("status") == "True" else "Unhealthy"),
+        Column("Message", lambda document, now: str(_healthy(document).get("message") or "")),
+        Column("Error", lambda document, now: str(_healthy(document).get("error") or "")),
+    ),
     ("", "ConfigMap"): (NAME, count("Data", "data", "binaryData"), AGE),
     ("", "Secret"): (NAME, text("Type", "type"), count("Data", "data"), AGE),
     ("", "ServiceAccount"): (NAME, count("Secrets", "secrets"), AGE),

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 
 import msgspec
 
-from core.api.kinds import Kind
+from core.api.kinds import BINDING, COMPONENT_STATUS, POD, Kind
 from core.apiserver import body
 from core.apiserver.admission import Admission, Attributes
 from core.apiserver.applies import APPLY_PATCH, Applies
 from core.apiserver.authz import Authorizer
+from core.apiserver.cache import encode
 from core.apiserver.documents import parse_document, parse_options, shaped
-from core.apiserver.forms import negotiate, render_list, render_object
+from core.apiserver.forms import ListMeta, negotiate, render_list, render_object
 from core.apiserver.patch import JSON_PATCH, apply_patch
 from core.apiserver.registry.deletion import delete_options
 from core.apiserver.registry.generic import Registry, Written
@@ -28,6 +29,7 @@ from core.apiserver.status import (
     invalid,
     method_not_allowed,
     no_resource,
+    not_found,
     success,
     too_large_version,
 )
@@ -104,6 +106,10 @@ class Resources:
         kind = registry.kind
         if kind in VIRTUAL:
             return await self._review(request, kind)
+        if kind == BINDING and info.verb == "create" and not info.name:
+            return await self._subresources.bind_named(request, self._served.of(POD))
+        if kind == COMPONENT_STATUS:
+            return self._components(request, registry)
         if info.namespace and not kind.namespaced and info.resource != "namespaces":
             raise no_resource()
         if info.subresource:
@@ -268,12 +274,39 @@ class Resources:
 
     # The rest
 
+    def _components(self, request: ApiRequest, registry: Registry) -> Reply:
+        """What answers is well: the parts of the server's own process. Nothing is stored."""
+        info = request.info
+        if info.verb not in registry.kind.verbs:
+            raise method_not_allowed()
+        request.warnings.append("v1 ComponentStatus is deprecated in v1.19+")
+        healthy = [{"type": "Healthy", "status": "True", "message": "ok"}]
+        found = [
+            Entry(
+                f"/componentstatuses/{name}",
+                encode(
+                    {"apiVersion": "v1", "kind": "ComponentStatus", "metadata": {"name": name}, "conditions": healthy}
+                ),
+                0,
+                0,
+            )
+            for name in ("apiserver", "store")
+            if info.name in ("", name)
+        ]
+        if not info.name:
+            form = negotiate(request.accept, request.query.get("includeObject", ""))
+            return Reply(render_list(registry.codec, found, ListMeta(self._store.revision), form))
+        if not found:
+            raise not_found(registry.kind, info.name)
+        return self._object(request, registry, found[0], revision=0)
+
     async def _below(self, request: ApiRequest, registry: Registry) -> Answer:
         """Subresources: those that show the object itself go the way of its verbs."""
         info = request.info
         if info.subresource not in registry.kind.subresources or info.rest:
             raise no_resource()
-        if info.subresource == "status" or (info.subresource == "finalize" and info.verb == "update"):
+        whole = info.subresource == "status" or info.subresource in registry.strategy.parts
+        if whole or (info.subresource == "finalize" and info.verb == "update"):
             if info.verb not in ("get", "update", "patch"):
                 raise method_not_allowed()
             return await self._verbs[info.verb](request, registry)

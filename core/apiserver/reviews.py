@@ -5,23 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 from core.api.kinds import (
+    LOCAL_SUBJECT_ACCESS_REVIEW,
     SELF_SUBJECT_ACCESS_REVIEW,
     SELF_SUBJECT_REVIEW,
+    SELF_SUBJECT_RULES_REVIEW,
     SUBJECT_ACCESS_REVIEW,
     TOKEN_REVIEW,
     Kind,
 )
-from core.apiserver.authn import Authenticator, User
+from core.apiserver.authn import MASTERS, Authenticator, User
 from core.apiserver.authz import Authorizer
+from core.apiserver.authz.node import node_name
 from core.apiserver.dispatch import RequestInfo
 from core.apiserver.status import invalid, required
 from core.clock import timestamp
+from core.errors import BadRequest
 
 __all__ = ["VIRTUAL", "Reviews"]
 
 Document = dict[str, Any]
 
-VIRTUAL = frozenset((TOKEN_REVIEW, SELF_SUBJECT_REVIEW, SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_ACCESS_REVIEW))
+VIRTUAL = frozenset((
+    TOKEN_REVIEW, SELF_SUBJECT_REVIEW, SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_ACCESS_REVIEW, LOCAL_SUBJECT_ACCESS_REVIEW,
+    SELF_SUBJECT_RULES_REVIEW,
+))  # fmt: skip
 
 
 class Reviews:
@@ -37,19 +44,44 @@ class Reviews:
         if kind == SELF_SUBJECT_REVIEW:
             return {**found, "status": {"userInfo": user.document()}}
         if kind == TOKEN_REVIEW:
-            return {**found, "spec": spec, "status": self._token(spec)}
-        if kind == SUBJECT_ACCESS_REVIEW:
+            return {**found, "spec": spec, "status": await self._token(spec)}
+        if kind == SELF_SUBJECT_RULES_REVIEW:
+            if not spec.get("namespace"):
+                raise BadRequest("no namespace on request")
+            return {**found, "spec": {}, "status": self._rules(user, spec["namespace"])}
+        if kind in (SUBJECT_ACCESS_REVIEW, LOCAL_SUBJECT_ACCESS_REVIEW):
             if not spec.get("user") and not spec.get("groups"):
                 causes = [required("spec.user", "at least one of user or group must be specified")]
                 raise invalid(kind, "", causes)
             user = User(spec.get("user") or "", tuple(spec.get("groups") or ()), spec.get("uid") or "")
         return {**found, "spec": spec, "status": await self._access(kind, user, spec)}
 
-    def _token(self, spec: Document) -> Document:
-        user = self._authenticator.lookup(str(spec.get("token") or ""))
-        if user is None:
-            return {"authenticated": False, "user": {}, "error": "invalid bearer token"}
-        return {"authenticated": True, "user": user.document(), "audiences": spec.get("audiences") or []}
+    async def _token(self, spec: Document) -> Document:
+        found = await self._authenticator.review(str(spec.get("token") or ""), spec.get("audiences") or [])
+        if found is None:
+            return {"authenticated": False, "user": {}, "error": "[invalid bearer token, token lookup failed]"}
+        user, audiences = found
+        return {"authenticated": True, "user": user.document(), "audiences": audiences}
+
+    def _rules(self, user: User, namespace: str) -> Document:
+        """All that the roles of the user say. What a node may write depends on the object, so it can't be listed."""
+        resources: list[Document] = []
+        paths: list[Document] = []
+        if MASTERS in user.groups:
+            resources.append({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})
+            paths.append({"verbs": ["*"], "nonResourceURLs": ["*"]})
+        for rule in self._authorizer.index.rules(user, namespace):
+            if rule.paths:
+                paths.append({"verbs": sorted(rule.verbs), "nonResourceURLs": list(rule.paths)})
+            else:
+                found = {
+                    "verbs": rule.verbs,
+                    "apiGroups": rule.groups,
+                    "resources": rule.resources,
+                    "resourceNames": rule.names,
+                }
+                resources.append({key: sorted(each) for key, each in found.items() if each})
+        return {"resourceRules": resources, "nonResourceRules": paths, "incomplete": bool(node_name(user))}
 
     async def _access(self, kind: Kind, user: User, spec: Document) -> Document:
         resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")

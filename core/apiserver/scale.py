@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.api.kinds import REPLICA_SET, Kind
+from core.api.kinds import REPLICATION_CONTROLLER, Kind
 from core.apiserver.cache import Document
 from core.apiserver.registry.replicasets import selector_text
 from core.apiserver.status import invalid, invalid_value
@@ -27,8 +27,9 @@ def read_scale(kind: Kind, document: Document, paths: Document | None) -> Docume
     metadata = document["metadata"]
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     status: Document = {"replicas": _get(document, found["statusReplicasPath"]) or 0}
-    if kind == REPLICA_SET:
-        status["selector"] = selector_text(document["spec"].get("selector"))
+    if paths is None:
+        selector = document["spec"].get("selector")
+        status["selector"] = selector_text({"matchLabels": selector} if kind == REPLICATION_CONTROLLER else selector)
     elif path := found.get("labelSelectorPath"):
         status["selector"] = str(_get(document, path) or "")
     return {

@@ -1,4 +1,4 @@
-"""What hangs below objects and isn't the object: scale, binding, eviction, log."""
+"""What hangs below objects and isn't the object: scale, binding, eviction, log, token."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 
-from core.api.kinds import Kind
+from core.api.kinds import POD_DISRUPTION_BUDGET, Kind
 from core.apiserver import body
 from core.apiserver.admission import Admission, Attributes
+from core.apiserver.authn.tokens import AUDIENCE, BOUND_KINDS, ServiceAccountTokens
 from core.apiserver.documents import parse_document
+from core.apiserver.evictions import budget_of, needs_budget, spent
 from core.apiserver.patch import apply_patch
 from core.apiserver.registry.deletion import delete_options
 from core.apiserver.registry.generic import Registry
@@ -18,25 +20,43 @@ from core.apiserver.registry.pods import bind
 from core.apiserver.request import ApiRequest, Reply, TextStream, WriteOptions, write_options
 from core.apiserver.scale import SCALE, read_scale, with_replicas
 from core.apiserver.schema import Schemas
-from core.apiserver.status import conflict, method_not_allowed, no_resource
+from core.apiserver.served import Served
+from core.apiserver.status import conflict, invalid, invalid_value, method_not_allowed, no_resource, required
 from core.apiserver.streams.log import PodLogs
+from core.clock import timestamp
 from core.errors import BadRequest
 
 __all__ = ["SERVED", "Subresources"]
 
 Document = dict[str, Any]
 
-SERVED = ("binding", "eviction", "finalize", "log", "scale", "status")
+SERVED = (
+    "approval", "attach", "binding", "ephemeralcontainers", "eviction", "exec", "finalize", "log", "portforward", "resize", "scale",
+    "status", "token",
+)  # fmt: skip
 """The subresources that this server has; discovery names no others."""
 
 _BINDING = Kind("", "v1", "Binding", "bindings")
 _EVICTION = Kind("policy", "v1", "Eviction", "evictions")
+_TOKEN = Kind("authentication.k8s.io", "v1", "TokenRequest", "tokenrequests")
+_BUDGETS = (POD_DISRUPTION_BUDGET.group, POD_DISRUPTION_BUDGET.version, POD_DISRUPTION_BUDGET.plural)
+_MIN_TOKEN_SECONDS = 600
 _encode = msgspec.json.encode
 _SUCCESS = _encode({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
 
 
 class Subresources:
-    def __init__(self, admission: Admission, schemas: Schemas, logs: PodLogs, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        served: Served,
+        admission: Admission,
+        schemas: Schemas,
+        logs: PodLogs,
+        accounts: ServiceAccountTokens,
+        clock: Callable[[], float],
+    ) -> None:
+        self._served = served
+        self._accounts = accounts
         self._admission = admission
         self._schemas = schemas
         self._logs = logs
@@ -57,7 +77,13 @@ class Subresources:
                 return await self._evict(request, registry)
             case "log", "get":
                 return await self._logs.open(registry, request)
-            case "scale" | "binding" | "eviction" | "log" | "finalize", _:
+            case "token", "create":
+                return await self._token(request, registry)
+            case "exec" | "attach" | "portforward", "get" | "create":
+                raise BadRequest(
+                    f"{request.info.subresource} is not served: no node of this cluster can stream to a container yet"
+                )
+            case "scale" | "binding" | "eviction" | "log" | "finalize" | "token" | "exec" | "attach" | "portforward", _:
                 raise method_not_allowed()
         raise no_resource()
 
@@ -82,13 +108,29 @@ class Subresources:
         # A document of the present always names its version: only what the client itself says can be out of date.
         said = bool(whole and (whole.get("metadata") or {}).get("resourceVersion")) or b'"resourceVersion"' in patch
         written = await registry.update(
-            info.namespace, info.name, change, subresource="scale", dry_run=options.dry_run, pinned=said, manager=request.manager
+            info.namespace,
+            info.name,
+            change,
+            subresource="scale",
+            dry_run=options.dry_run,
+            pinned=said,
+            manager=request.manager,
         )
         document = registry.codec.document(written.entry)
         return Reply(_encode(read_scale(registry.kind, document, registry.scale)), written.entry.revision)
 
     def _checked(self, kind: Kind, document: Document, options: WriteOptions) -> Document:
         return self._schemas.validate(kind, document, strict=options.strict)[0]
+
+    async def bind_named(self, request: ApiRequest, pods: Registry) -> Reply:
+        """A Binding that is created by itself names its Pod."""
+        found = parse_document(request, _BINDING, write_options(request.query))
+        metadata = found.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        if not isinstance(name, str) or not name:
+            raise invalid(_BINDING, "", [required("metadata.name", "name or generateName is required")])
+        request.info = request.info._replace(resource="pods", name=name, subresource="binding")
+        return await self._bind(request, pods)
 
     async def _bind(self, request: ApiRequest, registry: Registry) -> Reply:
         info, options = request.info, write_options(request.query)
@@ -114,5 +156,80 @@ class Subresources:
             raise BadRequest("the object provided is unrecognized (must be of type Eviction): it isn't an object")
         eviction = self._checked(_EVICTION, document, write_options({}))
         options = delete_options(eviction.get("deleteOptions") or {}, request.query)
+        pod = registry.codec.document(await registry.get(info.namespace, info.name))
+        if needs_budget(pod):
+            await self._spend(pod, options.dry_run)
         written = await registry.delete(info.namespace, info.name, options)
         return Reply(_SUCCESS, written.entry.revision, 201)
+
+    async def _spend(self, pod: Document, dry_run: bool) -> None:
+        """Take the eviction from the Pod's budget, if it has one. Raises `TooManyRequests` where nothing is left of it."""
+        budgets = self._served.find(*_BUDGETS)
+        if budgets is None:
+            return
+        namespace = pod["metadata"]["namespace"]
+        page = await budgets.store.list(budgets.prefix(namespace))
+        budget = budget_of(pod, (budgets.cache.document(each) for each in page.entries))
+        if budget is None:
+            return
+
+        def change(current: Document) -> Document:
+            status = spent(current, pod, self._clock())
+            return current if status is None else {**current, "status": status}
+
+        name = budget["metadata"]["name"]
+        await budgets.update(namespace, name, change, subresource="status", dry_run=dry_run, pinned=False)
+
+    async def _token(self, request: ApiRequest, registry: Registry) -> Reply:
+        info = request.info
+        options = write_options(request.query)
+        asked = self._checked(_TOKEN, parse_document(request, _TOKEN, options), options)
+        account = registry.codec.document(await registry.get(info.namespace, info.name))
+        spec = asked.get("spec") or {}
+        seconds = spec.get("expirationSeconds") or 3600
+        causes = []
+        if seconds < _MIN_TOKEN_SECONDS:
+            why = "may not specify a duration less than 10 minutes"
+            causes.append(invalid_value("spec.expirationSeconds", seconds, why))
+        elif seconds > 2**32:
+            causes.append(
+                invalid_value("spec.expirationSeconds", seconds, "may not specify a duration larger than 2^32 seconds")
+            )
+        if causes:
+            raise invalid(_TOKEN, info.name, causes)
+        bound = await self._bound(info.namespace, spec.get("boundObjectRef"))
+        audiences = spec.get("audiences") or [AUDIENCE]
+        uid = account["metadata"]["uid"]
+        token, end = self._accounts.issue(info.namespace, info.name, uid, seconds, audiences, bound)
+        answer = {
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"name": info.name, "namespace": info.namespace, "creationTimestamp": timestamp(self._clock())},
+            "spec": {
+                **spec,
+                "audiences": audiences,
+                "expirationSeconds": seconds,
+                "boundObjectRef": spec.get("boundObjectRef"),
+            },
+            "status": {"token": token, "expirationTimestamp": timestamp(end)},
+        }
+        return Reply(_encode(answer), code=201)
+
+    async def _bound(self, namespace: str, reference: Document | None) -> Document | None:
+        """What a token is bound to, as a claim. Raises `NotFound`, `Conflict`, `BadRequest`."""
+        if not reference:
+            return None
+        kind = reference.get("kind") or ""
+        registry = self._served.find("", "v1", BOUND_KINDS.get(kind, ""))
+        if registry is None:
+            raise BadRequest(
+                f"cannot bind token for serviceaccount to object with kind {kind}, only {', '.join(BOUND_KINDS)}"
+            )
+        name = reference.get("name") or ""
+        metadata = registry.codec.document(await registry.get(namespace if registry.kind.namespaced else "", name))[
+            "metadata"
+        ]
+        if reference.get("uid") and reference["uid"] != metadata["uid"]:
+            why = f"the UID in the bound object reference ({reference['uid']}) does not match the UID in record. The object might have been deleted and then recreated"
+            raise conflict(registry.kind, name, why)
+        return {kind.lower(): {"name": name, "uid": metadata["uid"]}}

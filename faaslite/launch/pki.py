@@ -100,6 +100,17 @@ class Pki:
         """Token -> identity, for the API server."""
         return {self._tokens[name]: identity for name, identity in _identities(nodes).items()}
 
+    def signing_key(self) -> bytes:
+        """The key (PEM) that signs the tokens of ServiceAccounts, made at its first use."""
+        path = self.folder / "service-account.key"
+        if not path.exists():
+            key = ec.generate_private_key(ec.SECP256R1())
+            pem = key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            write_private(path, pem)
+        return path.read_bytes()
+
     def server_context(self, name: str, *, ask_client: bool = False) -> ssl.SSLContext:
         """For a listener; `ask_client` demands a client certificate of this CA."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

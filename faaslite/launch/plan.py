@@ -65,6 +65,8 @@ def _core(cluster: Cluster, report: int) -> None:
             store,
             tokens={token: User(each["user"], tuple(each["groups"])) for token, each in users.items()},
             kubelet=KubeletConnector(cluster.pki.client_context("apiserver-kubelet-client")),
+            advertise=cluster.api_listeners[0].getsockname()[:2],
+            signing_key=cluster.pki.signing_key(),
         )
         client = Client(api.local(User("system:kube-controller-manager", ("system:masters",))))
         informers = Informers(client)

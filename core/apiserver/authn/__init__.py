@@ -1,4 +1,4 @@
-"""Who makes a request: users, and bearer tokens from a fixed table.
+"""Who makes a request: users, bearer tokens from a fixed table, and the tokens of ServiceAccounts.
 
 It must not decide what a user may do; that is `core.apiserver.authz`.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from core.apiserver.authn.tokens import AUDIENCE, ServiceAccountTokens
+from core.apiserver.authn.users import User
 from core.errors import Unauthorized
 
 __all__ = ["ANONYMOUS", "AUTHENTICATED", "MASTERS", "UNAUTHENTICATED", "Authenticator", "User"]
@@ -17,25 +19,6 @@ __all__ = ["ANONYMOUS", "AUTHENTICATED", "MASTERS", "UNAUTHENTICATED", "Authenti
 MASTERS = "system:masters"
 AUTHENTICATED = "system:authenticated"
 UNAUTHENTICATED = "system:unauthenticated"
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """A person or a component, with the groups that rules speak of."""
-
-    name: str
-    groups: tuple[str, ...] = ()
-    uid: str = ""
-    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
-
-    def document(self) -> dict[str, object]:
-        """`authentication.k8s.io/v1 UserInfo`."""
-        found: dict[str, object] = {"username": self.name, "groups": list(self.groups)}
-        if self.uid:
-            found["uid"] = self.uid
-        if self.extra:
-            found["extra"] = {key: list(values) for key, values in self.extra.items()}
-        return found
 
 
 ANONYMOUS = User("system:anonymous", (UNAUTHENTICATED,))
@@ -47,7 +30,8 @@ class Authenticator:
     Tokens are looked up by a keyed digest, so that the time of a lookup tells nothing about how much of a guess was right.
     """
 
-    def __init__(self, tokens: Mapping[str, User]) -> None:
+    def __init__(self, tokens: Mapping[str, User], accounts: ServiceAccountTokens | None = None) -> None:
+        self._accounts = accounts
         self._key = secrets.token_bytes(32)
         self._users = {self._digest(token): _authenticated(user) for token, user in tokens.items() if token}
 
@@ -57,7 +41,15 @@ class Authenticator:
     def lookup(self, token: str) -> User | None:
         return self._users.get(self._digest(token))
 
-    def authenticate(self, authorization: str) -> User:
+    async def review(self, token: str, audiences: Sequence[str] = ()) -> tuple[User, list[str]] | None:
+        """Whose token it is and for which of `audiences` (none: the API server's); None where nobody's."""
+        wanted = list(audiences) or [AUDIENCE]
+        user = self.lookup(token)
+        if user is not None:
+            return user, wanted
+        return None if self._accounts is None else await self._accounts.user(token, wanted)
+
+    async def authenticate(self, authorization: str) -> User:
         """The user of an `Authorization` header; anonymous without one. Raises `Unauthorized` for a token that nobody has."""
         if not authorization:
             return ANONYMOUS
@@ -65,9 +57,12 @@ class Authenticator:
         if scheme.lower() != "bearer":
             raise Unauthorized("Unauthorized")
         user = self.lookup(token.strip())
-        if user is None:
+        if user is not None:
+            return user
+        found = await self.review(token.strip())
+        if found is None:
             raise Unauthorized("Unauthorized")
-        return user
+        return found[0]
 
 
 def _authenticated(user: User) -> User:

@@ -116,6 +116,24 @@ class CertificateRequestStrategy(Strategy):
         super().prepare_update(new, old)
         new["spec"] = old.get("spec") or {}
 
+    parts = ("approval",)
+
+    def prepare_part(self, part: str, new: Document, old: Document) -> Document:
+        """Conditions alone, and of them the verdict."""
+        conditions = (new.get("status") or {}).get("conditions") or []
+        status = {**(old.get("status") or {}), "conditions": conditions}
+        return {
+            **old,
+            "metadata": {
+                **old["metadata"],
+                **{key: new["metadata"][key] for key in ("labels", "annotations") if key in new["metadata"]},
+            },
+            "status": status,
+        }
+
+    def validate_part(self, part: str, new: Document, old: Document) -> list[Cause]:
+        return self.validate_status(new, old)
+
     def prepare_status(self, new: Document, old: Document) -> Document:
         found = super().prepare_status(new, old)
         kept = [each for each in (old.get("status") or {}).get("conditions") or () if each.get("type") in _APPROVAL]

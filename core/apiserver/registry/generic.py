@@ -303,7 +303,10 @@ class Registry:
             new["metadata"] = {key: value for key, value in new["metadata"].items() if key != "resourceVersion"}
             causes += strategy.validate_status(new, old)
         else:
-            if not subresource:
+            if subresource in strategy.parts:
+                new = strategy.prepare_part(subresource, new, old)
+                causes += strategy.validate_part(subresource, new, old)
+            elif not subresource:
                 strategy.prepare_update(new, old)
             strategy.complete(new)
             causes += strategy.validate(new)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["all_containers", "complete_pod_spec", "quality_of_service"]
+__all__ = ["all_containers", "complete_pod_spec", "complete_requests", "quality_of_service"]
 
 Document = dict[str, Any]
 
@@ -43,10 +43,12 @@ def _complete_handler(handler: Document) -> None:
         call.setdefault("service", "")
 
 
-def _complete_resources(resources: Document) -> None:
-    """Requests are the limits where they say nothing. The amounts are canonical already."""
-    if limits := resources.get("limits"):
-        resources["requests"] = {**limits, **(resources.get("requests") or {})}
+def complete_requests(spec: Document) -> None:
+    """A Pod's requests are its limits where they say nothing; templates stay as they are. The amounts are canonical already."""
+    for _, container in all_containers(spec):
+        resources = container["resources"]
+        if limits := resources.get("limits"):
+            resources["requests"] = {**limits, **(resources.get("requests") or {})}
 
 
 def _complete_container(container: Document) -> None:
@@ -69,7 +71,7 @@ def _complete_container(container: Document) -> None:
         reference = (variable.get("valueFrom") or {}).get("fieldRef")
         if reference is not None and not reference.get("apiVersion"):
             reference["apiVersion"] = "v1"
-    _complete_resources(container.setdefault("resources", {}))
+    container.setdefault("resources", {})
 
 
 def _complete_volume(volume: Document) -> None:

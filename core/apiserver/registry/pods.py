@@ -6,10 +6,15 @@ from typing import Any
 
 from core.api.kinds import POD
 from core.api.meta import set_condition
-from core.apiserver.registry.pod_defaults import all_containers, complete_pod_spec, quality_of_service
+from core.apiserver.registry.pod_defaults import (
+    all_containers,
+    complete_pod_spec,
+    complete_requests,
+    quality_of_service,
+)
 from core.apiserver.registry.pod_validation import validate_pod_spec
 from core.apiserver.registry.strategy import Cause, Document, Strategy
-from core.apiserver.status import conflict, forbidden, immutable, invalid, required
+from core.apiserver.status import conflict, forbidden, immutable, invalid, invalid_value, required
 
 __all__ = ["PodStrategy", "bind", "container_names", "text"]
 
@@ -55,8 +60,50 @@ class PodStrategy(Strategy):
     graceful = True
     fields = _POD_FIELDS
 
+    parts = ("ephemeralcontainers", "resize")
+
+    def prepare_part(self, part: str, new: Document, old: Document) -> Document:
+        spec, wanted = dict(_spec(old)), _spec(new)
+        if part == "ephemeralcontainers":
+            spec["ephemeralContainers"] = wanted.get("ephemeralContainers") or []
+        else:
+            for field in ("containers", "initContainers"):
+                sizes = {each.get("name"): each.get("resources") or {} for each in wanted.get(field) or ()}
+                if field in spec:
+                    spec[field] = [
+                        {**each, "resources": sizes.get(each["name"], each.get("resources") or {})}
+                        for each in spec[field]
+                    ]
+        return {**old, "metadata": dict(old["metadata"]), "spec": spec}
+
+    def validate_part(self, part: str, new: Document, old: Document) -> list[Cause]:
+        """Ephemeral containers are added, never changed or removed."""
+        if part != "ephemeralcontainers":
+            if quality_of_service(_spec(new)) != (old.get("status") or {}).get("qosClass"):
+                return [invalid_value("metadata", old["metadata"]["name"], "Pod QoS is immutable")]
+            return []
+        now = {each.get("name"): each for each in _spec(new).get("ephemeralContainers") or ()}
+        found = []
+        for each in _spec(old).get("ephemeralContainers") or ():
+            name = each["name"]
+            kept = now.get(name)
+            if kept is None:
+                found.append(
+                    forbidden(
+                        "spec.ephemeralContainers", f'existing ephemeral containers "{name}" may not be removed\n'
+                    )
+                )
+            elif any(kept.get(key) != value for key, value in each.items()):
+                found.append(
+                    forbidden(
+                        "spec.ephemeralContainers", f'existing ephemeral containers "{name}" may not be changed\n'
+                    )
+                )
+        return found
+
     def prepare_create(self, document: Document, now: float) -> None:
         document["status"] = {"phase": "Pending"}
+        document.setdefault("spec", {}).pop("ephemeralContainers", None)
         spec = document.setdefault("spec", {})
         spec.setdefault("serviceAccountName", spec.get("serviceAccount") or "default")
         spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
@@ -73,6 +120,7 @@ class PodStrategy(Strategy):
     def complete(self, document: Document) -> None:
         spec = document.setdefault("spec", {})
         complete_pod_spec(spec)
+        complete_requests(spec)
         spec.setdefault("enableServiceLinks", True)
         status = document.setdefault("status", {})
         status.setdefault("phase", "Pending")

@@ -26,7 +26,8 @@ class Strategy:
 
     `soft` writes are acknowledged before they are durable (`soft_status`: those of the status alone). `generation`: the kind
     counts changes of its spec. `returns_object`: a deletion answers the object instead of a Status.
-    `tracks_stored`: `stored` is called for every object when the server starts.
+    `tracks_stored`: `stored` is called for every object when the server starts. `parts` are subresources that show the object and
+    change a part of it (`prepare_part`).
     """
 
     soft: ClassVar[bool] = False
@@ -37,6 +38,7 @@ class Strategy:
     status_keeps_metadata: ClassVar[bool] = False
     graceful: ClassVar[bool] = False
     tracks_stored: ClassVar[bool] = False
+    parts: ClassVar[tuple[str, ...]] = ()
     fields: Mapping[str, FieldReader] = MappingProxyType({})
 
     def __init__(self, kind: Kind) -> None:
@@ -67,6 +69,13 @@ class Strategy:
         if "status" in new:
             found["status"] = new["status"]
         return found
+
+    def prepare_part(self, part: str, new: Document, old: Document) -> Document:
+        """The object that an update of one of `parts` leads to: `old` with that part of `new`."""
+        raise NotImplementedError(part)
+
+    def validate_part(self, part: str, new: Document, old: Document) -> list[Cause]:
+        return []
 
     def complete(self, document: Document) -> None:
         """Set defaults: on creation and on every update."""

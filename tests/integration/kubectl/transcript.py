@@ -69,7 +69,7 @@ def parse(text: str) -> list[Step]:
                         break
                     body.append(inner)
                 steps[-1].stdin = "\n".join(body) + "\n"
-        elif line.startswith("#") or not steps:
+        elif line.startswith("// ") or not steps:
             continue
         elif line.startswith("! ") or line == "!":
             steps[-1].err.append(line[2:])

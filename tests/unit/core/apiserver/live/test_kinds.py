@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from core.errors import Conflict, Invalid, MethodNotAllowed, NotFound
+from core.errors import BadRequest, Conflict, Invalid, MethodNotAllowed, NotFound
 
 CORE = "/api/v1/namespaces/default"
 PODS = f"{CORE}/pods"
@@ -173,7 +173,7 @@ async def test_eviction_is_a_deletion(admin, pod):
     assert (await admin.post(f"{PODS}/a/eviction", eviction))["status"] == "Success"
     with pytest.raises(NotFound):
         await admin.get(f"{PODS}/a")
-    with pytest.raises(NotFound):
+    with pytest.raises(BadRequest, match="exec is not served"):
         await admin.post(f"{PODS}/a/exec", {})
     with pytest.raises(MethodNotAllowed):
         await admin.get(f"{PODS}/a/binding")

@@ -15,13 +15,13 @@ PODS = "/api/v1/namespaces/default/pods"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
-def test_bearer_tokens():
+async def test_bearer_tokens():
     authenticator = Authenticator({"secret": User("alice", ("devs",)), "": User("ghost")})
-    assert authenticator.authenticate("Bearer secret") == User("alice", ("devs", "system:authenticated"))
-    assert authenticator.authenticate("") == ANONYMOUS
+    assert await authenticator.authenticate("Bearer secret") == User("alice", ("devs", "system:authenticated"))
+    assert await authenticator.authenticate("") == ANONYMOUS
     for wrong in ("Bearer other", "Bearer ", "Basic secret", "secret"):
         with pytest.raises(Unauthorized):
-            authenticator.authenticate(wrong)
+            await authenticator.authenticate(wrong)
 
 
 async def test_refusals_in_the_words_of_kubernetes(caller):
