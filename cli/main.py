@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from cli import calls, cron, deploy, diff, functions, images, invoke, logs, namespaces, platform, secrets
+from cli import (
+    calls,
+    cron,
+    deploy,
+    diff,
+    functions,
+    images,
+    invoke,
+    keys,
+    logs,
+    namespaces,
+    platform,
+    revisions,
+    secrets,
+)
 from cli.errors import exit_code
 from core.errors import FaasliteError
 
@@ -34,11 +48,12 @@ def root(
         raise typer.Exit
 
 
-for each in (platform, deploy, diff, invoke, functions, logs):
+for each in (platform, deploy, diff, invoke, functions, logs, revisions):
     each.register(app)
 app.add_typer(cron.app, name="cron")
 app.add_typer(calls.app, name="calls")
 app.add_typer(secrets.app, name="secret")
+app.add_typer(keys.app, name="key")
 app.add_typer(namespaces.app, name="namespace")
 app.add_typer(images.app, name="images")
 
