@@ -27,6 +27,7 @@ __all__ = ["PREFIX", "AsyncCalls"]
 PREFIX = "/async-function/"
 LARGEST_BODY = 1 << 20
 """Bytes of a queued request's body: it is kept in the database."""
+LARGEST_DROPPED = 32 << 20
 LONGEST_KEY = 255
 DROPPED = frozenset({
     b"connection", b"content-length", b"expect", b"host", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
@@ -74,6 +75,7 @@ class AsyncCalls:
             answer = await self._accept(scope, receive)
         except _Refused as why:
             self.refused += 1
+            await _drop(receive)
             await _reply(send, why.status, {"error": why.reason, "message": why.message}, *why.headers)
             return
         except KeyReused as error:
@@ -167,6 +169,16 @@ class AsyncCalls:
     def _too_large(self) -> _Refused:
         text = f"the body of a queued call may have {self._largest} bytes at most"
         return _Refused(413, "PayloadTooLarge", text, (b"connection", b"close"))
+
+
+async def _drop(receive: Receive) -> None:
+    """Read what is left of a refused call's body, within bounds: whoever is still sending it would see a broken connection, not why."""
+    dropped = 0
+    while dropped < LARGEST_DROPPED:
+        message = await receive()
+        dropped += len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            return
 
 
 def _options(own: dict[bytes, str], rules: Queueing) -> Options:

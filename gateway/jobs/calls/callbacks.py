@@ -6,10 +6,13 @@ At least once, like executions: a process that dies between the POST and its not
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import random
+import socket
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -48,9 +51,30 @@ def check_url(url: str) -> str:
         raise ValueError(f"{url!r} is not a URL: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_one:
         raise ValueError(f"{url!r} is not a callback URL: http://HOST/... or https://HOST/... is expected")
+    if _link_local(parts.hostname):
+        raise ValueError(f"{parts.hostname} is a link-local address: callbacks don't go there")
     if parts.username is not None or parts.password is not None:
         raise ValueError("a callback URL may not hold a password: it is kept with the call's record")
     return url
+
+
+def _link_local(host: str) -> bool:
+    """Where clouds keep the credentials of their machines."""
+    try:
+        return ipaddress.ip_address(host).is_link_local
+    except ValueError:
+        return False
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    """Names don't lead to link-local addresses either."""
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[Any]:
+        found = await super().resolve(host, port, family)
+        kept = [each for each in found if not _link_local(each["host"])]
+        if not kept:
+            raise OSError(f"{host} is a name of link-local addresses only")
+        return kept
 
 
 class Callbacks:
@@ -73,7 +97,9 @@ class Callbacks:
 
     async def start(self) -> None:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT, sock_connect=5)
-        self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=AT_ONCE))
+        self._session = aiohttp.ClientSession(
+            timeout=timeout, connector=aiohttp.TCPConnector(limit=AT_ONCE, resolver=_Resolver())
+        )
         self._wake.set()
         self._task = asyncio.create_task(self._run(), name="callbacks")
 

@@ -117,7 +117,10 @@ async def test_old_packages_go_unless_a_function_or_a_revision_refers_to_them(pr
     ("method", "path"),
     [
         ("PUT", "/system/packages/sha256:" + "0" * 64), ("GET", "/system/packages/sha256:" + "0" * 64),
-        ("GET", "/system/cron"), ("GET", "/system/calls"), ("GET", "/system/calls/c1"),
+        ("GET", "/system/cron"), ("GET", "/system/calls"), ("GET", "/system/calls/c1"), ("GET", "/system/calls/c1/wait"),
+        ("POST", "/system/calls/c1/cancel"), ("POST", "/system/calls/c1/replay"), ("POST", "/system/calls/redrive"),
+        ("GET", "/system/cron/team/f/n/next"), ("POST", "/system/cron/team/f/n/run"), ("POST", "/system/cron/team/f/n/backfill"),
+        ("GET", "/system/metrics/jobs"), ("GET", "/system/metrics/autoscaler"),
     ],
 )  # fmt: skip
 async def test_everything_under_system_asks_who_it_is_and_whether_they_may(process, method, path):
@@ -166,12 +169,19 @@ async def test_an_async_call_from_acceptance_to_its_record(process, cluster, gat
     ((method, path, sent, payload),) = gateway.seen
     assert (method, path, payload) == ("POST", "/function/f.team/a%2Fb?x=1", b"payload")
     assert (sent["X-Own"], sent["X-Call-Id"], "X-Faaslite-Cron" in sent) == ("yes", body["callId"], False)
+    phases, tries = record["phases"], record["tries"]
     assert record == {
         "id": body["callId"], "namespace": "team", "function": "f", "trigger": "async", "cron": "", "scheduledAt": None,
         "acceptedAt": record["acceptedAt"], "startedAt": record["startedAt"], "finishedAt": record["finishedAt"], "status": "Succeeded",
         "attempts": 1, "httpStatus": 200, "error": "",
         "result": {"contentType": "application/json; charset=utf-8", "encoding": "utf-8", "body": '{"hello": "world"}', "truncated": False},
+        "nextAttemptAt": None, "phases": phases, "tries": tries, "revision": "", "replayOf": "", "idempotencyKey": "", "callback": None,
+        "traceId": body["callId"],
     }  # fmt: skip
+    assert phases["queued"] >= 0 and phases["coldStart"] is None and phases["run"] > 0
+    ((status, error, executed),) = [(each["httpStatus"], each["error"], each["executed"]) for each in tries]
+    assert (status, error, executed) == (200, "", True)
+    assert sent["traceparent"].startswith(f"00-{body['callId']}-")
     assert parse_time(record["acceptedAt"]) <= parse_time(record["startedAt"]) <= parse_time(record["finishedAt"])
     _, listed, _ = await process.request("GET", "/system/calls?namespace=team&function=f")
     assert listed == {"items": [record]}
@@ -220,8 +230,12 @@ async def test_the_functions_own_rules_for_retries_hold(process, cluster, gatewa
     await cluster.function("f", **{"async": {"retries": 0}})
     await known(process, "f")
     _, body, _ = await process.request("POST", "/async-function/f", None)
-    record = await process.call(body["callId"], "Failed")
+    record = await process.call(body["callId"], "DeadLetter")
     assert (record["attempts"], record["httpStatus"], record["error"]) == (1, 500, "HandlerError: no")
+    await cluster.function("g", **{"async": {"retries": 0, "deadLetter": False}})
+    await known(process, "g")
+    _, body, _ = await process.request("POST", "/async-function/g", None)
+    assert (await process.call(body["callId"], "Failed"))["attempts"] == 1
 
 
 # Cron
@@ -249,7 +263,7 @@ async def test_cron_from_the_function_to_the_gateway(process, cluster, gateway):
     assert items["often"]["last"]["callId"] == gateway.seen[-1][2]["X-Call-Id"]
     assert items["nightly"] == {
         "namespace": "team", "function": "f", "name": "nightly", "schedule": "0 3 * * *", "timeZone": "Europe/Oslo",
-        "next": items["nightly"]["next"], "last": None, "paused": False,
+        "next": items["nightly"]["next"], "last": None, "paused": False, "overlap": "Skip", "missed": "last", "jitter": 0.0, "retries": 3,
     }  # fmt: skip
     assert 0 < parse_time(items["nightly"]["next"]) - wall() <= 25 * 3600
     assert (items["resting"]["next"], items["resting"]["paused"]) == (None, True)
