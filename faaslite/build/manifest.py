@@ -22,14 +22,14 @@ _VARIABLE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?:(:?-)([^}]*))?\})"
 def read_manifest(path: Path, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """`name` and `spec` (or a whole Function document), and `functions`: specs by name for the functions that a file declares.
 
-    `path` is the folder, or a file whose folder is not looked at. Raises BuildError, with the line where there is one.
+    `path` is the folder, or a file whose folder is not looked at. Raises BuildError, with the line where one is known.
     """
     file = path / FUNCTION_FILE
     if not path.is_dir() or not file.exists():
         return {}
-    loader = _loader(os.environ if environment is None else environment)
+    text = _substituted(file, os.environ if environment is None else environment)
     try:
-        found = yaml.load(file.read_text(), Loader=loader) or {}
+        found = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise BuildError(f"{file}: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict) or not isinstance(found.get("spec") or {}, dict):
@@ -60,23 +60,15 @@ def substitute(text: str, environment: Mapping[str, str]) -> str:
     return _VARIABLE.sub(value, text)
 
 
-def _loader(environment: Mapping[str, str]) -> type[yaml.SafeLoader]:
-    """Variables in plain scalars become what they would be if their value stood there (`max: ${MAX:-20}` is a number); in quotes, text."""
-
-    class Loader(yaml.SafeLoader):
-        def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
-            node = super().compose_scalar_node(anchor)
-            if "$" in node.value:
-                try:
-                    replaced = substitute(node.value, environment)
-                except KeyError as error:
-                    raise yaml.composer.ComposerError(
-                        None, None, f"{error.args[0]} is not set in the environment; write ${{{error.args[0]}:-default}}", node.start_mark,
-                    ) from None  # fmt: skip
-                if replaced != node.value and node.style is None:
-                    node.tag = self.resolve(yaml.ScalarNode, replaced, (True, False))  # type: ignore[no-untyped-call]
-                node.value = replaced
-            found: yaml.ScalarNode = node
-            return found
-
-    return Loader
+def _substituted(file: Path, environment: Mapping[str, str]) -> str:
+    """The file's text with its variables, before it is read as YAML: `max: ${MAX:-20}` is a number. Comments stay as they are."""
+    lines = []
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        try:
+            lines.append(line if line.lstrip().startswith("#") else substitute(line, environment))
+        except KeyError as error:
+            name = error.args[0]
+            raise BuildError(
+                f"{file}:{number}: {name} is not set in the environment; write ${{{name}:-default}}"
+            ) from None
+    return "\n".join(lines)
