@@ -2,6 +2,7 @@
 
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { writeSync } from 'node:fs';
+import { format } from 'node:util';
 
 /** The call that runs here and now: `{ id, exchange, partial }`. */
 export const current = new AsyncLocalStorage();
@@ -63,7 +64,7 @@ export function writeStack(id, error) {
 }
 
 function line(level) {
-  return (...values) => console.error(level, ...values);
+  return (...values) => process.stderr.write(`${level} ${format(...values)}\n`);
 }
 
 /** `context.logger`. */
