@@ -24,7 +24,8 @@ from core.errors import ApiError, ServiceUnavailable, api_error
 
 __all__ = ["HttpTransport"]
 
-_CONNECTIONS = 64
+_CONNECTIONS = 16
+"""At once; past that requests wait their turn, which costs less than further connections, the more so with TLS."""
 _CONNECT_SECONDS = 10.0
 _STREAM_SLACK = 30.0
 _PATH_SAFE = "/:@!$&'()*+,;=~"
@@ -45,7 +46,8 @@ class HttpTransport:
     `token` is sent as a bearer token. `ssl`: a context, False to trust any certificate, None for the system's
     authorities. `client_cert` is (certificate file, key file), loaded into the context. `timeout` (seconds) bounds a
     request from its start to its last byte; streams are bounded by their `timeoutSeconds` alone. `server_name` is the
-    name that the server's certificate must bear where it isn't the URL's host.
+    name that the server's certificate must bear where it isn't the URL's host. `unix_socket` is where an API of this machine is reached
+    instead, with a `base_url` of `http`.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class HttpTransport:
         client_cert: tuple[str, str] | None = None,
         timeout: float = 30.0,
         server_name: str = "",
+        unix_socket: str = "",
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.namespace = "default"
@@ -65,6 +68,7 @@ class HttpTransport:
             self._headers["Authorization"] = f"Bearer {token}"
         self._ssl = _context(ssl, client_cert)
         self._server_name = server_name or None
+        self._unix_socket = unix_socket
         self._timeout = timeout
         self._requests: aiohttp.ClientSession | None = None
         self._streams: aiohttp.ClientSession | None = None
@@ -155,8 +159,13 @@ class HttpTransport:
                 await session.close()
 
     def _session(self, connections: int) -> aiohttp.ClientSession:
+        connector: aiohttp.BaseConnector
+        if self._unix_socket:
+            connector = aiohttp.UnixConnector(self._unix_socket, limit=connections, keepalive_timeout=60)
+        else:
+            connector = aiohttp.TCPConnector(limit=connections, ssl=self._ssl, keepalive_timeout=60)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, ssl=self._ssl, keepalive_timeout=60),
+            connector=connector,
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=_CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -67,6 +67,7 @@ def _supervise(home: Home, flags: dict[str, Any], say: Say) -> str:
         ).run()
     finally:
         cluster.close_listeners()
+        cluster.remove_sockets()
 
 
 def _give_back(home: Home, say: Say) -> None:

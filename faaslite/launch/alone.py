@@ -10,19 +10,24 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import FaasliteError
 from faaslite.launch.child import configure_logging
-from faaslite.launch.cluster import prepare
+from faaslite.launch.cluster import Cluster, prepare
 from faaslite.launch.errors import AlreadyRunning, LaunchError
 from faaslite.launch.home import Home
 from faaslite.launch.process import ProcessSpec
 from faaslite.launch.settings import ClusterSettings
 
 __all__ = ["main"]
+
+_PERIOD, _PATIENCE = 0.1, 300
+"""Seconds between looks for the sandboxer, which another supervisor starts when it likes, and how many."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,7 +43,13 @@ def main(arguments: Sequence[str]) -> int:
         cluster = prepare(home, settings, parts=_parts(name))
         from faaslite.launch.plan import processes
 
-        _find(processes(cluster), name).main(report)
+        try:
+            spec = _find(processes(cluster), name)
+            _wait_for_sandboxer(cluster, spec)
+            spec.main(report)
+        finally:
+            if "api" in _parts(name):
+                cluster.remove_sockets()
         for each in locks:
             os.close(each)
     except FaasliteError as error:
@@ -67,6 +78,20 @@ def _find(table: Sequence[ProcessSpec], name: str) -> ProcessSpec:
         if each.name == name:
             return each
     raise LaunchError(f"there is no component {name!r}; there are {', '.join(each.name for each in table)}")
+
+
+def _wait_for_sandboxer(cluster: Cluster, spec: ProcessSpec) -> None:
+    """A node's agent has nothing to do without it; everything else is waited for where it is used."""
+    if not any(each.startswith("sandboxer-") for each in spec.after):
+        return
+    path = cluster.home.sandboxer_socket(spec.name)
+    for attempt in range(_PATIENCE):
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                return
+        if attempt == 0:
+            logging.getLogger(__name__).info("waiting for the sandboxer at %s", path)
+        time.sleep(_PERIOD)
 
 
 def _lock(path: Path, kind: int, home: Home) -> int:

@@ -40,6 +40,7 @@ class Home:
         self.lock = self.run / "supervisor.lock"
         self.supervisor_socket = self.run / "supervisor.sock"
         self.autoscaler_socket = self.run / "autoscaler.sock"
+        self.api_socket = self.run / "api.sock"
         self.jobs_socket = self.run / "jobs.sock"
 
     def node(self, name: str) -> Path:

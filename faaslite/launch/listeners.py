@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+from pathlib import Path
 
 from faaslite.launch.errors import LaunchError
 
-__all__ = ["bind"]
+__all__ = ["bind", "bind_unix"]
 
 _BACKLOG = 2048
 
@@ -33,6 +35,23 @@ def bind(address: str, port: int, what: str, flag: str, *, shares: int = 1) -> l
             f"{what} can't listen on {address}:{port}: {_reason(error)}; choose another with {flag}"
         ) from error
     return found
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A listening Unix socket that its owner alone may connect to; one that a dead process left is replaced. Raises LaunchError."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise LaunchError(f"nobody can listen at {path}: {error.strerror or error}") from error
+    finally:
+        os.umask(mask)
+    return listener
 
 
 def _listen(address: str, port: int, *, shared: bool) -> socket.socket:

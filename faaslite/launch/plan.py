@@ -81,6 +81,7 @@ def _core(cluster: Cluster, report: int) -> None:
             FunctionController(client, informers, url=cluster.settings.gateway_url),
             Autoscaler(client, informers, cluster.home.autoscaler_socket),
             AsgiServer(api, cluster.api_listeners[0], cluster.pki.server_context("apiserver")),
+            *(AsgiServer(api, each) for each in cluster.api_listeners[1:]),
         ]
 
     run_components(build, report)
