@@ -43,11 +43,15 @@ def up(
     redis: Annotated[
         str | None, typer.Option(help='The queue of calls in Redis: redis://HOST:PORT/DB; "" for the embedded one.')
     ] = None,
+    warm: Annotated[
+        int | None, typer.Option(help="Started containers that Docker nodes keep waiting.", show_default="4")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Start the platform. What isn't said stays as it was the last time."""
     flags = {
         "runtime": runtime, "nodes": nodes, "workers": workers, "api_port": api_port, "gateway_port": gateway_port, "listen": listen, "redis": redis,
+        "warm": warm,
     }  # fmt: skip
     given = json.dumps({key: value for key, value in flags.items() if value is not None})
     command = [sys.executable, "-P", "-m", "faaslite.launch", str(home_folder(data_dir).absolute()), given]

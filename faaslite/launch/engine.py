@@ -168,5 +168,7 @@ def clean(home: Home) -> int:
 async def _clean(home: Home, share: EngineShare) -> int:
     from core.node.runtime.docker_cleaning import remove_all
 
-    folders = [each / "docker" for each in home.nodes.iterdir()] if home.nodes.is_dir() else []
+    # Volumes of Pods that no longer run, Secrets among them, are made anew with the Pods.
+    nodes = list(home.nodes.iterdir()) if home.nodes.is_dir() else []
+    folders = [node / name for node in nodes for name in ("docker", "pods")]
     return await remove_all(share.url, share.cluster, folders, grace=STOP_SECONDS)

@@ -36,7 +36,7 @@ class ClusterSettings(BaseModel):
     """Seconds after which a zygote that nobody used is let go."""
 
     warm: int = Field(default=4, ge=0, le=100)
-    """Started containers that a Docker node keeps waiting for each kind of Pod."""
+    """Started containers that a Docker node keeps waiting for each kind of Pod; 0 for none."""
     warm_memory: int = Field(default=512, ge=0)
     """MiB that all of them may take on one node."""
 

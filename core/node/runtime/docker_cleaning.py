@@ -20,7 +20,7 @@ __all__ = ["remove_all"]
 
 
 async def remove_all(base_url: str, cluster: str, folders: Sequence[Path], *, grace: int) -> int:
-    """How many containers there were. `folders` are the drivers' own. Raises `RuntimeUnavailable`, `RuntimeFailure`."""
+    """How many containers there were. `folders`, of drivers and volumes, go too. Raises `RuntimeUnavailable`, `RuntimeFailure`."""
     engine = Engine(base_url)
     mark = {"label": [f"{said.LABEL_CLUSTER}={cluster}"]}
     try:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import docker
+import psutil
 
 BASE_IMAGE = "faaslite/base:latest"
 SHARED = "FAASLITE_TEST_DOCKER"
@@ -57,40 +58,58 @@ def why_not() -> str:
     return ""
 
 
+class OwnEngine:
+    """An engine with folders of its own, which can go away and come back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = f"unix://{folder}/docker.sock"
+        self._folder = folder
+
+    def start(self, *flags: str) -> None:
+        folder = self._folder
+        places = ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"]
+        command = ["dockerd", *places, "-H", self.url, "--bridge=none", "--storage-driver=overlay2", *flags]
+        with (folder / "log").open("ab") as log:
+            # No child of ours: it may be started again in a test, and outlives that test.
+            subprocess.run(["setsid", "--fork", *command], stdout=log, stderr=subprocess.STDOUT, check=True)
+        deadline = time.monotonic() + 60
+        while not answers(self.url):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"dockerd didn't start:\n{(folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """By its process id; without --live-restore its containers end with it."""
+        try:
+            process = psutil.Process(int((self._folder / "pid").read_text()))
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            return
+        process.terminate()
+        try:
+            process.wait(30)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
+@contextlib.contextmanager
+def engine_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="faaslite-docker-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
 @contextlib.contextmanager
 def own_engine() -> Iterator[str]:
-    """An engine with folders of its own, stopped by its process id; yields its URL."""
-    with tempfile.TemporaryDirectory(prefix="faaslite-docker-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        url = f"unix://{folder}/docker.sock"
-        command = [
-            "dockerd",
-            "--data-root",
-            f"{folder}/data",
-            "--exec-root",
-            f"{folder}/exec",
-            "--pidfile",
-            f"{folder}/pid",
-        ]
-        command += ["-H", url, "--bridge=none", "--storage-driver=overlay2"]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    """An engine for the session; yields its URL."""
+    with engine_folder() as folder:
+        engine = OwnEngine(folder)
         try:
-            deadline = time.monotonic() + 60
-            while not answers(url):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"dockerd didn't start:\n{(folder / 'log').read_text()[-2000:]}")
-                time.sleep(0.05)
-            os.environ[SHARED] = url
-            yield url
+            engine.start()
+            os.environ[SHARED] = engine.url
+            yield engine.url
         finally:
             os.environ.pop(SHARED, None)
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            engine.stop()
 
 
 def ensure_image(url: str) -> None:
@@ -118,7 +137,7 @@ def _archive() -> bytes:
         link.type, link.linkname = tarfile.SYMTYPE, python
         tar.addfile(link)
         tar.add(stdlib, str(stdlib).lstrip("/"), filter=lambda each: None if Path(each.name).name in LEFT_OUT else each)
-        for path in _libraries([*programs.values(), python, *map(str, stdlib.glob("lib-dynload/binascii.*"))]):
+        for path in _libraries([*programs.values(), python, *map(str, stdlib.glob("lib-dynload/*.so"))]):
             tar.add(os.path.realpath(path), path.lstrip("/"), recursive=False)
         for name in ("tmp", "dev", "proc", "sys", "etc", "run"):
             folder = tarfile.TarInfo(name)
@@ -128,11 +147,12 @@ def _archive() -> bytes:
 
 
 def _libraries(programs: list[str]) -> set[str]:
-    found = set()
-    for each in programs:
-        listed = subprocess.run(["ldd", each], capture_output=True, text=True, check=True).stdout
-        found |= set(re.findall(r"(/\S+)\s+\(0x", listed))
-    return found
+    listed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
+    found = set(re.findall(r"(/\S+)\s+\(0x", listed))
+    # Wheels made for an older C library name its former parts.
+    folder = Path(next(each for each in found if "/libc.so." in each)).parent
+    parts = (folder / each for each in ("libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1"))
+    return found | {str(each) for each in parts if each.exists()}
 
 
 def free_subnet() -> str:
