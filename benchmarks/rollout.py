@@ -66,7 +66,7 @@ async def scenario(cluster: Cluster, seconds: float, second: str) -> dict[str, f
     await patch(cluster, {"spec": {"package": {"digest": second}}})
     await until(0.5)
     note(f"answers so far: {dict(load.answers)}; scaling down to 1")
-    await patch(cluster, {"spec": {"scale": {"min": 1, "max": 1}}})
+    await patch(cluster, {"spec": {"scale": {"min": 1, "max": 1, "initial": 1}}})
     await until(0.75)
     pods = await asyncio.to_thread(live_pods, cluster)
     revisions = Counter(each["metadata"]["labels"]["faaslite.dev/revision"] for each in pods)
