@@ -7,6 +7,7 @@ pressure, or while the API doesn't answer, events are dropped: nothing may depen
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections import OrderedDict
@@ -27,6 +28,8 @@ _REMEMBERED = 4096
 _AGGREGATE_SECONDS = 600.0
 _TRIES = 3
 _RETRY_SECONDS = 1.0
+_DELAY = 0.1
+"""Seconds from an event to its post: what it tells of has better use for them."""
 
 _Key = tuple[str, str, str, str, str, str, str]
 
@@ -78,6 +81,7 @@ class Recorder:
         self._pending: OrderedDict[_Key, _Pending] = OrderedDict()
         self._posted: OrderedDict[_Key, _Posted] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
         self._stopped = False
         self.dropped = 0
 
@@ -108,6 +112,7 @@ class Recorder:
     async def stop(self, grace: float = 1.0) -> None:
         """Post what waits, for at most `grace` seconds; later events are ignored."""
         self._stopped = True
+        self._hurry.set()
         task = self._task
         if task is None:
             return
@@ -117,6 +122,9 @@ class Recorder:
 
     async def _drain(self) -> None:
         try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DELAY):
+                    await self._hurry.wait()
             while self._pending:
                 key, pending = self._pending.popitem(last=False)
                 await self._record(key, pending)

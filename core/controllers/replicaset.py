@@ -25,6 +25,8 @@ __all__ = ["ReplicaSetController"]
 log = logging.getLogger(__name__)
 
 WORKERS = 16
+STATUS_DELAY = 0.02
+"""Seconds in which changes of Pods come together to one write of the status."""
 
 
 class ReplicaSetController:
@@ -76,7 +78,11 @@ class ReplicaSetController:
             return
         if old is None:
             self._expected.created(after)
-        self.queue.add(after)
+        if new.metadata.deletion_timestamp is None and not new.terminal and before in (None, after):
+            # A Pod on its way to readiness changes but what the status counts: that can wait until it serves.
+            self.queue.add_after(after, STATUS_DELAY)
+        else:
+            self.queue.add(after)
 
     def _owner(self, pod: Pod | None) -> str | None:
         """The key of the ReplicaSet that controls the Pod, where it is known by that uid."""

@@ -27,6 +27,8 @@ __all__ = ["FunctionController", "FunctionObject"]
 
 log = logging.getLogger(__name__)
 
+POD_DELAY = 0.02
+"""Seconds in which changes of Pods come together to one look."""
 WORKERS = 16
 REPLICAS_DELAY = 1.0
 """Seconds that a change of `status.replicas` alone may wait: it is for people, and scaling must not wait for its write."""
@@ -117,7 +119,8 @@ class FunctionController:
         if found is not None:
             function = found.metadata.labels.get(names.LABEL_FUNCTION)
             if function:
-                self.queue.add(f"{found.namespace}/{function}")
+                # What Pods tell, the status shows: that can wait until they serve.
+                self.queue.add_after(f"{found.namespace}/{function}", POD_DELAY)
 
     # One reconcile
 

@@ -24,6 +24,7 @@ async def recorder(api) -> AsyncIterator[Recorder]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.client.events._RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("core.client.events._DELAY", 0.001)
 
 
 async def posted(recorder: Recorder, api) -> list[dict]:
@@ -54,6 +55,16 @@ async def test_an_event_has_what_kubectl_shows(recorder: Recorder, api) -> None:
         1,
     )
     assert event["firstTimestamp"] == event["lastTimestamp"] != ""
+
+
+async def test_what_waits_to_be_posted_is_posted_at_the_stop(api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.client.events._DELAY", 3600.0)
+    recorder = Recorder(Client(api), "scheduler")
+    recorder.event(ABOUT, "Normal", "Scheduled", "bound to n1")
+    await asyncio.sleep(0)
+    assert not [key for key in api.objects if key[0].endswith("/events")]
+    await recorder.stop(grace=10.0)
+    assert len([key for key in api.objects if key[0].endswith("/events")]) == 1
 
 
 async def test_events_of_the_cluster_s_objects_are_in_default(recorder: Recorder, api) -> None:
