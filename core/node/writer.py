@@ -31,10 +31,19 @@ class _Slot:
     namespace: str
     uid: str
     pending: Document | None = None
+    writing: Document | None = None
     sent: Document | None = None
     timer: asyncio.TimerHandle | None = None
     task: asyncio.Task[None] | None = None
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def latest(self) -> Document | None:
+        """What the API has, once what is under way is done."""
+        for each in (self.pending, self.writing):
+            if each is not None:
+                return each
+        return self.sent
 
 
 class StatusWriter:
@@ -49,7 +58,7 @@ class StatusWriter:
         if slot is None:
             slot = self._slots[uid] = _Slot(name, namespace, uid)
             slot.idle.set()
-        if status == (slot.pending if slot.pending is not None else slot.sent):
+        if status == slot.latest:
             if urgent and slot.timer is not None:
                 self._send(slot)
             return
@@ -110,7 +119,8 @@ class StatusWriter:
         retry = FIRST_RETRY
         try:
             while slot.pending is not None:
-                status, slot.pending = slot.pending, None
+                status = slot.writing = slot.pending
+                slot.pending = None
                 try:
                     await self._write(slot, status)
                     slot.sent, retry = status, FIRST_RETRY
@@ -125,7 +135,7 @@ class StatusWriter:
                     log.error("the status of %s/%s was refused: %s", slot.namespace, slot.name, error.message)
                     slot.sent = status
         finally:
-            slot.task = None
+            slot.task = slot.writing = None
             slot.idle.set()
 
     async def _write(self, slot: _Slot, status: Document) -> None:

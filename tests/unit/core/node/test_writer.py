@@ -1,0 +1,31 @@
+"""The status writer against an API that holds its answers back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from core.client.rest import Client
+from core.node.writer import StatusWriter
+
+PATH = "/api/v1/namespaces/default/pods/a"
+
+
+async def test_what_is_on_its_way_is_not_written_again(cluster: Any) -> None:
+    api = cluster.api
+    api.objects[PATH] = {"metadata": {"name": "a", "namespace": "default", "uid": "u"}, "status": {}}
+    writer = StatusWriter(Client(api))
+    api.gate.clear()
+    writer.submit("default", "a", "u", {"phase": "Running"}, urgent=True)
+    async with asyncio.timeout(5):
+        while not api.requests:
+            await asyncio.sleep(0)
+    writer.submit("default", "a", "u", {"phase": "Running"}, urgent=True)
+    api.gate.set()
+    await writer.flush("u")
+    assert len(api.requests) == 1
+    writer.submit("default", "a", "u", {"phase": "Failed"}, urgent=True)
+    writer.submit("default", "a", "u", {"phase": "Running"}, urgent=True)
+    await writer.flush("u")
+    assert api.objects[PATH]["status"]["phase"] == "Running"
+    await writer.close()
