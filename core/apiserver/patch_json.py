@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from core.apiserver.patch_merge import clone
-from core.errors import BadRequest, Invalid, TooLarge, cause
+from core.errors import BadRequest, Invalid, TooLarge
 
 __all__ = ["MAX_OPERATIONS", "json_patch"]
 
@@ -69,7 +69,7 @@ def json_patch(document: dict[str, Any], operations: Any) -> dict[str, Any]:
 
 def _invalid(text: str) -> Invalid:
     message = f"the server rejected our request due to an error in our request: {text}"
-    return Invalid(message, {"causes": [cause("UnexpectedServerResponse", text)]})
+    return Invalid(message)
 
 
 def _read(operation: Any) -> tuple[str, tuple[str, ...], tuple[str, ...] | None]:

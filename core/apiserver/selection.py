@@ -25,6 +25,8 @@ class _Labelled(msgspec.Struct):
     metadata: _Metadata
 
 
+_REMEMBERED = 64
+
 _labelled = msgspec.json.Decoder(_Labelled)
 
 
@@ -35,7 +37,7 @@ class Selection:
     the key already tells. Raises `BadRequest` for selectors that can't be understood.
     """
 
-    __slots__ = ("_cache", "_labels", "_others", "_places", "_readers", "everything")
+    __slots__ = ("_cache", "_known", "_labels", "_others", "_places", "_readers", "everything")
 
     def __init__(
         self, kind: Kind, fields: Mapping[str, FieldReader], cache: Cache, label_text: str = "", field_text: str = ""
@@ -52,15 +54,24 @@ class Selection:
         self._cache = cache
         for term in found.terms:
             if term.field not in fields and term.field not in ("metadata.name", "metadata.namespace"):
-                raise BadRequest(
-                    f'Unable to find "{kind.group}/{kind.version}, Resource={kind.plural}" that match label selector '
-                    f'"{label_text}", field selector "{field_text}": field label not supported: {term.field}'
-                )
+                # Clients put before it what they have asked for.
+                raise BadRequest(f"field label not supported: {term.field}")
         self._places = FieldSelector(tuple(each for each in found.terms if each.field not in fields))
         self._others = FieldSelector(tuple(each for each in found.terms if each.field in fields))
         self.everything = not (self._labels or found.terms)
+        self._known: dict[int, bool] = {}
 
     def matches(self, entry: Entry) -> bool:
+        # Watches that ask for the same share a selection, and are told of each event one after the other.
+        found = self._known.get(entry.revision)
+        if found is None:
+            found = self._matches(entry)
+            if len(self._known) > _REMEMBERED:
+                self._known.clear()
+            self._known[entry.revision] = found
+        return found
+
+    def _matches(self, entry: Entry) -> bool:
         if self._places.terms:
             _, _, *where = entry.key.split("/")
             name, namespace = where[-1], where[0] if len(where) > 1 else ""

@@ -38,6 +38,8 @@ VERSION = {
     "platform": f"linux/{platform.machine()}",
 }
 _encode = msgspec.json.encode
+_V2_PROTO = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+_EMPTY_V2_PROTO = b"\x0a\x032.0"
 
 
 def _json(request: Request, document: Any, media_type: str = "application/json") -> Response:
@@ -95,7 +97,18 @@ class _Pages:
 
     async def root(self, request: Request) -> Response:
         groups = sorted({each.prefix for each in self._served.kinds()})
-        paths = ["/api", "/apis", *groups, "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]
+        paths = [
+            "/api",
+            "/apis",
+            *groups,
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/readyz",
+            "/version",
+        ]
         return _json(request, {"paths": sorted(paths)})
 
     async def core(self, request: Request) -> Response:
@@ -139,6 +152,23 @@ class _Pages:
             self._openapi[at] = found
         return _json(request, found)
 
+    async def openapi_v2(self, request: Request) -> Response:
+        """An empty document: what there is to know is in version 3, which clients ask first.
+
+        They ask this one of kinds that version 3 hasn't (lists of anything, kinds that are not there) and take its silence well.
+        """
+        if "proto-openapi" in request.headers.get("accept", ""):
+            return Response(_EMPTY_V2_PROTO, headers={"content-type": _V2_PROTO})
+        return _json(
+            request,
+            {
+                "swagger": "2.0",
+                "info": {"title": "Kubernetes", "version": VERSION["gitVersion"]},
+                "paths": {},
+                "definitions": {},
+            },
+        )
+
     async def metrics(self, request: Request) -> Response:
         body, media_type = self._metrics.text()
         return Response(body, media_type=media_type)
@@ -162,6 +192,7 @@ def build_system(served: Served, checks: Mapping[str, Check], metrics: Metrics) 
         Route("/api/{version}", pages.resources),
         Route("/apis/{group}", pages.group),
         Route("/apis/{group}/{version}", pages.resources),
+        Route("/openapi/v2", pages.openapi_v2),
         Route("/openapi/v3", pages.openapi_index),
         Route("/openapi/v3/api/{version}", pages.openapi_document),
         Route("/openapi/v3/apis/{group}/{version}", pages.openapi_document),

@@ -76,6 +76,12 @@ def path_segment(name: str) -> str:
 
 def qualified(name: str) -> str:
     """Why `name` is no label key (`[prefix/]name`); "" where it is one."""
+    if name.count("/") > 1:
+        return (
+            "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
+            f"character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{_QUALIFIED.pattern}') with an "
+            "optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+        )
     prefix, slash, local = name.rpartition("/")
     if slash and not prefix:
         return "prefix part must be non-empty"

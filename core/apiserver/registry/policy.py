@@ -155,7 +155,8 @@ class PriorityClassStrategy(Strategy):
         name, value, found = document["metadata"].get("name") or "", document["value"], []
         if name.startswith("system-"):
             if SYSTEM_CLASSES.get(name, (None,))[0] != value:
-                why = "priority class names with 'system-' prefix are reserved for system use only"
+                why = "priority class names with 'system-' prefix are reserved for system use only. "
+                why += f"error: {name} is not a known system priority class"
                 found.append(forbidden("metadata.name", why))
         elif value > _USER_MAX:
             found.append(forbidden("value", f"maximum allowed value of a user defined priority is {_USER_MAX}"))

@@ -66,7 +66,6 @@ def test_operations_that_do_not_apply_are_invalid(operation: dict[str, Any], wor
         json_patch(DOCUMENT, [{"op": "add", "path": "/seen", "value": 1}, operation])
     assert words in caught.value.message
     assert caught.value.status()["code"] == 422
-    assert words in caught.value.causes[0]["message"]
     assert "seen" not in DOCUMENT
 
 
