@@ -20,29 +20,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.clock import micro_time, wall
+from core.clock import wall
 from core.node.addresses import AddressPool
 from core.node.runtime import docker_spec as said
 from core.node.runtime.base import (
     ContainerInfo,
     ContainerSpec,
     ContainerState,
-    Image,
     ImageNotFound,
     RuntimeEvent,
     RuntimeEventType,
     RuntimeFailure,
-    RuntimeInfo,
     SandboxInfo,
     SandboxSpec,
-    Stats,
 )
 from core.node.runtime.docker_engine import Absent, Conflicting, Engine
 from core.node.runtime.docker_fit import Shape, unfit
-from core.node.runtime.docker_journal import Adoption
+from core.node.runtime.docker_journal import Adoptions
 from core.node.runtime.docker_logs import follow
 from core.node.runtime.docker_network import ensure_network, open_routes, remove_network
 from core.node.runtime.docker_notify import NotifySocket
+from core.node.runtime.docker_queries import EngineQueries
 from core.node.runtime.docker_records import Container, Sandbox, make_folder, termination_message
 from core.node.runtime.docker_slot import Slot, remove_folder
 from core.node.runtime.docker_stream import EngineStreams
@@ -62,7 +60,7 @@ SETTLE = 0.2
 SLOTS = "slots"
 
 
-class DockerRuntime:
+class DockerRuntime(EngineQueries):
     """`node` names the node in labels, and nobody else on that engine; `pod_cidr` is the subnet of its bridge, made where it is missing.
 
     `base_url` is as in DOCKER_HOST. `state_dir` is the driver's own folder. `bridge` names the bridge device, "" lets the engine.
@@ -90,14 +88,14 @@ class DockerRuntime:
         self._cidr = pod_cidr
         self._bridge = bridge
         self._pause_image = pause_image
-        self._engine = Engine(base_url, threads)
+        super().__init__(Engine(base_url, threads))
         self._streams: EngineStreams | None = None
         self._cluster = cluster
         self._supernet = supernet
         self._warm = warm or WarmSettings(each=0)
         self._addresses = AddressPool(pod_cidr, reserved=1)
         self.pool: WarmPool | None = None
-        self._adoptions: dict[str, Adoption] = {}
+        self._adoptions = Adoptions(state_dir / SLOTS)
         self._sandboxes: dict[str, Sandbox] = {}
         self._owners: dict[str, str] = {}
         self._events: asyncio.Queue[RuntimeEvent] = asyncio.Queue()
@@ -139,21 +137,14 @@ class DockerRuntime:
             log.warning("no containers are kept waiting on this node: %s", error)
             return
         self.pool = pool
-        self._spawn(self._watch_images(pool), "docker image events")
+        assert self._streams is not None
+        self._spawn(pool.watch_images(self._streams), "docker image events")
 
     async def _waiting(self) -> list[str]:
         """Containers that were started for no Pod yet."""
         filters = {"label": [said.label_filter(self._node), said.LABEL_SLOT]}
         found = await self._engine.do("containers", all=True, filters=filters)
         return [each["Id"] for each in found if each["Labels"][said.LABEL_SLOT] not in self._adoptions]
-
-    async def _watch_images(self, pool: WarmPool) -> None:
-        filters = {"type": ["image"], "event": ["tag", "untag", "import", "load", "pull", "delete"]}
-        while self._streams is not None:
-            with contextlib.suppress(RuntimeFailure):
-                async for _ in self._streams.events(filters):
-                    pool.image_changed()
-            await asyncio.sleep(RECONNECT_LONGEST)
 
     def _marks(self) -> dict[str, str]:
         return {said.LABEL_NODE: self._node, **({said.LABEL_CLUSTER: self._cluster} if self._cluster else {})}
@@ -183,14 +174,6 @@ class DockerRuntime:
         if self._streams is not None:
             await self._streams.close()
             self._streams = None
-
-    async def info(self) -> RuntimeInfo:
-        version = await self._engine.do("version")
-        options = (await self._engine.do("info")).get("SecurityOptions") or ()
-        isolation = ["no_new_privs", *(["seccomp"] if any("seccomp" in each for each in options) else [])]
-        return RuntimeInfo(
-            "docker", str(version["Version"]), (*isolation, "mount", "pid", "ipc", "uts", "net", "cgroup"), assigns_addresses=True
-        )  # fmt: skip
 
     async def _ensure_network(self) -> None:
         await ensure_network(
@@ -232,11 +215,8 @@ class DockerRuntime:
 
     async def run_pod(self, sandbox: SandboxSpec, containers: Sequence[ContainerSpec]) -> SandboxInfo | None:
         """A container that was started before the Pod came, where one of its kind waits; else an event says why not."""
-        if self.pool is None:
+        if self.pool is None or sandbox.uid in self._sandboxes:  # none are kept, or it began the ordinary way
             return None
-        box = self._sandboxes.get(sandbox.uid)
-        if box is not None:
-            return None  # it began the ordinary way
         found: Slot | str = unfit(sandbox, containers) or self.pool.take(Shape.of(containers[0]))
         if isinstance(found, Slot):
             try:
@@ -253,7 +233,7 @@ class DockerRuntime:
         box = Sandbox(spec, slot.address, wall())
         labels = {**self._labels(box), **said.container_labels(container_spec)}
         adoption = slot.adopt(spec, container_spec, labels)
-        self._adoptions[slot.id] = adoption
+        self._adoptions.add(slot.id, adoption)
         self._sandboxes[spec.uid] = box
         container = self._remember(box, slot.container_id, container_spec.name, 0, False, folder=slot.folder)
         container.slot, container.env = slot.id, adoption.env
@@ -269,13 +249,7 @@ class DockerRuntime:
         if self._known(container.id) is not None and self._streams is not None:
             self._follow(box, container)
             name = said.container_name(box.spec.uid, container.spec_name, container.attempt)
-            self._spawn(self._rename(container.id, name), f"rename {container.id[:12]}")
-
-    async def _rename(self, container_id: str, name: str) -> None:
-        try:
-            await self._engine.do("rename", container_id, name)
-        except RuntimeFailure as error:
-            log.debug("container %s keeps its name: %s", container_id[:12], error)
+            self._spawn(self._engine.attempt("rename", container.id, name), f"rename {container.id[:12]}")
 
     async def list(self) -> Sequence[SandboxInfo]:
         inspected = await self._inspected()
@@ -304,21 +278,7 @@ class DockerRuntime:
             found: dict[str, Any] = await self._engine.do("inspect_container", container_id)
         except Absent:
             return None
-        return self._identified(found)
-
-    def _identified(self, inspected: dict[str, Any]) -> dict[str, Any] | None:
-        """With the labels of the Pod that it was given to; None for one that still waits."""
-        labels = inspected["Config"]["Labels"]
-        slot = labels.get(said.LABEL_SLOT, "")
-        if not slot:
-            return inspected
-        adoption = self._adoptions.get(slot) or Adoption.load(self._state / SLOTS / slot)
-        if adoption is None:
-            return None
-        self._adoptions[slot] = adoption
-        labels |= adoption.labels
-        inspected["Created"] = inspected["State"]["StartedAt"] = micro_time(adoption.at)
-        return inspected
+        return self._adoptions.identified(found)
 
     async def _adopt(self, inspected: dict[str, Any]) -> None:
         """A container from before this agent."""
@@ -341,7 +301,7 @@ class DockerRuntime:
             folder=self._state / SLOTS / slot if slot else None,
         )  # fmt: skip
         if slot:
-            container.slot, container.env = slot, self._adoptions[slot].env
+            container.slot, container.env = slot, self._adoptions.env(slot)
         container.stop_signal = inspected["Config"].get("StopSignal") or "SIGTERM"
         if inspected["State"]["Status"] == "created":
             return
@@ -434,7 +394,7 @@ class DockerRuntime:
         box.containers.pop(container_id, None)
         self._owners.pop(container_id, None)
         await asyncio.to_thread(remove_folder, container.folder)
-        self._adoptions.pop(container.slot, None)
+        self._adoptions.forget(container.slot)
 
     async def _remove(self, container_id: str) -> None:
         with contextlib.suppress(Absent):
@@ -537,26 +497,3 @@ class DockerRuntime:
         known = self._known(container_id)
         async with asyncio.timeout(timeout):
             return await self._streams.exec(container_id, command, known[1].env if known else {})
-
-    async def stats(self, container_id: str) -> Stats:
-        found = await self._engine.do("stats", container_id, stream=False, one_shot=True)
-        memory = found.get("memory_stats") or {}
-        idle = (memory.get("stats") or {}).get(
-            "total_inactive_file", (memory.get("stats") or {}).get("inactive_file", 0)
-        )
-        return Stats(
-            int(found["cpu_stats"]["cpu_usage"]["total_usage"]), max(int(memory.get("usage", 0)) - int(idle), 0)
-        )
-
-    async def pull_image(self, image: str) -> Image:
-        return await self._engine.pull_image(image)
-
-    async def find_image(self, image: str) -> Image | None:
-        return await self._engine.find_image(image)
-
-    async def images(self) -> Sequence[Image]:
-        return await self._engine.images()
-
-    async def remove_image(self, image: str) -> None:
-        with contextlib.suppress(Absent, ImageNotFound):
-            await self._engine.do("remove_image", said.normal_image(image))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from core.node.runtime.base import Image, ImageNotFound, ImagePullError, Runtime
 from core.node.runtime.docker_spec import normal_image
 
 __all__ = ["Absent", "Conflicting", "Engine"]
+
+log = logging.getLogger(__name__)
 
 LOCAL_PREFIX = "faaslite/"
 """Images that are built on the node and never come from a registry."""
@@ -72,6 +75,13 @@ class Engine:
         if self._api is None:
             raise RuntimeUnavailable(f"there is no connection to the Docker engine at {self.base_url}")
         return await self._run(functools.partial(getattr(self._api, call), *args, **kwargs))
+
+    async def attempt(self, call: str, *args: Any, **kwargs: Any) -> None:
+        """As `do`, for what doesn't matter if it fails."""
+        try:
+            await self.do(call, *args, **kwargs)
+        except RuntimeFailure as error:
+            log.debug("%s %s: %s", call, args, error)
 
     async def _run(self, function: Callable[[], Any]) -> Any:
         try:

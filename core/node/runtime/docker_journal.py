@@ -11,8 +11,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Adoption"]
+from core.clock import micro_time
+from core.node.runtime.docker_spec import LABEL_SLOT
+
+__all__ = ["Adoption", "Adoptions"]
 
 _FILE = "adopted.json"
 
@@ -44,3 +48,41 @@ class Adoption:
         except FileNotFoundError:
             return None
         return cls(found["labels"], found["env"], float(found["at"]))
+
+
+class Adoptions:
+    """Of all containers below `root`, by the name of their folder (their *slot*)."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known: dict[str, Adoption] = {}
+
+    def __contains__(self, slot: str) -> bool:
+        return slot in self._known
+
+    def add(self, slot: str, adoption: Adoption) -> None:
+        self._known[slot] = adoption
+
+    def forget(self, slot: str) -> None:
+        self._known.pop(slot, None)
+
+    def clear(self) -> None:
+        self._known.clear()
+
+    def env(self, slot: str) -> Mapping[str, str]:
+        return self._known[slot].env
+
+    def identified(self, inspected: dict[str, Any]) -> dict[str, Any] | None:
+        """What the engine says of a container, with the labels of the Pod that it was given to; None for one that still waits."""
+        labels = inspected["Config"]["Labels"]
+        slot = labels.get(LABEL_SLOT, "")
+        if not slot:
+            return inspected
+        adoption = self._known.get(slot) or Adoption.load(self._root / slot)
+        if adoption is None:
+            return None
+        self._known[slot] = adoption
+        labels |= adoption.labels
+        # For its Pod it began when it was given to it.
+        inspected["Created"] = inspected["State"]["StartedAt"] = micro_time(adoption.at)
+        return inspected

@@ -25,6 +25,7 @@ from core.node.runtime.base import ContainerSpec, ImageNotFound, RuntimeFailure,
 from core.node.runtime.docker_engine import Absent, Engine
 from core.node.runtime.docker_fit import ROOTS, Shape, shares
 from core.node.runtime.docker_slot import Slot, control_socket, prepare_folder, remove_folder
+from core.node.runtime.docker_stream import EngineStreams
 from core.node.runtime.sandboxer.isolation import make_shared, mounts_below
 
 __all__ = ["WarmPool", "WarmSettings"]
@@ -92,19 +93,26 @@ class WarmPool:
 
     async def halt(self) -> None:
         """Let go of those that wait: they end by themselves."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-            self._keeper = None
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stop_keeping()
         for slots in self._idle.values():
             for each in slots:
                 self._forget(each)
         self._idle.clear()
         self._used.clear()
         self._unable.clear()
+
+    async def empty(self) -> None:
+        """Remove those that wait, and keep none from now on: for a node that is given up."""
+        await self._stop_keeping()
+        for slot in [each for slots in self._idle.values() for each in slots]:
+            await self._drop(slot)
+
+    async def _stop_keeping(self) -> None:
+        tasks = [*self._tasks, *([self._keeper] if self._keeper is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._keeper = None
 
     @property
     def idle(self) -> Mapping[Shape, int]:
@@ -115,6 +123,15 @@ class WarmPool:
         while self._lacking() or not self._wanted():
             self._news.clear()
             await self._news.wait()
+
+    async def watch_images(self, streams: EngineStreams) -> None:
+        """Until cancelled: take notice of images that were built, brought or removed."""
+        filters = {"type": ["image"], "event": ["tag", "untag", "import", "load", "pull", "delete"]}
+        while True:
+            with contextlib.suppress(RuntimeFailure):
+                async for _ in streams.events(filters):
+                    self.image_changed()
+            await asyncio.sleep(RETRY_FIRST)
 
     # Giving away
 
