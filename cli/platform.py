@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +41,18 @@ def up(
     api_port: Annotated[int | None, typer.Option(help="0 takes a free one.", show_default="6443")] = None,
     gateway_port: Annotated[int | None, typer.Option(help="0 takes a free one.", show_default="8080")] = None,
     listen: Annotated[str | None, typer.Option(help="The address to listen on.", show_default="127.0.0.1")] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="Functions are also at the hosts NAME.NAMESPACE.DOMAIN.", show_default="none")
+    ] = None,
+    gateway_tls: Annotated[
+        bool | None,
+        typer.Option("--gateway-tls/--no-gateway-tls", help="HTTPS at the gateway.", show_default="no"),
+    ] = None,
+    gateway_cert: Annotated[
+        Path | None,
+        typer.Option(help="Its certificate chain (PEM).", show_default="made with the cluster's CA"),
+    ] = None,
+    gateway_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
     redis: Annotated[
         str | None, typer.Option(help='The queue of calls in Redis: redis://HOST:PORT/DB; "" for the embedded one.')
     ] = None,
@@ -51,7 +64,8 @@ def up(
     """Start the platform. What isn't said stays as it was the last time."""
     flags = {
         "runtime": runtime, "nodes": nodes, "workers": workers, "api_port": api_port, "gateway_port": gateway_port, "listen": listen, "redis": redis,
-        "warm": warm,
+        "warm": warm, "domain": domain, "gateway_tls": gateway_tls or (True if gateway_cert else gateway_tls),
+        "gateway_cert": gateway_cert and str(gateway_cert.absolute()), "gateway_key": gateway_key and str(gateway_key.absolute()),
     }  # fmt: skip
     given = json.dumps({key: value for key, value in flags.items() if value is not None})
     command = [sys.executable, "-P", "-m", "faaslite.launch", str(home_folder(data_dir).absolute()), given]
@@ -63,13 +77,14 @@ def up(
 def _detached(command: list[str]) -> None:
     """Start the supervisor in a session of its own, and show its progress until it is ready."""
     reader, writer = os.pipe()
+    complaints = tempfile.TemporaryFile()  # noqa: SIM115 - the supervisor's as long as it lives
     supervisor = subprocess.Popen(
         [*command, str(writer)],
         pass_fds=(writer,),
         start_new_session=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=complaints,
     )
     os.close(writer)
     with os.fdopen(reader) as progress:
@@ -83,7 +98,10 @@ def _detached(command: list[str]) -> None:
             if event.get("ready"):
                 return
     code = supervisor.wait()
-    raise CliError(f"the platform ended with exit code {code} before it was ready; see the logs in the data dir")
+    complaints.seek(0)
+    said = complaints.read().decode(errors="replace").strip().splitlines()
+    why = f": {said[-1]}" if said else "; see the logs in the data dir"
+    raise CliError(f"the platform ended with exit code {code} before it was ready{why}")
 
 
 def down(data_dir: DataDir = None) -> None:

@@ -89,6 +89,7 @@ class Platform:
         for each in (self.scratch, self.sources):
             each.mkdir()
         self.flags = flags
+        self.command = [str(FAAS)]
         self.url = self.api = ""
         self.environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("FAASLITE_", "KUBE", "PYTHON"))
@@ -100,7 +101,7 @@ class Platform:
 
     def faas(self, *arguments: str, check: bool = True, timeout: float = 90.0, **more: Any) -> Done:
         done = subprocess.run(
-            [str(FAAS), *arguments], env=self.environment, capture_output=True, text=True, timeout=timeout, **more
+            [*self.command, *arguments], env=self.environment, capture_output=True, text=True, timeout=timeout, **more
         )
         if check and done.returncode:
             pytest.fail(f"`faas {' '.join(arguments)}` ended with {done.returncode}: {done.stderr}{done.stdout}")
@@ -109,7 +110,7 @@ class Platform:
     def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
         """A command that goes on; the caller ends it."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
-        return subprocess.Popen([str(FAAS), *arguments], env=self.environment, **pipes)
+        return subprocess.Popen([*self.command, *arguments], env=self.environment, **pipes)
 
     def up(self, *flags: str) -> dict[str, Any]:
         """With the flags of the first time at first, later with none: what isn't said stays."""
