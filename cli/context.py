@@ -69,13 +69,16 @@ def gateway() -> Gateway:
     from faaslite.launch.settings import ClusterSettings
 
     url = os.environ.get("FAASLITE_GATEWAY")
+    authority: Path | None = None
     if not url:
         home = Home(home_folder())
         settings = ClusterSettings.load(home.settings)
         if settings is None:
             raise Unreachable(f"there is no cluster in {home.path}; start one with `faas up`, or set FAASLITE_GATEWAY")
         url = settings.gateway_url
-    return Gateway(url, token=_token())
+        if settings.gateway_tls and not settings.gateway_cert:
+            authority = home.pki / "ca.crt"
+    return Gateway(url, token=_token(), authority=authority)
 
 
 def _token() -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -17,12 +19,19 @@ Response = http.client.HTTPResponse
 
 
 class Gateway:
-    """Where the gateway is, and the token that the platform's own paths ask for."""
+    """Where the gateway is, and the token that the platform's own paths ask for; `authority` is the CA of its certificate, where it isn't one
+    that this machine knows."""
 
-    def __init__(self, url: str, token: str = "", timeout: float = 330.0) -> None:
+    def __init__(self, url: str, token: str = "", timeout: float = 330.0, authority: Path | None = None) -> None:
+        self._authority = authority
         self.url = url.rstrip("/")
         self._token = token
         self._timeout = timeout
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """What opens private functions to who has the kubeconfig; functions don't get to see it."""
+        return {"X-Faaslite-Token": f"Bearer {self._token}"} if self._token else {}
 
     def function_url(self, namespace: str, name: str, path: str = "") -> str:
         """Where people call it; the default namespace goes without saying."""
@@ -35,8 +44,13 @@ class Gateway:
     ) -> Iterator[Response]:
         """One exchange; raises Unreachable where nobody answers."""
         parts = urlsplit(self.url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
+        host = parts.hostname or "127.0.0.1"
+        connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            trust = ssl.create_default_context(cafile=str(self._authority) if self._authority else None)
+            connection = http.client.HTTPSConnection(host, parts.port, timeout=self._timeout, context=trust)
+        else:
+            connection = http.client.HTTPConnection(host, parts.port, timeout=self._timeout)
         try:
             connection.request(method, path, body=body, headers=dict(headers or {}))
             yield connection.getresponse()

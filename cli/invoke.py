@@ -44,7 +44,7 @@ def invoke(
         method.upper() or ("GET" if body is None else "POST"),
         where[len(target.url) :],
         body=body,
-        headers=_headers(header or []),
+        headers={**target.credentials, **_headers(header or [])},
     ) as response:
         if verbose:
             note(f"HTTP {response.status} {response.reason}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from core.client.rest import Client
 from faaslite.api.names import PORT
 from faaslite.launch import kubeconfig, slices
 from faaslite.launch.engine import EngineShare, settle
+from faaslite.launch.errors import LaunchError
 from faaslite.launch.home import Home
 from faaslite.launch.listeners import bind, bind_unix
 from faaslite.launch.pki import Pki
@@ -58,6 +60,24 @@ class Cluster:
         )
         return Client(transport)
 
+    def gateway_tls(self) -> ssl.SSLContext | None:
+        """What the gateway's listeners serve TLS with; None for plain HTTP. Raises LaunchError where the given files can't be used."""
+        settings = self.settings
+        if not settings.gateway_tls:
+            return None
+        if not settings.gateway_cert:
+            return self.pki.server_context("gateway")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(settings.gateway_cert, settings.gateway_key or None)
+        except OSError as error:
+            raise LaunchError(
+                f"--gateway-cert {settings.gateway_cert}: {error.strerror or error}; a PEM file with the chain is needed, and the key "
+                "in it or in --gateway-key"
+            ) from error
+        return context
+
     def close_listeners(self) -> None:
         for each in (*self.api_listeners, *self.gateway_listeners, *self.claims):
             each.close()
@@ -78,8 +98,12 @@ def prepare(home: Home, settings: ClusterSettings, *, parts: Collection[str] = A
     home.prepare()
     runtime = settings.runtime if settings.runtime != "auto" else ("docker" if _docker_serves() else "process")
     pki = Pki(home.pki)
-    pki.prepare([*_own_names(settings.listen), settings.listen], node_names(settings))
+    names = [*_own_names(settings.listen), settings.listen]
+    own = settings.gateway_tls and not settings.gateway_cert
+    domain = [settings.domain, f"*.{settings.domain}", f"*.default.{settings.domain}"] if settings.domain else []
+    pki.prepare(names, node_names(settings), gateway=[*names, *domain] if own else ())
     cluster = Cluster(home, settings, pki, runtime)
+    cluster.gateway_tls()
     try:
         _take(cluster, parts)
     except BaseException:

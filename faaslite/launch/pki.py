@@ -59,8 +59,11 @@ class Pki:
         self._tokens_file = folder / "tokens.json"
         self._tokens: dict[str, str] = {}
 
-    def prepare(self, addresses: Sequence[str], nodes: Sequence[str], now: datetime | None = None) -> None:
-        """Make what isn't there. `addresses` are the IPs and names that the API server is reached at.
+    def prepare(
+        self, addresses: Sequence[str], nodes: Sequence[str], now: datetime | None = None, gateway: Sequence[str] = ()
+    ) -> None:
+        """Make what isn't there. `addresses` are the IPs and names that the API server is reached at; `gateway` those of the gateway, where it is to
+        have a certificate of this CA.
 
         Raises LaunchError where a file can't be read or doesn't fit the others.
         """
@@ -72,6 +75,8 @@ class Pki:
             self._leaf(
                 "apiserver-kubelet-client", certificate, key, now, "kube-apiserver-kubelet-client", [], server=False
             )
+            if gateway:
+                self._leaf("gateway", certificate, key, now, "faaslite-gateway", ["localhost", *gateway], server=True)
             for node in nodes:
                 self._leaf(
                     f"node-{node}",

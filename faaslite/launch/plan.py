@@ -119,8 +119,10 @@ def _gateway(cluster: Cluster, number: int, report: int) -> None:
             [cluster.gateway_listeners[number - 1]],
             cluster.home.autoscaler_socket,
             cluster.home.jobs_socket,
-            WorkerSettings(),
+            WorkerSettings(domain=cluster.settings.domain),
             f"gateway-{number}",
+            control=cluster.home.run / f"gateway-{number}.sock",
+            tls=cluster.gateway_tls(),
         )
         return [Closing(client), worker]
 

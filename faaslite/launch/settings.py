@@ -26,6 +26,12 @@ class ClusterSettings(BaseModel):
     runtime: RuntimeName = "auto"
     nodes: int = Field(default=1, ge=1, le=64)
     workers: int = Field(default=1, ge=1, le=64)
+    domain: str = Field(default="", pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$")
+    """Functions are also at the hosts `NAME.NAMESPACE.DOMAIN`; empty for not."""
+    gateway_tls: bool = False
+    """Whether the gateway speaks HTTPS: with the files below, or with a certificate of the cluster's CA."""
+    gateway_cert: str = ""
+    gateway_key: str = ""
     store: str = ""
     """The store's URL; empty: SQLite in the data dir."""
     slices: list[int] = Field(default_factory=list)
@@ -61,7 +67,8 @@ class ClusterSettings(BaseModel):
 
     @property
     def gateway_url(self) -> str:
-        return f"http://{_host(self.listen)}:{self.gateway_port}"
+        scheme = "https" if self.gateway_tls else "http"
+        return f"{scheme}://{_host(self.listen)}:{self.gateway_port}"
 
     @classmethod
     def make(cls, **values: object) -> ClusterSettings:

@@ -108,9 +108,15 @@ class Jobs:
             owner=f"{socket.gethostname()}-{os.getpid()}",
             clock=self._clock,
             tracing=self._tracing,
+            sockets=self._socket_path.parent,
         )
         ticker = Ticker(
-            calls, inserted=dispatcher.wake, canceled=dispatcher.abort, clock=self._clock, insert=dispatcher.insert
+            calls,
+            inserted=dispatcher.wake,
+            canceled=dispatcher.abort,
+            clock=self._clock,
+            insert=dispatcher.insert,
+            arm=dispatcher.arm,
         )
         callbacks = Callbacks(calls, clock=self._clock)
         parts = (dispatcher, callbacks, ticker)

@@ -218,7 +218,7 @@ def _parse_special(
 
 def _forwarded(earlier: bytes, host: bytes, scheme: bytes, peer: bytes, forwarded: bytes) -> bytes:
     """`X-Forwarded-*`, and the same as RFC 7239 has it."""
-    node = peer if b":" not in peer else b'"[%s]"' % peer
+    node = b"_local" if peer == b"unix" else peer if b":" not in peer else b'"[%s]"' % peer
     name = host if _TOKEN.fullmatch(host) else b'"%s"' % host
     return (
         b"X-Forwarded-For: %s%s\r\nX-Forwarded-Host: %s\r\nX-Forwarded-Proto: %s\r\n"

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from gateway.worker.concurrency import Revision
 from gateway.worker.stats import BOUNDS, FunctionStats
 
-__all__ = ["render"]
+__all__ = ["merge", "render"]
+
+_LARGEST = ("faaslite_function_instances",)
+"""Families that every worker knows the whole of: of these the largest counts, of all others the sum."""
 
 
 def render(functions: Iterable[FunctionStats], revisions: Iterable[Revision], connections: int) -> str:
@@ -40,6 +43,33 @@ def render(functions: Iterable[FunctionStats], revisions: Iterable[Revision], co
     lines += [f"faaslite_function_instances{{{_revision(each)}}} {len(each.ready)}" for each in revisions]
     _family(lines, "faaslite_gateway_connections", "gauge", "Open connections of clients.")
     lines.append(f"faaslite_gateway_connections {connections}")
+    return "\n".join(lines) + "\n"
+
+
+def merge(texts: Iterable[str]) -> str:
+    """One text of several workers'. Families and samples keep the order in which they first come."""
+    families: dict[str, list[str]] = {}
+    samples: dict[str, dict[str, float]] = {}
+    for text in texts:
+        family = ""
+        for line in text.splitlines():
+            if line.startswith("# "):
+                _, what, family, _ = line.split(" ", 3)
+                heads = families.setdefault(family, [])
+                if len(heads) < 2 and not any(each.startswith(f"# {what} ") for each in heads):
+                    heads.append(line)
+                samples.setdefault(family, {})
+                continue
+            key, _, value = line.rpartition(" ")
+            known = samples[family]
+            if family in _LARGEST:
+                known[key] = max(known.get(key, 0.0), float(value))
+            else:
+                known[key] = known.get(key, 0.0) + float(value)
+    lines: list[str] = []
+    for family, heads in families.items():
+        lines += heads
+        lines += [f"{key} {value:.15g}" for key, value in samples[family].items()]
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,8 @@ import gc
 import logging
 import os
 import socket
-from collections.abc import Sequence
+import ssl
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from random import Random
 from time import monotonic, time
@@ -18,7 +19,7 @@ from core.client.informer import Informers
 from core.client.rest import Client
 from faaslite.api.names import FUNCTION, LABEL_FUNCTION
 from faaslite.api.wire import Notice
-from gateway.worker import metrics
+from gateway.worker import metrics, siblings
 from gateway.worker.access import Access
 from gateway.worker.activator import Activator
 from gateway.worker.http1 import RequestLines
@@ -41,9 +42,12 @@ _COLLECTOR_THRESHOLDS = (50_000, 50, 1000)
 class Gateway:
     """What the connections of one worker share. Made within a running loop."""
 
-    def __init__(self, settings: Settings, client: Client, autoscaler: Path, jobs: Path, name: str) -> None:
+    def __init__(
+        self, settings: Settings, client: Client, autoscaler: Path, jobs: Path, name: str, control: Path | None = None
+    ) -> None:
         loop = self.loop = asyncio.get_running_loop()
         self.settings = settings
+        self.control = control
         # Of traffic splits. Workers are forked: the module's generator would repeat itself.
         self.random = Random(os.urandom(16))  # noqa: S311
         self.wheel = Wheel(loop)
@@ -74,6 +78,7 @@ class Gateway:
         self.draining = False
         self._pools: set[Pool] = {self.jobs}
         self._no_connections = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def refill_ids(self) -> None:
         text = os.urandom(16 * 256).hex().encode("ascii")
@@ -89,7 +94,21 @@ class Gateway:
             self._no_connections.set()
 
     def render_metrics(self) -> str:
+        """This worker's alone."""
         return metrics.render(self.stats.functions(), self.router.revisions.values(), len(self.connections))
+
+    def later(self, work: Coroutine[None, None, None]) -> None:
+        """Run it as a task that ends with the worker."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def all_metrics(self) -> str:
+        """Of all workers of this gateway."""
+        own = self.render_metrics()
+        if self.control is None:
+            return own
+        return metrics.merge([own, *await siblings.scrape(self.control)])
 
     def tick(self, now: float) -> None:
         """One report, and what else is done at that pace. `now` is of the monotonic clock."""
@@ -119,6 +138,7 @@ class Gateway:
             connection.transport.abort()
         if self.connections:
             await self._no_connections.wait()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(pool.close() for pool in self._pools))
         self.wheel.stop()
 
@@ -139,7 +159,8 @@ class Worker:
     """Serves the gateway's HTTP on `listeners` (bound and listening; they are closed by `stop`).
 
     `autoscaler` and `jobs` are the paths of those components' Unix sockets; neither needs to be there. `name` is unique
-    among gateway workers.
+    among gateway workers. `control` is where it listens for the platform's own processes (`gateway.worker.siblings`); with `tls` the
+    listeners speak HTTPS.
     """
 
     def __init__(
@@ -150,7 +171,12 @@ class Worker:
         jobs: Path,
         settings: Settings,
         name: str,
+        *,
+        control: Path | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._control = control
+        self._tls = tls
         self._client = client
         self._listeners = listeners
         self._autoscaler = autoscaler
@@ -165,7 +191,9 @@ class Worker:
 
     async def start(self) -> None:
         """Returns when the routes are known and connections are accepted."""
-        gateway = self.gateway = Gateway(self._settings, self._client, self._autoscaler, self._jobs, self._name)
+        gateway = self.gateway = Gateway(
+            self._settings, self._client, self._autoscaler, self._jobs, self._name, self._control
+        )
         functions = self._informers.watch(FUNCTION, Function)
         pods = self._informers.watch(POD, views.Pod, labels=LABEL_FUNCTION)
         functions.add_handler(gateway.router.on_function)
@@ -181,13 +209,21 @@ class Worker:
             gc.set_threshold(*_COLLECTOR_THRESHOLDS)
         for listener in self._listeners:
             listener.setblocking(False)
-            self._servers.append(await gateway.loop.create_server(lambda: ClientConnection(gateway), sock=listener))
+            server = await gateway.loop.create_server(lambda: ClientConnection(gateway), sock=listener, ssl=self._tls)
+            self._servers.append(server)
+        if self._control is not None:
+            own = siblings.listen(self._control)
+            self._servers.append(
+                await gateway.loop.create_unix_server(lambda: ClientConnection(gateway, trusted=True), sock=own)
+            )
         log.info("gateway %s serves on %d sockets", self._name, len(self._listeners))
 
     async def stop(self) -> None:
         """Accept nothing more, answer what is on its way with `Connection: close`, then let go of everything."""
         for server in self._servers:
             server.close()
+        if self._control is not None:
+            self._control.unlink(missing_ok=True)
         if self.gateway is not None:
             await self.gateway.drain()
             await self.gateway.access.stop()

@@ -49,9 +49,7 @@ started_at = coalesce(started_at, ?) WHERE seq = ? RETURNING {schema.CLAIM_COLUM
 
 def abandon(connection: sqlite3.Connection) -> None:
     """Every running call may be claimed again: its owner is known to be dead."""
-    connection.execute(
-        "UPDATE calls SET status = 'Queued', due = accepted_at, error = ? WHERE status = 'Running'", (LOST,)
-    )
+    connection.execute("UPDATE calls SET status = 'Queued', error = ? WHERE status = 'Running'", (LOST,))
 
 
 def claim(

@@ -13,6 +13,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -32,7 +33,8 @@ from gateway.jobs.calls.base import (
     Try,
 )
 from gateway.jobs.calls.retry import Answer, after
-from gateway.jobs.calls.sender import Broken, Reply, Sender, Unreachable
+from gateway.jobs.calls.sender import Broken, Gate, Reply, Sender, Unreachable
+from gateway.jobs.calls.sqlite import SqliteCalls
 from gateway.jobs.calls.trace import NoTracing, Tracing
 from gateway.jobs.histogram import Histogram
 
@@ -63,7 +65,7 @@ _decode_error = msgspec.json.Decoder(_GatewayError).decode
 
 
 class Dispatcher:
-    """`gateway_url` is `http://HOST:PORT`; `clock` gives seconds since the epoch."""
+    """`gateway_url` is `http://HOST:PORT`, `sockets` the folder of the gateway workers' Unix sockets; `clock` gives seconds since the epoch."""
 
     def __init__(
         self,
@@ -77,6 +79,7 @@ class Dispatcher:
         lease: float = LEASE,
         largest_result: int = LARGEST_RESULT,
         tracing: Tracing | None = None,
+        sockets: Path | None = None,
     ) -> None:
         self._calls = calls
         self._url = gateway_url.rstrip("/")
@@ -90,8 +93,10 @@ class Dispatcher:
         self._running: dict[str, tuple[Claimed, asyncio.Task[None]]] = {}
         self._busy: Counter[tuple[str, str]] = Counter()
         self._ending: set[str] = set()
+        self._early: set[str] = set()
+        """Calls that wait at a gate."""
         self._wake = asyncio.Event()
-        self._sender = Sender(self._url)
+        self._sender = Sender(self._url, sockets)
         self._loops: list[asyncio.Task[None]] = []
         self.finished: Counter[str] = Counter()
         """How many executions ended, by what became of the call."""
@@ -110,7 +115,7 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Requests that are out are given up, and their calls go back into the queue: they will run again."""
-        running = list(self._running.values())
+        running, unsent = list(self._running.values()), set(self._early)
         tasks = [*self._loops, *(task for _, task in running)]
         for task in tasks:
             task.cancel()
@@ -119,7 +124,11 @@ class Dispatcher:
         self._loops = []
         for call, _ in running:
             try:
-                await self._calls.again(call.id, call.fence, self._clock(), "the jobs process stopped while it ran")
+                due, early = self._clock(), call.id in unsent
+                if early:  # nothing was sent yet
+                    due = max(due, call.accepted_at)
+                why = "" if early else "the jobs process stopped while it ran"
+                await self._calls.again(call.id, call.fence, due, why, executed=not early)
             except CallsError as error:
                 log.info("call %s was not put back: %s", call.id, error)
         await self._sender.close()
@@ -141,6 +150,26 @@ class Dispatcher:
             if answer.fence:
                 self._begin(claimed_now(taken[answer.id], answer.fence))
         return answers
+
+    async def arm(self, calls: Sequence[tuple[NewCall, CronKey, Mark]], gate: Gate) -> set[str]:
+        """Record cron calls ahead of their instant and make their requests ready, to be sent when `gate` opens.
+
+        Answers the ids of those for which that was done: none where the queue is another's too, or there is no room.
+        """
+        if not self._loops or not isinstance(self._calls, SqliteCalls):
+            return set()
+        room = self._concurrency - len(self._running)
+        chosen: dict[str, NewCall] = {}
+        busy = self._busy.copy()
+        for call, _, _ in calls:
+            key = (call.namespace, call.function)
+            if len(chosen) < room and busy[key] < self._per_function:
+                chosen[call.id] = call
+                busy[key] += 1
+        armed = await self._calls.arm([each for each in calls if each[0].id in chosen], self._owner, self._lease)
+        for each in armed:
+            self._begin(claimed_now(chosen[each], 1), gate)
+        return armed
 
     def wake(self) -> None:
         """Something was inserted."""
@@ -176,8 +205,8 @@ class Dispatcher:
         # Another process that dies tells nobody: its leases are looked at when they may have lapsed.
         return min(due or math.inf, now + self._lease)
 
-    def _begin(self, call: Claimed) -> None:
-        task = asyncio.create_task(self._execute(call), name=f"call {call.id}")
+    def _begin(self, call: Claimed, gate: Gate | None = None) -> None:
+        task = asyncio.create_task(self._execute(call, gate))
         self._running[call.id] = (call, task)
         self._busy[call.namespace, call.function] += 1
         task.add_done_callback(functools.partial(self._ended, call))
@@ -234,14 +263,28 @@ class Dispatcher:
             # A call that ended meanwhile is not lost.
             self.abort(each for each in lost if each in self._running and self._running[each][0].fence == held[each])
 
-    async def _execute(self, call: Claimed) -> None:
+    async def _execute(self, call: Claimed, gate: Gate | None) -> None:
         began = self._clock()
-        if call.attempts == 1 and not call.refusals:
-            self.waits.add(began - (call.scheduled_at or call.accepted_at))
         span = self._tracing.begin(call, began)
-        answer, result = await self._request(call, span.traceparent)
+        request = self._request_of(call, span.traceparent)
+        if gate is not None:
+            self._early.add(call.id)
+
+        def sent() -> None:
+            nonlocal began
+            began = self._clock()
+            self._early.discard(call.id)
+
+        try:
+            answer, result = await self._send(call, request, gate, sent)
+        finally:
+            self._early.discard(call.id)
+        if gate is not None:
+            began = max(began, gate.at)
         now = self._clock()
         self.runs.add(now - began)
+        if call.attempts == 1 and not call.refusals:
+            self.waits.add(began - (call.scheduled_at or call.accepted_at))
         then = after(call, answer, now, random.random())  # noqa: S311 - jitter
         this = Try(began, now, answer.status, answer.cold_start, answer.error, then.executed, self._owner)
         tries = told(call, this)
@@ -272,19 +315,23 @@ class Dispatcher:
             span.end(this, then.status)
         self.finished[then.status or "Retried"] += 1
 
-    async def _request(self, call: Claimed, traceparent: str) -> tuple[Answer, object]:
+    def _request_of(self, call: Claimed, traceparent: str) -> bytes:
         request = call.request
         target = f"/function/{call.function}.{call.namespace}{request.path}"
         if request.query:
             target = f"{target}?{request.query}"
-        headers = [each for each in request.headers if each[0].lower() != "traceparent"]
-        headers += ((HEADER_CALL_ID, call.id), ("traceparent", traceparent))
+        headers = [*request.headers, (HEADER_CALL_ID, call.id), ("traceparent", traceparent)]
         if call.cron:
             headers.append((HEADER_CRON, call.cron))
         if call.options.revision:
             headers.append((HEADER_REVISION, call.options.revision))
+        return self._sender.request(request.method, target, headers, request.body)
+
+    async def _send(
+        self, call: Claimed, request: bytes, gate: Gate | None, sent: Callable[[], None]
+    ) -> tuple[Answer, object]:
         try:
-            reply = await self._sender.send(request.method, target, headers, request.body, self._largest, LONGEST_CALL)
+            reply = await self._sender.send(call.request.method, request, self._largest, LONGEST_CALL, gate, sent)
         except Unreachable as error:
             return Answer(0, "GatewayUnreachable", f"the gateway can't be reached: {error}"), None
         except Broken as error:

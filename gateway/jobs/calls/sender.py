@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from random import shuffle
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpResponseParser
 
-__all__ = ["Broken", "Reply", "Sender", "Unreachable"]
+__all__ = ["Broken", "Gate", "Reply", "Sender", "Unreachable"]
 
 KEPT = 8.0
 """Seconds that an idle connection is used again; less than the gateway keeps it, so that it isn't closed under a request."""
 CONNECT = 5.0
-MOST_IDLE = 512
+SOCKETS = "gateway-*.sock"
+MOST_IDLE = 2048
 
 
 class Unreachable(Exception):
@@ -39,39 +43,106 @@ class Reply(NamedTuple):
     truncated: bool
 
 
-class Sender:
-    """To `url`, `http://HOST:PORT`."""
+def _nothing() -> None:
+    """Nobody wants to know."""
 
-    def __init__(self, url: str) -> None:
+
+class Gate:
+    """Opens once, at the time `at` (seconds since the epoch): what was handed to it is sent then, in one go."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self._event = asyncio.Event()
+        self._ready: list[tuple[_Connection, bytes, Callable[[], None]]] = []
+
+    def open(self) -> None:
+        for connection, request, sent in self._ready:
+            if not connection.gone:
+                connection.write(request)
+                sent()
+        self._ready.clear()
+        self._event.set()
+
+    async def opened(self) -> None:
+        await self._event.wait()
+
+    def add(self, connection: _Connection, request: bytes, sent: Callable[[], None]) -> None:
+        if self._event.is_set():
+            connection.write(request)
+            sent()
+        else:
+            self._ready.append((connection, request, sent))
+
+
+class Sender:
+    """To `url`, `http://HOST:PORT`; by the Unix socket of one of the gateway's workers where there are any in the folder `sockets`: what comes
+    that way was allowed when it was accepted, and needs no TLS."""
+
+    def __init__(self, url: str, sockets: Path | None = None) -> None:
         parts = urlsplit(url)
+        self._sockets = sockets
         self._address = (parts.hostname or "127.0.0.1", parts.port or 80)
         self._host = parts.netloc
         self._idle: deque[_Connection] = deque()
         self._open: set[_Connection] = set()
 
-    async def send(
-        self, method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes, limit: int, timeout: float
-    ) -> Reply:
-        """The whole reply, `limit` bytes of its body kept. Raises `Unreachable`, `Broken`."""
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    def request(self, method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
+        """The bytes of a request."""
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         length = f"Content-Length: {len(body)}\r\n" if body or method not in ("GET", "HEAD", "DELETE") else ""
-        head = f"{method} {target} HTTP/1.1\r\nHost: {self._host}\r\n{lines}{length}\r\n".encode("latin-1")
-        connection = self._reusable() or await self._connect()
+        return f"{method} {target} HTTP/1.1\r\nHost: {self._host}\r\n{lines}{length}\r\n".encode("latin-1") + body
+
+    async def send(
+        self,
+        method: str,
+        request: bytes,
+        limit: int,
+        timeout: float,
+        gate: Gate | None = None,
+        sent: Callable[[], None] = _nothing,
+    ) -> Reply:
+        """The whole reply, `limit` bytes of its body kept. Raises `Unreachable`, `Broken`.
+
+        With a `gate` all is made ready now, and sent when it opens; `sent` is called at that moment.
+        """
         try:
-            async with asyncio.timeout(timeout):
-                reply = await connection.exchange(method, head + body, limit)
-        except TimeoutError:
+            connection = self._reusable() or await self._connect()
+        except Unreachable:
+            if gate is None:
+                raise
+            await gate.opened()
+            return await self.send(method, request, limit, timeout)
+        loop = asyncio.get_running_loop()
+        patience = loop.call_later(timeout, connection.give_up, "no reply came in time")
+        try:
+            reply = connection.prepare(method, limit)
+            if gate is not None:
+                gate.add(connection, request, sent)
+            elif connection.gone:
+                raise Broken("the connection was closed")
+            else:
+                connection.write(request)
+            found = await reply
+        except Broken:
             connection.abort()
-            raise Broken("no reply came in time") from None
+            if gate is None or connection.used:
+                raise
         except BaseException:
             connection.abort()
             raise
-        if connection.reusable and len(self._idle) < MOST_IDLE:
-            connection.idle_since = asyncio.get_running_loop().time()
-            self._idle.append(connection)
         else:
-            connection.abort()
-        return reply
+            if connection.reusable and len(self._idle) < MOST_IDLE:
+                connection.idle_since = loop.time()
+                self._idle.append(connection)
+            else:
+                connection.abort()
+            return found
+        finally:
+            connection.done()
+            patience.cancel()
+        # The connection was lost before the gate opened: nobody has seen the request.
+        await gate.opened()
+        return await self.send(method, request, limit, timeout, None)
 
     async def close(self) -> None:
         ends = [each.closed for each in self._open]
@@ -93,6 +164,13 @@ class Sender:
 
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
+        paths = sorted(self._sockets.glob(SOCKETS)) if self._sockets is not None else []
+        shuffle(paths)
+        for path in paths:
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(CONNECT):
+                    _, connection = await loop.create_unix_connection(lambda: _Connection(self._open), str(path))
+                return connection
         try:
             async with asyncio.timeout(CONNECT):
                 _, connection = await loop.create_connection(lambda: _Connection(self._open), *self._address)
@@ -110,33 +188,40 @@ class _Connection(asyncio.Protocol):
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.transport: asyncio.Transport | None = None
         self.reusable = False
+        self.used = False
+        """Whether the request that it is ready for was written."""
         self.idle_since = 0.0
 
     @property
     def gone(self) -> bool:
         return self.transport is None or self.transport.is_closing()
 
-    async def exchange(self, method: str, request: bytes, limit: int) -> Reply:
-        if self.transport is None or self.transport.is_closing():
-            raise Broken("the connection was closed")
+    def prepare(self, method: str, limit: int) -> asyncio.Future[Reply]:
+        """Be ready for the reply to a request, which `write` sends."""
         self._method = method
         self._parser = HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._body = bytearray()
         self._left = limit
-        self._truncated = False
-        self._started = False
-        self.reusable = False
+        self._truncated = self._started = self.reusable = self.used = False
         self._reply = asyncio.get_running_loop().create_future()
+        return self._reply
+
+    def write(self, request: bytes) -> None:
+        assert self.transport is not None
+        self.used = True
         self.transport.write(request)
-        try:
-            return await self._reply
-        finally:
-            self._reply = None
+
+    def done(self) -> None:
+        self._reply = None
 
     def abort(self) -> None:
         if self.transport is not None:
             self.transport.abort()
+
+    def give_up(self, why: str) -> None:
+        self._fail(why)
+        self.abort()
 
     def _fail(self, why: str) -> None:
         if self._reply is not None and not self._reply.done():

@@ -141,6 +141,28 @@ class SqliteCalls:
             self._tell("queued", "")
         return found
 
+    async def arm(self, calls: Sequence[tuple[NewCall, CronKey, Mark]], owner: str, lease: float) -> set[str]:
+        """Record cron calls before their instants, leased to `owner` until `lease` seconds after `accepted_at`, which lies ahead.
+
+        A call that another of its trigger stands in the way of is left out, and its mark stays: it is decided on at its instant.
+        Answers the ids of those that were recorded. Should their owner die, they are claimed as any others once they are due.
+        """
+        packed = [(call, schema.pack(call.request), (*key, *mark)) for call, key, mark in calls]
+
+        def operation(connection: sqlite3.Connection) -> set[str]:
+            armed: set[str] = set()
+            for call, request, mark in packed:
+                claim = ClaimNow(owner, lease, frozenset([call.id]))
+                where = (call.namespace, call.function, call.cron)
+                if call.overlap != "Allow" and connection.execute(_EARLIER, where).fetchone():
+                    continue
+                if _write(connection, call, request, QUEUED, "", claim).fence:
+                    connection.execute(_MARK, mark)
+                    armed.add(call.id)
+            return armed
+
+        return await self._writer.run(operation)
+
     async def forget(self, keys: Sequence[CronKey]) -> None:
         sql = "DELETE FROM cron_marks WHERE namespace = ? AND function = ? AND cron = ?"
         await self._writer.run(lambda connection: connection.executemany(sql, keys) and None)
@@ -177,11 +199,13 @@ class SqliteCalls:
     async def finish(self, call: str, fence: int, outcome: Outcome, now: float, tries: Sequence[Try] = ()) -> None:
         result = schema.pack(outcome.result)
         sql = (
-            "UPDATE calls SET status = ?, http_status = ?, result = ?, error = ?, finished_at = ?, owner = '', tries = coalesce(?, tries) "
+            "UPDATE calls SET status = ?, http_status = ?, result = ?, error = ?, finished_at = ?, owner = '', tries = coalesce(?, tries), "
+            "started_at = coalesce(?, started_at) "
             "WHERE id = ? AND fence = ? AND status = 'Running'"
         )
         packed = schema.pack_tries(tries)
-        values = (outcome.status, outcome.http_status or None, result, outcome.error, now, packed, call, fence)
+        began = tries[0].began or None if tries else None
+        values = (outcome.status, outcome.http_status or None, result, outcome.error, now, packed, began, call, fence)
         await self._writer.run(lambda connection: _held(connection.execute(sql, values), call))
         self._tell("ended", call)
 

@@ -16,6 +16,7 @@ import msgspec
 
 from core import clock as clocks
 from gateway.jobs.calls.base import CRON, Calls, CallsError, CronKey, Inserted, Mark, NewCall, Options, Request
+from gateway.jobs.calls.sender import Gate
 from gateway.jobs.cron.alarm import Alarm
 from gateway.jobs.cron.planner import GRACE, Due, Plan, next_fire, offset, plan
 from gateway.jobs.functions import CronTrigger
@@ -26,6 +27,8 @@ __all__ = ["Ticker", "call_of"]
 log = logging.getLogger(__name__)
 
 TROUBLE = 1.0
+ARMED = 1.0
+"""Seconds before its instant that a call is recorded, where nothing stands in its way, and its request made ready."""
 AHEAD = 20
 """Triggers whose coming instants are worked out between two turns of the event loop."""
 
@@ -33,12 +36,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 Insert = Callable[[Sequence[NewCall], Mapping[CronKey, Mark]], Awaitable[list[Inserted]]]
+Arm = Callable[[Sequence[tuple[NewCall, CronKey, Mark]], Gate], Awaitable[set[str]]]
 
 
 class Ticker:
     """Fires the triggers that it was told of. `inserted` hears that calls were inserted, `canceled` of those they replaced.
 
-    `insert` (of `calls`, where it isn't given) records them. `clock` gives seconds since the epoch. Functions are told of by `set` and
+    `insert` (of `calls`, where it isn't given) records them, `arm` records some of them ahead of time. `clock` gives seconds since the epoch. Functions are told of by `set` and
     `remove`, and counted only from `start` on. What a trigger fires next, and when it fires after that, is worked out ahead of time: at the
     instant nothing is left to do but to write.
     """
@@ -51,9 +55,15 @@ class Ticker:
         canceled: Callable[[Iterable[str]], None],
         clock: Callable[[], float] = clocks.wall,
         insert: Insert | None = None,
+        arm: Arm | None = None,
     ) -> None:
         self._calls = calls
         self._insert = insert
+        self._arm = arm
+        self._armed: dict[CronKey, tuple[Gate, str]] = {}
+        """Triggers whose next call is recorded already: it goes when the gate opens."""
+        self._tried: dict[CronKey, float] = {}
+        """The instants that could not be armed."""
         self._inserted = inserted
         self._canceled = canceled
         self._clock = clock
@@ -74,6 +84,7 @@ class Ticker:
 
     async def start(self) -> None:
         await self.load()
+        self._armed.clear()
         self._alarm = Alarm(self._wake.set)
         self._task = asyncio.create_task(self._run(), name="cron")
 
@@ -133,6 +144,8 @@ class Ticker:
     async def step(self) -> float | None:
         """Claim what is due now; returns when the next trigger fires. Raises `CallsError` with nothing claimed."""
         now = self._clock()
+        self._open_gates(now)
+        await self._withdraw()
         if self._gone:
             gone = list(self._gone)
             await self._calls.forget(gone)
@@ -157,7 +170,57 @@ class Ticker:
                     self._fires[key] = found.fires[key]
         if self._changed or self._gone:
             return now
-        return min(self._fires.values(), default=None)
+        return min((*self._fires.values(), *(each.at for each, _ in self._armed.values())), default=None)
+
+    def _open_gates(self, now: float) -> None:
+        for key, (gate, _) in list(self._armed.items()):
+            if gate.at <= now:
+                gate.open()
+                del self._armed[key]
+
+    async def _withdraw(self) -> None:
+        """Calls that were recorded ahead, of triggers that were deleted or have another schedule now."""
+        for key, (_, call) in list(self._armed.items()):
+            trigger, mark = self._triggers.get(key), self._marks.get(key)
+            if trigger is None or mark is None or (mark.uid, mark.fingerprint) != (trigger.uid, trigger.fingerprint):
+                del self._armed[key]
+                await self._calls.cancel(call, "its trigger was changed before its instant", self._clock())
+                self._canceled([call])
+
+    async def arm(self) -> float | None:
+        """Record what fires within `ARMED` seconds ahead of time; returns when to do so again."""
+        if self._arm is None:
+            return None
+        now = self._clock()
+        soon: dict[float, list[tuple[NewCall, CronKey, Mark]]] = {}
+        later: float | None = None
+        for key, fires in self._fires.items():
+            if key in self._changed or key in self._armed or key not in self._ahead or self._tried.get(key) == fires:
+                continue
+            mark = self._marks.get(key)
+            if mark is None or fires <= now:
+                continue
+            if fires - ARMED > now:
+                later = min(later or fires - ARMED, fires - ARMED)
+                continue
+            instant = self._ahead[key][0]
+            call = call_of(Due(self._triggers[key], instant), fires)
+            soon.setdefault(fires, []).append((call, key, mark._replace(through=instant)))
+        for fires, calls in soon.items():
+            gate = Gate(fires)
+            armed = await self._arm(calls, gate)
+            for call, key, mark in calls:
+                if call.id not in armed:
+                    self._tried[key] = fires
+                    continue
+                self._marks[key] = mark
+                self._armed[key] = (gate, call.id)
+                self.fired["Queued"] += 1
+                self._tried.pop(key, None)
+                ahead = self._ahead.pop(key, None)
+                if self._fires.get(key) == fires and ahead is not None:
+                    self._fires[key] = ahead[1]
+        return later
 
     def _plan(self, triggers: Mapping[CronKey, CronTrigger], now: float) -> Plan:
         """As the planner's, without its work for triggers whose one due instant was worked out ahead."""
@@ -181,6 +244,22 @@ class Ticker:
         due = sorted((*quick.due, *slow.due), key=lambda each: each.instant)
         return Plan(due, quick.marks | slow.marks, quick.fires | slow.fires)
 
+    async def _prepare(self, wake: float | None) -> None:
+        """What can be done before the alarm rings. It is not cancelled in the middle of recording: `_run` waits for it."""
+        assert self._alarm is not None
+        await self._look_ahead()
+        try:
+            again = await self.arm()
+        except CallsError as error:
+            log.info("cron could not work ahead, it will be on time: %s", error)
+            return
+        times = [
+            each
+            for each in (wake, again, *self._fires.values(), *(gate.at for gate, _ in self._armed.values()))
+            if each is not None
+        ]
+        self._alarm.set(min(times, default=None))
+
     async def _look_ahead(self) -> None:
         """Work out what isn't yet, a few triggers at a time."""
         missing = [key for key in self._fires if key not in self._ahead]
@@ -193,6 +272,8 @@ class Ticker:
                 following = next_fire(trigger, instant)
                 if following is not None:
                     self._ahead[key] = (instant, following)
+            if self._wake.is_set():
+                return
             await asyncio.sleep(0.001 if len(missing) > AHEAD else 0)
 
     async def _claim(self, found: Plan, now: float) -> None:
@@ -223,9 +304,11 @@ class Ticker:
                 log.exception("cron failed")
                 wake = self._clock() + TROUBLE
             self._alarm.set(wake)
-            looking = asyncio.create_task(self._look_ahead(), name="cron ahead")
+            looking = asyncio.create_task(self._prepare(wake), name="cron ahead")
             try:
                 await self._wake.wait()
+                self._open_gates(self._clock())
+                await asyncio.wait([looking])
             finally:
                 looking.cancel()
                 await asyncio.wait([looking])

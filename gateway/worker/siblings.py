@@ -1,0 +1,61 @@
+"""The other workers of this gateway, each on a Unix socket in one folder: `/metrics` of any of them is the sum of all.
+
+The socket speaks the gateway's HTTP, for the platform's own processes alone (the folder is private to their user): calls that come by it were
+allowed by who sends them, and `/metrics` there is that worker's alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+__all__ = ["PATTERN", "listen", "scrape"]
+
+PATTERN = "gateway-*.sock"
+_REQUEST = b"GET /metrics HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
+_PATIENCE = 1.0
+"""Seconds for a worker that may be busy, or be dying."""
+
+
+def listen(path: Path) -> socket.socket:
+    """A listener that only its owner may connect to, in place of what a dead worker left. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        listener.listen(128)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+async def scrape(own: Path) -> list[str]:
+    """What every other worker beside `own` counts, in the text format. One that doesn't answer in time is left out."""
+    others = [each for each in sorted(own.parent.glob(PATTERN)) if each != own]
+    found = await asyncio.gather(*(_ask(each) for each in others))
+    return [each for each in found if each is not None]
+
+
+async def _ask(path: Path) -> str | None:
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(_REQUEST)
+            head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+    except (OSError, TimeoutError):
+        return None
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+    return body.decode() if head.startswith(b"HTTP/1.1 200 ") else None
