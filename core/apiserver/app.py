@@ -16,7 +16,7 @@ from typing import Any
 from core.api.kinds import BUILT_IN, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, Kind
 from core.apiserver import dispatch, http
 from core.apiserver.admission import Admission
-from core.apiserver.authn import Authenticator, User
+from core.apiserver.authn import Authenticator, User, impersonation
 from core.apiserver.authn.tokens import ServiceAccountTokens, new_key
 from core.apiserver.authz import Authorizer
 from core.apiserver.authz.bootstrap import cluster_role_bindings, cluster_roles, ensure
@@ -159,6 +159,8 @@ class ApiServer:
         info = dispatch.parse(method, path, head.query)
         try:
             user = await self._authenticator.authenticate(head.authorization)
+            if head.impersonate:
+                user = await self._impersonated(user, head.impersonate)
             if not info.resource:
                 await self._authorizer.check(user, info)
                 await self._serve_system(scope, receive, send, info.verb)
@@ -184,6 +186,15 @@ class ApiServer:
             return
         self._metrics.answered(info.verb, info.full_resource, 200, None)
         await self._stream(answer, receive, send)
+
+    async def _impersonated(self, user: User, headers: Sequence[tuple[str, str]]) -> User:
+        """The user that the headers ask for. Raises `Forbidden` for whom `user` may not be, `BadRequest`."""
+        wanted = impersonation.requested(headers)
+        if wanted is None:
+            return user
+        for each in impersonation.permissions(wanted):
+            await self._authorizer.check(user, each)
+        return wanted
 
     async def _serve_system(self, scope: Scope, receive: Receive, send: Send, verb: str) -> None:
         """Old clients ask for `/api/`, `/version/`."""
