@@ -40,6 +40,7 @@ from core.node.server import AgentServer, LogSource, Serving, UnknownContainer
 from core.node.specs import Dns, log_folder
 from core.node.volumes.base import CsiPlugin, VolumeContext
 from core.node.volumes.manager import Volumes
+from core.node.warming import Warming
 from core.node.writer import StatusWriter
 
 __all__ = ["Agent"]
@@ -56,7 +57,7 @@ class Agent:
 
     `data_dir` is the node's own (`nodes/NAME`), `log_root` is `logs/pods`. `pod_cidr` is the range from which the agent gives Pods their
     addresses where the runtime doesn't. `csi` serves inline volumes, by driver. Without `serving` the node has no server, and
-    so no logs over the API. `node_ready` is set at the first heartbeat that the API took.
+    so no logs over the API. `templates` is a label selector: for Pods of such ReplicaSets the node gets ready before there is one. `node_ready` is set at the first heartbeat that the API took.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Agent:
         dns: Dns | None = None,
         serving: Serving | None = None,
         log_retention: float = LOG_RETENTION,
+        templates: str = "",
     ) -> None:
         self.name = name
         self.runtime = Guard(runtime)
@@ -107,6 +109,7 @@ class Agent:
         self._pods = self._informers.watch(POD, views.Pod, fields=f"spec.nodeName={name}")
         self._services = self._informers.watch(SERVICE, views.Service)
         self._allocatable = allowed
+        self._warming = Warming(self._informers, templates, self._csi, self.runtime) if templates else None
         self._node: NodeContext | None = None
         self._events: asyncio.Task[None] | None = None
         self.registry.register(AgentCollector(self.runtime, lambda: self._writer, lambda: self.running_pods))
@@ -151,10 +154,14 @@ class Agent:
         await self.heartbeat.start(self._server.port if self._server else 0)
         self._pods.add_handler(self._pod_changed)
         await self._informers.start()
+        if self._warming is not None:
+            await self._warming.start()
         self._spawn(self._housekeep(), f"housekeeping of {self.name}")
 
     async def stop(self) -> None:
         await self.heartbeat.stop()
+        if self._warming is not None:
+            await self._warming.stop()
         await self._informers.stop()
         if self._events is not None:
             self._events.cancel()

@@ -20,7 +20,7 @@ from core.node.runtime.sandboxer import main as sandboxer
 from core.node.runtime.sandboxer.node import Settings as SandboxerSettings
 from core.node.server import Serving
 from core.node.volumes.archive import ArchiveVolumes
-from faaslite.api.names import PACKAGE_DRIVER, PROCESS_TAINT
+from faaslite.api.names import LABEL_FUNCTION, PACKAGE_DRIVER, PROCESS_TAINT
 from faaslite.launch import slices
 from faaslite.launch.bootstrap import Closing
 from faaslite.launch.child import Component, run_components
@@ -96,6 +96,7 @@ async def _build(cluster: Cluster, name: str, number: int) -> Sequence[Component
         taints=[{"key": PROCESS_TAINT, "effect": "NoSchedule"}] if process else [],
         csi={PACKAGE_DRIVER: ArchiveVolumes(PACKAGE_DRIVER, fetcher.fetch, home / "packages")},
         serving=Serving("127.0.0.1", 0, certificate, key, cluster.pki.ca_file),
+        templates=LABEL_FUNCTION,
     )
     return [Closing(client), Closing(fetcher), agent]
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from core.errors import FaasliteError
 
 __all__ = [
     "AddressInUse", "ContainerInfo", "ContainerSpec", "ContainerState", "Image", "ImageNotFound", "ImagePullError", "Mount", "NotSupported",
     "Runtime", "RuntimeEvent", "RuntimeEventType", "RuntimeFailure", "RuntimeInfo", "RuntimeUnavailable", "SandboxInfo", "SandboxSpec", "Stats",
+    "Warmable",
 ]  # fmt: skip
 
 
@@ -207,6 +208,15 @@ class RuntimeInfo:
     assigns_addresses: bool = False
     """Whether the runtime gives Pods their addresses (Docker) or takes them from the agent (process)."""
     warm_images: Sequence[str] = ()
+
+
+@runtime_checkable
+class Warmable(Protocol):
+    """What a runtime may have besides: it can get ready for Pods before there is one."""
+
+    async def warm_up(self, sandbox: SandboxSpec, container: ContainerSpec) -> None:
+        """Pods of this namespace with this image and these mounts are likely to come; uid, name and log folder are empty, values that
+        differ by Pod are left out."""
 
 
 class Runtime(Protocol):

@@ -25,6 +25,7 @@ from core.node.runtime.base import (
     SandboxInfo,
     SandboxSpec,
     Stats,
+    Warmable,
 )
 
 __all__ = ["TIME_LIMITS", "Guard", "Operation"]
@@ -37,6 +38,7 @@ TIME_LIMITS: Mapping[str, float] = {
     "create_sandbox": 120.0,
     "remove_sandbox": 120.0,
     "run_pod": 60.0,
+    "warm_up": 60.0,
     "create_container": 120.0,
     "start_container": 120.0,
     "stop_container": 30.0,
@@ -183,6 +185,12 @@ class Guard:
         for each in found.containers if found else ():
             self._sandbox_of[each.id] = found.id if found else ""
         return found
+
+    async def warm_up(self, sandbox: SandboxSpec, container: ContainerSpec) -> None:
+        """As `Warmable.warm_up`; nothing where the driver isn't one."""
+        if isinstance(self.runtime, Warmable):
+            async with self._call("warm_up"):
+                await self.runtime.warm_up(sandbox, container)
 
     async def _undo(self, spec: SandboxSpec) -> None:
         """Remove whatever there is of that Pod; a failure is logged, for the one that led here is being raised."""

@@ -115,6 +115,11 @@ class ProcessRuntime:
         reply = await self._connected().call("run_pod", sandbox=sandbox, containers=list(containers))
         return reply.sandboxes[0] if reply.sandboxes else None
 
+    async def warm_up(self, sandbox: SandboxSpec, container: ContainerSpec) -> None:
+        """The zygote of such Pods, with what they import, and its parked children."""
+        if fits(container.image, self._images()):
+            await self._connected().call("warm_up", sandbox=sandbox, containers=[container])
+
     async def create_container(self, sandbox_id: str, spec: ContainerSpec) -> str:
         reply = await self._connected().call("create_container", target=sandbox_id, containers=[spec])
         return reply.text

@@ -80,6 +80,13 @@ class ArchiveVolumes:
         self._use(key, digest)
         return self._present(digest)
 
+    async def prefetch(self, attributes: Mapping[str, str]) -> Path:
+        key = f"prefetch/{attributes.get('digest', '')}"
+        try:
+            return await self.publish(key, attributes)
+        finally:
+            self._unuse(key)
+
     async def unpublish(self, key: str) -> None:
         self._unuse(key)
         await self._evict()

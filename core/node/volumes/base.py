@@ -31,6 +31,9 @@ class CsiPlugin(Protocol):
     def adopt(self, key: str, attributes: Mapping[str, str]) -> Path | None:
         """Like `publish` for a Pod that already runs, from what is on the node; None where it isn't there."""
 
+    async def prefetch(self, attributes: Mapping[str, str]) -> Path:
+        """Have on the node what Pods may ask for later. Raises `VolumeError`."""
+
     async def unpublish(self, key: str) -> None:
         """The Pod is gone; calling it again, or for an unknown key, does nothing."""
 

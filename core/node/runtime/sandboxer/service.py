@@ -120,6 +120,17 @@ class Service:
             raise
         return Reply(call.id, sandboxes=[sandbox.info()])
 
+    async def warm_up(self, call: Call) -> Reply:
+        """Have the zygote of such Pods ready."""
+        assert call.sandbox is not None
+        spec = call.containers[0]
+        container = Container(self._node, Sandbox(call.sandbox, wall()), spec, image_name(spec.image), self._event)
+        zygote = await self._zygote(container)
+        if self._preloads:
+            await zygote.preload(container.scanned)
+        zygote.refill()
+        return Reply(call.id)
+
     async def create_sandbox(self, call: Call) -> Reply:
         return Reply(call.id, sandboxes=[self._sandbox(call).info()])
 
@@ -174,7 +185,7 @@ class Service:
 
     OPERATIONS = frozenset({
         "create_container", "create_sandbox", "exec", "info", "list", "remove_container", "remove_sandbox", "run_pod",
-        "start_container", "stats", "stop_container",
+        "start_container", "stats", "stop_container", "warm_up",
     })  # fmt: skip
 
     # Parts

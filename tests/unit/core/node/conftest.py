@@ -75,7 +75,13 @@ class MemoryApi:
                 raise AlreadyExists(f"{name} already exists")
             body["metadata"].setdefault("uid", f"uid-{name}")
             return self.put(f"{path}/{name}", body)
-        if method == "GET" and path.rpartition("/")[2] in ("pods", "services", "secrets", "configmaps"):
+        if method == "GET" and path.rpartition("/")[2] in (
+            "pods",
+            "replicasets",
+            "services",
+            "secrets",
+            "configmaps",
+        ):
             found = [
                 each
                 for key, each in self.objects.items()

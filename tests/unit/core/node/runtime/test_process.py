@@ -11,7 +11,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -182,6 +184,20 @@ async def test_a_pod_from_adoption_to_its_end():
         assert line.split(" ", 2)[1:] and " stdout F " in line and line.endswith("hello log\n")
         await world.runtime.remove_sandbox("u1")
         assert await world.runtime.list() == []
+
+
+async def test_warmed_up_a_first_pod_finds_what_it_needs():
+    async with sandboxed() as world:
+        sandbox, spec = world.pod("u1", "import colorsys\n" + HELLO, "127.91.0.7", namespace="team")
+        await world.runtime.warm_up(replace(sandbox, uid="", name="", log_dir=""), spec)
+        assert await world.runtime.list() == []
+        before = time.monotonic()
+        assert await world.runtime.run_pod(sandbox, [spec]) is not None
+        await world.wait(RuntimeEventType.READY, "u1")
+        assert (await world.call("127.91.0.7"))["uid"] == 2_000_000_000
+        log = (world.folder.parent / "log").read_text()
+        assert "of team imported colorsys" in log
+        assert time.monotonic() - before < 5
 
 
 async def test_an_address_that_is_taken_is_said_to_be():

@@ -135,6 +135,21 @@ async def test_a_pod_that_goes_leaves_the_fetch_to_the_others(tmp_path: Path) ->
     assert len(source.fetched) == 1
 
 
+async def test_what_was_fetched_ahead_is_there_and_may_be_evicted(tmp_path: Path) -> None:
+    archive, other = pack((member("app.py"), b"x" * 100)), pack((member("app.py"), b"y" * 100))
+    source = Source(archive, other)
+    volumes = ArchiveVolumes("d", source.fetch, tmp_path, keep=150)
+    folder = await volumes.prefetch({"digest": digest(archive)})
+    assert await volumes.publish("u/p", {"digest": digest(archive)}) == folder
+    assert source.fetched == [digest(archive)]
+    await volumes.unpublish("u/p")
+    await volumes.prefetch({"digest": digest(other)})
+    assert not folder.exists()
+    with pytest.raises(VolumeError):
+        await volumes.prefetch({"digest": digest(pack())})
+    await volumes.close()
+
+
 async def test_the_last_to_go_cancels_the_fetch(tmp_path: Path) -> None:
     source = Source(HELLO)
     source.gate.clear()
