@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from datetime import UTC, datetime
 
@@ -13,7 +14,12 @@ monotonic = time.monotonic
 
 def timestamp(now: float | None = None) -> str:
     """`metav1.Time`: RFC 3339 with whole seconds, in UTC. `now` is seconds since the epoch."""
-    return datetime.fromtimestamp(wall() if now is None else now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _second(int((wall() if now is None else now) // 1))
+
+
+@functools.lru_cache(maxsize=8)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def micro_time(now: float | None = None) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import socket
 import ssl
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -39,7 +39,7 @@ class AsgiServer:
     async def start(self) -> None:
         """Returns once connections are accepted."""
         self._config.load()
-        make = functools.partial(HttpToolsProtocol, config=self._config, server_state=self._state, app_state={})
+        make = functools.partial(_Protocol, config=self._config, server_state=self._state, app_state={})
         loop = asyncio.get_running_loop()
         self._listener.setblocking(False)
         if self._listener.family == socket.AF_UNIX:
@@ -67,6 +67,41 @@ class AsgiServer:
             await asyncio.wait(tasks)
         await self._server.wait_closed()
         self._server = None
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, over a transport that sends head and body of a reply together."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(cast(asyncio.Transport, _Gathering(transport)))
+
+
+class _Gathering:
+    """A transport that passes on what was written in one turn of the event loop as one piece: one TLS record, one system call."""
+
+    __slots__ = ("_loop", "_pieces", "_transport")
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._pieces:
+            self._loop.call_soon(self._flush)
+        self._pieces.append(data)
+
+    def _flush(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        if pieces and not self._transport.is_closing():
+            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def _ending_quietly(app: Any) -> Any:

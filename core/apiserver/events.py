@@ -47,7 +47,9 @@ def line(registry: Registry, change: Change, form: Form, headers: bool) -> bytes
     def make() -> bytes:
         return _LINE % (change.type.encode(), render_object(registry.codec, entry, form, registry.columns, headers))
 
-    at = (entry.key, entry.revision, change.type, form, headers and form.name == "Table", registry.kind.version)
+    # A revision is one write of one object; the kind's version and the form say how it is shown.
+    kind = registry.kind
+    at = (entry.revision, change.type, kind.group, kind.version, form.name and (form, headers))
     return registry.cache.event(at, make)
 
 

@@ -145,10 +145,33 @@ async def _until_gone(receive: Receive, tell: Callable[[], object]) -> None:
     tell()
 
 
+class _Patience:
+    """Cancels a task that has been sending one message for half a minute or more. Costs a timer per half minute, not one per message."""
+
+    def __init__(self, task: asyncio.Task[Any] | None) -> None:
+        self.sending = self.lost = False
+        self.sent = 0
+        self._task = task
+        self._seen = -1
+        self._timer = asyncio.get_running_loop().call_later(_SLOW_SECONDS, self._look)
+
+    def _look(self) -> None:
+        if self.sending and self._seen == self.sent and self._task is not None:
+            self.lost = True
+            self._task.cancel()
+            return
+        self._seen = self.sent if self.sending else -1
+        self._timer = asyncio.get_running_loop().call_later(_SLOW_SECONDS, self._look)
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+
 async def send_watch(receive: Receive, send: Send, stream: WatchStream) -> None:
     """Events until the watch ends or the client goes. A client that takes nothing for half a minute is dropped."""
     watcher, form, registry = stream
     listener = asyncio.create_task(_until_gone(receive, watcher.stop))
+    patience = _Patience(asyncio.current_task())
     try:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", _JSON), _NO_CACHE]})
         first = True
@@ -159,15 +182,20 @@ async def send_watch(receive: Receive, send: Send, stream: WatchStream) -> None:
                     for change in batch:
                         lines.append(line(registry, change, form, first))
                         first = first and change.type == "BOOKMARK"
-                    async with asyncio.timeout(_SLOW_SECONDS):
-                        await send({"type": "http.response.body", "body": b"".join(lines), "more_body": True})
+                    patience.sending = True
+                    await send({"type": "http.response.body", "body": b"".join(lines), "more_body": True})
+                    patience.sending = False
+                    patience.sent += 1
         except ApiError as error:
             await send({"type": "http.response.body", "body": error_line(error), "more_body": True})
-        except TimeoutError:
+        except asyncio.CancelledError:
+            if not patience.lost:
+                raise
             log.warning("a watch of %s was dropped: its client doesn't read", registry.kind.resource)
             return
         await send({"type": "http.response.body", "body": b""})
     finally:
+        patience.end()
         listener.cancel()
         await asyncio.gather(listener, return_exceptions=True)
 

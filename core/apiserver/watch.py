@@ -39,6 +39,31 @@ class WatchOptions(NamedTuple):
     period: float = BOOKMARK_PERIOD
 
 
+class _Signal:
+    """An event for one waiter, which takes it: cheaper than `asyncio.Event`, as a watch waits at every event."""
+
+    __slots__ = ("_set", "_waiter")
+
+    def __init__(self) -> None:
+        self._set = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        if self._waiter is None:
+            self._set = True
+        elif not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        if not self._set:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self._set = False
+
+
 class Watcher:
     """One watch. `changes()` runs it; `stop()` ends it from outside, at the next turn of the event loop."""
 
@@ -47,8 +72,8 @@ class Watcher:
         self._prefix = prefix
         self._selection = selection
         self._options = options
-        self._wake = asyncio.Event()
-        self._taken = asyncio.Event()
+        self._wake = _Signal()
+        self._taken = _Signal()
         self._batch: list[Event] | None = None
         self._failure: Exception | None = None
         self._over = False
@@ -85,7 +110,6 @@ class Watcher:
         try:
             while True:
                 await self._wake.wait()
-                self._wake.clear()
                 if self._batch is not None:
                     batch, self._batch = self._batch, None
                     self._taken.set()
@@ -141,7 +165,6 @@ class Watcher:
                 self._batch = batch
                 self._wake.set()
                 await self._taken.wait()
-                self._taken.clear()
         except Exception as error:  # handed to the consumer, which raises it
             self._failure = error
         finally:

@@ -38,6 +38,7 @@ Review = Callable[[Document, Document | None], None]
 
 _GENERATE_TRIES = 8
 _UPDATE_TRIES = 64
+_SELECTIONS = 256
 
 
 class Written(NamedTuple):
@@ -80,6 +81,7 @@ class Registry:
         self._stored = stored.resource
         self._storage_version = storage_version or stored.api_version
         self._clock = clock
+        self._selections: dict[tuple[str, str], Selection] = {}
 
     @functools.cached_property
     def node(self) -> Node:
@@ -102,7 +104,14 @@ class Registry:
         return f"/{self._stored}/{namespace}/{name}" if namespace else f"/{self._stored}/{name}"
 
     def selection(self, labels: str = "", fields: str = "") -> Selection:
-        return Selection(self.kind, self.strategy.fields, self.cache, labels, fields)
+        """Raises `BadRequest`. Requests that ask for the same get the same."""
+        found = self._selections.get((labels, fields))
+        if found is None:
+            found = Selection(self.kind, self.strategy.fields, self.cache, labels, fields)
+            if len(self._selections) >= _SELECTIONS:
+                del self._selections[next(iter(self._selections))]
+            self._selections[labels, fields] = found
+        return found
 
     async def get(self, namespace: str, name: str) -> Entry:
         """Raises `NotFound`."""

@@ -54,3 +54,27 @@ async def test_what_ends_in_time_is_let_end():
         assert (await reader.read()).endswith(b"done")
         await stopping
     writer.close()
+
+
+async def test_head_and_body_leave_together():
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"body"})
+
+    pieces, over = [], asyncio.Event()
+
+    class Client(asyncio.Protocol):
+        def data_received(self, data):
+            pieces.append(data)
+
+        def connection_lost(self, error):
+            over.set()
+
+    server = AsgiServer(app, listener := socket.create_server(("127.0.0.1", 0)))
+    await server.start()
+    transport, _ = await asyncio.get_running_loop().create_connection(Client, *listener.getsockname())
+    transport.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    async with asyncio.timeout(5):
+        await over.wait()  # nothing is lost where the server closes right after it wrote
+    assert len(pieces) == 1 and pieces[0].startswith(b"HTTP/1.1 200") and pieces[0].endswith(b"body")
+    await server.stop()
