@@ -305,6 +305,65 @@ class Deployment(ObjectView):
     status: DeploymentStatus = field(default_factory=DeploymentStatus)
 
 
+class JobSpec(View):
+    parallelism: int = 1
+    completions: int | None = None
+    backoff_limit: int = 6
+    active_deadline_seconds: int | None = None
+    completion_mode: str = "NonIndexed"
+    suspend: bool = False
+    ttl_seconds_after_finished: int | None = None
+    pod_failure_policy: dict[str, Any] | None = None
+    selector: dict[str, Any] | None = None
+    template: dict[str, Any] = {}
+
+
+class JobStatus(View):
+    active: int = 0
+    ready: int | None = None
+    succeeded: int = 0
+    failed: int = 0
+    terminating: int | None = None
+    start_time: str | None = None
+    completion_time: str | None = None
+    completed_indexes: str = ""
+    uncounted_terminated_pods: dict[str, Any] | None = None
+    conditions: list[Condition] = []
+
+
+class Job(ObjectView):
+    spec: JobSpec = field(default_factory=JobSpec)
+    status: JobStatus = field(default_factory=JobStatus)
+
+    @property
+    def finished(self) -> str:
+        """`Complete`, `Failed`, or "" while it runs."""
+        ends = ("Complete", "Failed")
+        return next((each.type for each in self.status.conditions if each.type in ends and each.status == "True"), "")
+
+
+class CronJobSpec(View):
+    schedule: str = ""
+    time_zone: str | None = None
+    suspend: bool = False
+    concurrency_policy: str = "Allow"
+    starting_deadline_seconds: int | None = None
+    successful_jobs_history_limit: int = 3
+    failed_jobs_history_limit: int = 1
+    job_template: dict[str, Any] = {}
+
+
+class CronJobStatus(View):
+    active: list[dict[str, Any]] = []
+    last_schedule_time: str | None = None
+    last_successful_time: str | None = None
+
+
+class CronJob(ObjectView):
+    spec: CronJobSpec = field(default_factory=CronJobSpec)
+    status: CronJobStatus = field(default_factory=CronJobStatus)
+
+
 # Network
 
 

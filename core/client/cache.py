@@ -22,7 +22,11 @@ class Cache(Generic[V]):
         self._indexes: dict[str, dict[str, dict[str, None]]] = {}
 
     def add_index(self, name: str, function: Callable[[V], Iterable[str]]) -> None:
-        """Index the objects of now and later. ValueError where the name is taken."""
+        """Index the objects of now and later. Those who share a cache may share an index: the same function under the same name
+        is there already. ValueError where the name is taken by another.
+        """
+        if self._functions.get(name) is function:
+            return
         if name in self._functions:
             raise ValueError(f"there is an index {name!r} already")
         self._functions[name] = function

@@ -14,6 +14,7 @@ from core.controllers.clusterroleaggregation import ClusterRoleAggregation
 from core.controllers.deployment import DeploymentController
 from core.controllers.endpointslice import EndpointSliceController
 from core.controllers.garbagecollector import GarbageCollector
+from core.controllers.job import JobController
 from core.controllers.namespace import NamespaceController
 from core.controllers.namespacedefaults import NamespaceDefaults
 from core.controllers.nodelifecycle import NodeLifecycleController
@@ -43,6 +44,7 @@ Make = Callable[[Client, Informers, Settings], Controller]
 CONTROLLERS: Mapping[str, Make] = {
     "namespace-defaults": lambda client, informers, its: NamespaceDefaults(client, informers, ca=its.ca),
     "deployment": lambda client, informers, its: DeploymentController(client, informers, clock=its.clock),
+    "job": lambda client, informers, its: JobController(client, informers, clock=its.clock),
     "replicaset": lambda client, informers, its: ReplicaSetController(client, informers, clock=its.clock),
     "endpointslice": lambda client, informers, its: EndpointSliceController(client, informers),
     "namespace": lambda client, informers, its: NamespaceController(client, informers),

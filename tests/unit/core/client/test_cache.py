@@ -61,3 +61,15 @@ def test_replacing_tells_the_differences_deletions_first() -> None:
     assert told == [("gone", None), (None, "new"), ("changed", "changed"), ("reborn", "reborn")]
     assert names(cache.by_index("node", "n1")) == ["same", "reborn"]
     assert sorted(names(cache.by_index("node", "n2"))) == ["changed", "new"]
+
+
+def test_an_index_may_be_shared() -> None:
+    cache: Cache[Pod] = Cache()
+
+    def by_node(each: Pod) -> list[str]:
+        return [each.spec.node_name]
+
+    cache.add_index("node", by_node)
+    cache.add_index("node", by_node)
+    with pytest.raises(ValueError, match="already"):
+        cache.add_index("node", lambda each: [])
