@@ -12,8 +12,10 @@ from cli import (
     calls,
     cron,
     deploy,
+    dev,
     diff,
     functions,
+    identity,
     images,
     invoke,
     keys,
@@ -48,12 +50,13 @@ def root(
         raise typer.Exit
 
 
-for each in (platform, deploy, diff, invoke, functions, logs, revisions):
+for each in (platform, deploy, diff, dev, invoke, functions, logs, revisions, identity):
     each.register(app)
 app.add_typer(cron.app, name="cron")
 app.add_typer(calls.app, name="calls")
 app.add_typer(secrets.app, name="secret")
 app.add_typer(keys.app, name="key")
+app.add_typer(identity.app, name="token")
 app.add_typer(namespaces.app, name="namespace")
 app.add_typer(images.app, name="images")
 

@@ -22,7 +22,7 @@ MAX_BYTES = 256 * 1024 * 1024
 IGNORE_FILE = ".faasignore"
 _ALWAYS_IGNORED = (
     ".git", ".hg", ".svn", ".venv", "venv", "__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache", ".pytest_cache",
-    "node_modules", ".DS_Store", IGNORE_FILE,
+    "node_modules", ".DS_Store", ".secrets", IGNORE_FILE,
 )  # fmt: skip
 
 

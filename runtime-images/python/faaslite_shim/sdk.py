@@ -15,7 +15,6 @@ __all__ = ["Call", "CallFailed", "CloudEvent", "Context", "Cron", "Event", "Remo
 
 ARGUMENTS = "application/vnd.faaslite.arguments+json"
 """The type of a body `{"args": [...], "kwargs": {...}}`, which a typed handler's parameters are bound from."""
-_TERMINAL = ("Succeeded", "Failed", "Skipped", "Canceled", "Expired")
 
 current_call: Callable[[], tuple[str, float | None, str] | None] | None = None
 """Set by the shim: id, deadline (seconds since the epoch) and traceparent of the call that runs here and now."""
@@ -178,7 +177,7 @@ class Call:
         import time
 
         until, pause = time.monotonic() + timeout, 0.02
-        while (found := self.record())["status"] not in _TERMINAL:
+        while not (found := self.record()).get("finishedAt"):
             if time.monotonic() + pause > until:
                 raise TimeoutError(f"call {self.id} is {found['status']} after {timeout:g} s")
             time.sleep(pause)
