@@ -369,10 +369,8 @@ class _Asking:
             raise _Refused(504, "DeadlineExceeded", "the call took longer than the function's timeout") from None
         except aiohttp.ClientError as error:
             self._release()
-            if not running.instance.running:
-                raise _Refused(
-                    502, "InstanceDied", "the instance ended during the call; save a file to start it again"
-                ) from error
+            if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
+                raise _Refused(502, "InstanceDied", "the instance ended during the call") from error
             raise _Refused(502, "BadReply", str(error) or type(error).__name__) from error
         except BaseException:
             self._release()
