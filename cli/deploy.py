@@ -150,7 +150,7 @@ def upload(planned: Sequence[Planned], namespace: str) -> None:
             if part is None or part.digest in sent:
                 continue
             sent.add(part.digest)
-            if target.has_package(part.digest):
+            if target.has_package(part.digest, namespace):
                 continue
             data = part.data
             target.put_package(part.digest, data, namespace)
