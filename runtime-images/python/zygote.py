@@ -108,7 +108,8 @@ class Generations:
             for name in STANDARD:
                 with contextlib.suppress(ImportError):  # not every Python is built with all of them
                     importlib.import_module(name)
-            importlib.import_module("faaslite_shim.rehearsal").rehearse()
+            self.rehearsal = importlib.import_module("faaslite_shim.rehearsal")
+            self.rehearsal.rehearse()
         finally:
             sys.path.remove(options["shim"])
 
@@ -152,7 +153,7 @@ class Generations:
                 for each in descriptors[1:]:
                     os.write(each, b"0")  # into its control groups, of which these are cgroup.procs
                     os.close(each)
-                self.be_child(theirs, spec)
+                self.be_child(theirs, spec, request["waits"])
                 os._exit(0)
             for each in descriptors[1:]:
                 os.close(each)
@@ -172,12 +173,13 @@ class Generations:
         if "seccomp" in held:
             hold.install_filter()
 
-    def be_child(self, control: socket.socket, spec: dict[str, Any]) -> None:
-        """Wait for a function, and become it."""
+    def be_child(self, control: socket.socket, spec: dict[str, Any], waits: bool) -> None:
+        """Wait for a function, and become it. `waits` says whether there is time to prepare."""
         os.setsid()
         self.isolation.parent_death_signal(self.sandboxer)
         loop = self.server.new_loop()
-        loop.run_until_complete(_nothing())
+        if waits:
+            self.rehearsal.touch(loop)
         rules = self.isolation.Ruleset() if "landlock" in spec["isolation"] else None
         if rules is not None:
             for path in spec["readable"]:
@@ -221,10 +223,6 @@ class Generations:
             code = self.server.run(os.environ, loop)
         finally:
             os._exit(code)
-
-
-async def _nothing() -> None:
-    """For a loop's first turn, which sets up what later ones use."""
 
 
 def _execute(argv: list[str], announces: bool) -> None:

@@ -11,18 +11,21 @@ import os
 import socket
 import sys
 import tempfile
+import types
 from typing import Any
 
 from . import discovery
 from .calls import Calls
 from .http import Connection
+from .logs import install
 from .reply import to_reply
 from .server import announce, new_loop
 from .settings import Settings
 
-__all__ = ["rehearse"]
+__all__ = ["rehearse", "touch"]
 
 ROUNDS = 24
+_NAME = "faaslite_rehearsal"
 _SOURCE = 'import json\n\nNAME = "rehearsal"\n\n\nasync def handle(event, context):\n    return {"hello": event.query.get("name", NAME)}\n'
 _REQUEST = (
     b"POST /path?name=a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Type: application/json\r\n"
@@ -34,7 +37,7 @@ def rehearse() -> None:
     """Returns with no thread, descriptor, module or loop left of it."""
     kept = list(sys.path)
     with tempfile.TemporaryDirectory() as folder:
-        with open(os.path.join(folder, "faaslite_rehearsal.py"), "w", encoding="utf-8") as file:
+        with open(os.path.join(folder, f"{_NAME}.py"), "w", encoding="utf-8") as file:
             file.write(_SOURCE)
         try:
             for _ in range(ROUNDS):
@@ -46,7 +49,7 @@ def rehearse() -> None:
 
 def _once(folder: str) -> None:
     """As `server.run`, but for the signals and the streams."""
-    env = {"FAASLITE_HANDLER": "faaslite_rehearsal:handle", "FAASLITE_PACKAGE": folder, "FAASLITE_TIMEOUT": "30"}
+    env = {"FAASLITE_HANDLER": f"{_NAME}:handle", "FAASLITE_PACKAGE": folder, "FAASLITE_TIMEOUT": "30"}
     settings = Settings.read(env)
     loop = new_loop()
     asyncio.set_event_loop(loop)
@@ -55,9 +58,25 @@ def _once(folder: str) -> None:
         handler = discovery.load(settings.handler, settings.package)
         loop.run_until_complete(_serve(settings, handler))
     finally:
-        sys.modules.pop("faaslite_rehearsal", None)
+        sys.modules.pop(_NAME, None)
         loop.close()
         asyncio.set_event_loop(None)
+
+
+def touch(loop: asyncio.AbstractEventLoop) -> None:
+    """In a fork that is going to wait: serve one call on its loop, so that the pages that a start writes to are its own already."""
+    install()
+    asyncio.set_event_loop(loop)
+    module = types.ModuleType(_NAME)
+    exec(compile(_SOURCE, "rehearsal.py", "exec"), module.__dict__)  # noqa: S102 - our own words
+    kept, sys.modules[_NAME] = list(sys.path), module
+    try:
+        discovery.take_path("/", "")
+        handler = discovery.load(f"{_NAME}:handle", "/")
+        loop.run_until_complete(_serve(Settings.read({"FAASLITE_TIMEOUT": "30"}), handler))
+    finally:
+        del sys.modules[_NAME]
+        sys.path[:] = kept
 
 
 async def _serve(settings: Settings, handler: Any) -> None:

@@ -333,7 +333,7 @@ class Zygote:
             self._waiting.remove(future)
             raise RuntimeFailure("the zygote's process ended")
         if len(self._births) < min(len(self._waiting), self.node.settings.births_at_once):
-            self._bear()
+            self._bear(waits=False)
         return await future
 
     def refill_soon(self) -> None:
@@ -353,9 +353,9 @@ class Zygote:
             self._adoptions, monotonic(), settings.parked_window, settings.parked, settings.parked_max
         )
         for _ in range(target - len(self.parked) - len(self._births)):
-            self._bear()
+            self._bear(waits=True)
 
-    def _bear(self) -> None:
+    def _bear(self, waits: bool) -> None:
         name = os.urandom(8).hex()
         slot = make_slot(self._folder, name, self._seen, self.uid, self.node.mounts)
         cgroup = self.node.cgroups.create(name) if self.node.cgroups is not None else None
@@ -364,7 +364,7 @@ class Zygote:
         self.members.add(child)
         places = cgroup.open_procs() if cgroup is not None else []
         try:
-            self.channel.send({"op": "fork"}, [child.channel.theirs.fileno(), *places])
+            self.channel.send({"op": "fork", "waits": waits}, [child.channel.theirs.fileno(), *places])
         finally:
             for each in places:
                 os.close(each)
@@ -383,7 +383,7 @@ class Zygote:
             self.parked.append(child)
         self.node.watch(child.pid, child.exited)
         if len(self._births) < min(len(self._waiting), self.node.settings.births_at_once):
-            self._bear()
+            self._bear(waits=False)
 
     def child_lost(self, child: Child) -> None:
         """A child ended without ever being adopted."""
