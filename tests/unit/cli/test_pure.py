@@ -143,3 +143,8 @@ def test_kept_logs_are_read_from_their_cri_form() -> None:
     text = "T1 stdout F one\nT2 stderr P two \nT3 stderr F and more\nT4 stdout F \nT5 stdout P cut off\n"
     assert plain_lines(text) == ["one", "two and more", "", "cut off"]
     assert plain_lines(text, timestamps=True)[:2] == ["T1 one", "T2 two and more"]
+
+
+def test_the_version_is_said_without_a_command() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0 and result.output.startswith("faas 0.")
