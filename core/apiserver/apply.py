@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from core.apiserver.fieldmerge import compare, fields_of, merge, without
+from core.apiserver.fieldmerge import all_fields, compare, fields_of, merge, without
 from core.apiserver.fieldsets import FieldSet, difference, intersection, union, with_named
 from core.apiserver.fieldtypes import Node
 from core.apiserver.managedfields import BEFORE_FIRST_APPLY, Entry, Managers, Who, settle, tracked
@@ -70,9 +70,8 @@ class Applier:
         """The new object, and its managers. Raises `Conflict`, `BadRequest`."""
         node, who = self._node, self._who
         if managers is None:
-            skeleton: Document = {key: {} for key in node.embedded}
             before = Who(BEFORE_FIRST_APPLY, "Update", self._version)
-            had = self._tracked(compare(skeleton, live, node).added, "")
+            had = self._tracked(all_fields(live, node), "")
             managers = {before: Entry(had, self._version, now)} if had else {}
         last = managers.get(who)
         managers = {**managers, who: Entry(self.fields, self._version, last.time if last else now)}

@@ -12,7 +12,7 @@ from core.apiserver.fieldsets import FieldSet, has, item_element, value_element
 from core.apiserver.fieldtypes import KEYED, LEAF, MAP, SET, Node
 from core.errors import BadRequest
 
-__all__ = ["Difference", "compare", "fields_of", "merge", "without"]
+__all__ = ["Difference", "all_fields", "compare", "fields_of", "merge", "without"]
 
 _LEAF_NODE = Node(LEAF)
 
@@ -150,6 +150,52 @@ def _compare_list(old: Any, new: Any, node: Node, added: FieldSet, modified: Fie
     for element, was in left.items():
         if element not in right:
             _compare(element, was, None, child, False, added, modified, removed)
+
+
+def all_fields(document: Any, node: Node) -> FieldSet:
+    """The fields that a new object adds to nothing: as `compare` with an empty object says them, in one walk."""
+    found: FieldSet = {}
+    for key, value in document.items():
+        child = node.declared(key) or node.item or _LEAF_NODE
+        if key not in node.embedded:
+            found[f"f:{key}"] = _new(value, child)
+        elif value and (inner := _new_below(value, child)) != {}:
+            found[f"f:{key}"] = inner
+    return found
+
+
+def _new_below(value: Any, node: Node) -> FieldSet:
+    """What is below a value that was there before, though empty."""
+    if node.shape == MAP and type(value) is dict:
+        return all_fields(value, node)
+    if node.shape in (KEYED, SET) and type(value) is list:
+        return _new_items(value, node)
+    return {}
+
+
+def _new(value: Any, node: Node) -> FieldSet:
+    if node.shape == LEAF or not value:
+        return {}
+    if node.shape == MAP:
+        if type(value) is not dict:
+            return {}
+        found: FieldSet = {".": {}}
+        for key, each in value.items():
+            found[f"f:{key}"] = _new(each, node.declared(key) or node.item or _LEAF_NODE)
+        for key in node.embedded:
+            if key not in value:
+                found[f"f:{key}"] = {}
+        return found
+    return {".": {}, **_new_items(value, node)} if type(value) is list else {}
+
+
+def _new_items(value: list[Any], node: Node) -> FieldSet:
+    try:
+        items = _items(value, node)
+    except BadRequest:
+        return {}
+    child = node.item or _LEAF_NODE
+    return {element: _new(each, child) for element, each in items}
 
 
 def merge(live: Any, config: Any, node: Node) -> Any:

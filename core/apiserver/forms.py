@@ -17,6 +17,7 @@ from core.store.base import Entry
 __all__ = ["PLAIN", "Form", "ListMeta", "negotiate", "render_list", "render_object"]
 
 _encode = msgspec.json.encode
+_SLICE = 100
 
 
 class Form(NamedTuple):
@@ -100,14 +101,17 @@ def render_list(
     if not form.name:
         head = _encode({"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta.document()})
         return head[:-1] + b',"items":[' + b",".join([codec.render(each) for each in entries]) + b"]}"
-    documents = [codec.document(each) for each in entries]
+    # A slice at a time: thousands of documents at once would be looked through by the collector again and again.
+    slices = [entries[at : at + _SLICE] for at in range(0, len(entries), _SLICE)]
     if form.name == "Table":
-        return _table(codec, documents, form, columns, True, meta.document())
-    return _encode(
-        {
-            "kind": "PartialObjectMetadataList",
-            "apiVersion": "meta.k8s.io/v1",
-            "metadata": meta.document(),
-            "items": [partial_metadata(each) for each in documents],
-        }
-    )
+        now, include = wall(), form.include
+        head = _encode(to_table(kind, [], now=now, include=include, columns=columns, list_meta=meta.document()))
+        parts = []
+        for each in slices:
+            documents = [codec.document(entry) for entry in each]
+            rows = to_table(kind, documents, now=now, include=include, headers=False, columns=columns)["rows"]
+            parts.append(_encode(rows)[1:-1])
+        return head.removesuffix(b"[]}") + b"[" + b",".join(parts) + b"]}"
+    list_kind = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta.document()}
+    parts = [_encode([partial_metadata(codec.document(entry)) for entry in each])[1:-1] for each in slices]
+    return _encode(list_kind)[:-1] + b',"items":[' + b",".join(parts) + b"]}"

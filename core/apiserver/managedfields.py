@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeGuard
 
-from core.apiserver.fieldmerge import Difference, compare
+from core.apiserver.fieldmerge import Difference, all_fields
 from core.apiserver.fieldsets import FieldSet, difference, intersection, paths, shown, union
 from core.apiserver.fieldtypes import Node
 from core.errors import Conflict, cause
@@ -138,8 +138,7 @@ def tracked(fields: FieldSet, subresource: str, *, has_status: bool, status_meta
 
 def created(node: Node, document: Document, who: Who, version: str, now: str, *, has_status: bool) -> list[Document]:
     """The managedFields of a new object: all that it has is its creator's."""
-    skeleton: Document = {key: {} for key in node.embedded}
-    fields = tracked(compare(skeleton, document, node).added, "", has_status=has_status)
+    fields = tracked(all_fields(document, node), "", has_status=has_status)
     return write({who: Entry(fields, version, now)}) if fields else []
 
 

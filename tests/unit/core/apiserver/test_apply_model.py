@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.apiserver.apply import Applier
-from core.apiserver.fieldmerge import compare, fields_of, without
+from core.apiserver.fieldmerge import all_fields, compare, fields_of, without
 from core.apiserver.fieldsets import FieldSet, difference, intersection, paths, union
-from core.apiserver.fieldtypes import custom
+from core.apiserver.fieldtypes import built_in, custom
 from core.apiserver.managedfields import Managers, Who, created, read, take, tracked, write
 from core.apiserver.schema import load
 from core.errors import Conflict
@@ -206,8 +206,51 @@ def test_sets_keep_the_laws_of_sets(a: FieldSet, b: FieldSet, c: FieldSet) -> No
 def test_a_comparison_says_what_changed(old: dict[str, Any], new: dict[str, Any]) -> None:
     before, after = whole(old), whole(new)
     found = compare(before, after, NODE)
-    assert bool(found.added or found.modified or found.removed) == (before != after)
+    # The order of sets and of keyed lists is nobody's field.
+    assert bool(found.added or found.modified or found.removed) == (flatten(old) != flatten(new))
     assert not compare(after, after, NODE).modified
     swapped = compare(after, before, NODE)
     assert (swapped.added, swapped.removed) == (found.removed, found.added)
     assert compare(before, without(before, fields_of(before, NODE), NODE), NODE).added == {}
+
+
+@given(specs)
+def test_a_new_object_adds_all_that_it_has(spec: dict[str, Any]) -> None:
+    document = whole(spec)
+    skeleton: dict[str, Any] = {key: {} for key in NODE.embedded}
+    assert all_fields(document, NODE) == compare(skeleton, document, NODE).added
+
+
+containers = st.lists(
+    st.fixed_dictionaries(
+        {"name": st.sampled_from("abc")},
+        optional={
+            "resources": st.sampled_from([{}, {"limits": {"cpu": "1"}}]),
+            "ports": st.lists(
+                st.fixed_dictionaries({"containerPort": small}, optional={"protocol": st.just("UDP")}), max_size=2
+            ),
+            "securityContext": st.sampled_from([{}, {"privileged": True}]),
+            "env": st.lists(
+                st.fixed_dictionaries({"name": st.sampled_from("xy")}, optional={"value": st.just("1")}), max_size=2
+            ),
+        },
+    ),
+    unique_by=lambda each: each["name"],
+    max_size=2,
+)
+
+
+@given(containers, st.booleans())
+def test_a_new_workload_adds_all_that_it_has(found: list[dict[str, Any]], selected: bool) -> None:
+    struct = load().of("apps", "v1", "Deployment")
+    assert struct is not None
+    node = built_in(struct)
+    spec: dict[str, Any] = {
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": found}},
+        "strategy": {},
+    }
+    if selected:
+        spec["selector"] = {"matchLabels": {"a": "b"}}
+    document = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec}
+    skeleton: dict[str, Any] = {key: {} for key in node.embedded}
+    assert all_fields(document, node) == compare(skeleton, document, node).added
