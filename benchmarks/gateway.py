@@ -5,7 +5,8 @@
 Both proxies have the same number of worker processes, keep-alive on both sides, and no access log. The upstream is another
 nginx that answers from memory, so that the proxies are what is measured. Rounds alternate between the two; the machine's
 noise hits both, and what counts is the ratio of the medians. `gateway.cpu_ratio` (nginx' CPU time per request over the
-gateway's) says what a core is worth, whatever else the machine does.
+gateway's) says what a core is worth, whatever else the machine does. The `varied` figures are of requests of which no two are alike, in
+their paths and in two of their eight fields.
 """
 
 from __future__ import annotations
@@ -31,6 +32,18 @@ import msgspec
 from benchmarks.harness import Load, arguments, main, need, note, wrk
 from faaslite.api.names import PORT
 
+VARIED = """
+local n = 0
+request = function()
+  n = n + 1
+  local headers = {
+    ["User-Agent"] = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", ["Accept"] = "application/json",
+    ["Accept-Language"] = "en", ["Accept-Encoding"] = "gzip", ["Cache-Control"] = "no-cache",
+    ["X-Request-Id"] = "request-" .. n * 7919, ["Cookie"] = "session=" .. n * 104729,
+  }
+  return wrk.format("GET", wrk.path .. "?item=" .. n, headers)
+end
+"""
 SIZES = {"12": 12, "64k": 65536}
 
 
@@ -53,27 +66,34 @@ def run(options: argparse.Namespace) -> dict[str, float]:
             "gateway": (f"http://127.0.0.1:{port}", ours),
             "direct": (f"http://{host}:{PORT}", []),
         }
+        script = folder / "varied.lua"
+        script.write_text(VARIED)
         for base, _ in targets.values():
             await_http(f"{base}/function/hello/12")
-        return measure(targets, seconds, rounds, options.connections)
+        return measure(targets, seconds, rounds, options.connections, script)
 
 
 def measure(
-    targets: dict[str, tuple[str, list[int]]], seconds: float, rounds: int, connections: int
+    targets: dict[str, tuple[str, list[int]]], seconds: float, rounds: int, connections: int, script: Path
 ) -> dict[str, float]:
     found: dict[tuple[str, str], list[Load]] = {}
-    for size in SIZES:
+    for size in (*SIZES, "varied"):
         for _ in range(rounds):
             for name in ("nginx", "gateway"):
                 base, pids = targets[name]
-                load = wrk(f"{base}/function/hello/{size}", seconds=seconds, connections=connections, watch=pids)
+                varied = script if size == "varied" else None
+                path = "12" if varied else size
+                load = wrk(
+                    f"{base}/function/hello/{path}", seconds=seconds, connections=connections, watch=pids, script=varied
+                )
                 found.setdefault((name, size), []).append(load)
-                note(f"{name:8} {size:>4} bytes: {load.rps:8.0f}/s {load.cpu_us:6.1f} us CPU, p50 {load.p50_us:.0f} us")
+                note(f"{name:8} {size:>6}: {load.rps:8.0f}/s {load.cpu_us:6.1f} us CPU, p50 {load.p50_us:.0f} us")
     single: dict[str, list[Load]] = {}
     for _ in range(rounds):
         for name, (base, pids) in targets.items():
             load = wrk(f"{base}/function/hello/12", seconds=max(seconds / 2, 1), connections=1, watch=pids)
             single.setdefault(name, []).append(load)
+    p99 = {name: median(each.p99_us for each in loads) for name, loads in single.items()}
     p50 = {name: median(each.p50_us for each in loads) for name, loads in single.items()}
 
     def middle(name: str, size: str, what: str) -> float:
@@ -93,6 +113,13 @@ def measure(
         "gateway.64k_cpu_ratio": middle("nginx", "64k", "cpu_us") / middle("gateway", "64k", "cpu_us"),
         "gateway.p99_us": middle("gateway", "12", "p99_us"),
         "nginx.p99_us": middle("nginx", "12", "p99_us"),
+        "gateway.varied_rps": middle("gateway", "varied", "rps"),
+        "nginx.varied_rps": middle("nginx", "varied", "rps"),
+        "gateway.varied_ratio": middle("gateway", "varied", "rps") / middle("nginx", "varied", "rps"),
+        "gateway.varied_cpu_us": middle("gateway", "varied", "cpu_us"),
+        "gateway.varied_cpu_ratio": middle("nginx", "varied", "cpu_us") / middle("gateway", "varied", "cpu_us"),
+        "added_p50_us": p50["gateway"] - p50["direct"],
+        "added_p99_us": p99["gateway"] - p99["direct"],
         "gateway.added_p50_us": p50["gateway"] - p50["direct"],
         "nginx.added_p50_us": p50["nginx"] - p50["direct"],
         "errors": float(sum(each.errors for each in everything)),

@@ -119,8 +119,16 @@ class Load:
     cpu_us: float
 
 
-def wrk(url: str, *, seconds: float, connections: int, threads: int = 1, watch: Sequence[int] = ()) -> Load:
-    """Load `url`, and sample the CPU time of the processes `watch` over the run."""
+def wrk(
+    url: str,
+    *,
+    seconds: float,
+    connections: int,
+    threads: int = 1,
+    watch: Sequence[int] = (),
+    script: Path | None = None,
+) -> Load:
+    """Load `url`, and sample the CPU time of the processes `watch` over the run. `script` is Lua that makes the requests."""
     command = [
         need("wrk"),
         "-t",
@@ -130,6 +138,7 @@ def wrk(url: str, *, seconds: float, connections: int, threads: int = 1, watch: 
         "-d",
         f"{max(round(seconds), 1)}s",
         "--latency",
+        *(("-s", str(script)) if script else ()),
         url,
     ]
     before = cpu_seconds(watch)

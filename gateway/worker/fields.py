@@ -11,7 +11,7 @@ import re
 
 from gateway.worker.errors import BadHead
 
-__all__ = ["RequestFields", "parse_request_fields", "with_host"]
+__all__ = ["RequestFields", "forget_lines", "parse_request_fields", "with_host"]
 
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):([^\x00-\x08\x0a-\x1f\x7f]*+)")
 _HOST = re.compile(rb"(?i)(^|\r\n)host:[^\r\n]*\r\n")
@@ -82,14 +82,20 @@ class _Lines(dict[bytes, tuple[bytes, bytes, bytes] | None]):
         match = _FIELD.fullmatch(line)
         if match is None:
             raise BadHead("malformed header field")
-        lower = match[1].lower()
-        found = (lower, match[2].strip(b" \t"), line) if lower in _SPECIAL else None
-        if len(line) <= self.LONGEST and lower not in _SECRET:
-            if len(self) >= self.LIMIT:
-                self.clear()
-                self[b""] = None
+        name, value = match.groups()
+        lower = name.lower()
+        found = (lower, value.strip(b" \t"), line) if lower in _SPECIAL else None
+        if len(self) < self.LIMIT and len(line) <= self.LONGEST and lower not in _SECRET:
             self[line] = found
         return found
+
+
+def forget_lines() -> None:
+    """Make room for what comes often now, where there is none left. Until then what is new is not remembered: lines that never come again
+    would cost their storing, and drive out those that do."""
+    if len(_lines) >= _Lines.LIMIT:
+        _lines.clear()
+        _lines[b""] = None
 
 
 _lines = _Lines({b"": None})  # what is behind the last line's end

@@ -79,11 +79,14 @@ class RequestLines(dict[bytes, RequestLine]):
 
     def __missing__(self, line: bytes) -> RequestLine:
         found = RequestLine(line)
-        if len(line) <= self.LONGEST:
-            if len(self) >= self.LIMIT:
-                self.clear()
+        if len(self) < self.LIMIT and len(line) <= self.LONGEST:
             self[line] = found
         return found
+
+    def forget(self) -> None:
+        """Make room for what comes often now, where there is none left."""
+        if len(self) >= self.LIMIT:
+            self.clear()
 
 
 def _origin_form(target: bytes) -> tuple[bytes, bytes]:

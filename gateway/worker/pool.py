@@ -37,8 +37,10 @@ class Pool:
     def send(self, call: Call) -> None:
         """Give `call` a connection, at once or when there is one."""
         call.pool = self
-        if self._idle:
-            self._idle.pop().start(call)
+        idle = self._idle
+        # A connection may be closing on the other side just now. What can't be sent twice goes on one that was in use a moment ago.
+        if idle and (call.idempotent or idle[-1].idle_since > monotonic() - self.settings.reuse_unsafe):
+            idle.pop().start(call)
             return
         self._pending[call] = None
         if len(self._pending) <= self._opening:

@@ -50,6 +50,8 @@ class Settings:
     """Idle connections kept to one instance."""
     pool_idle_timeout: float = 30.0
     """How long an idle connection to an instance is kept; less than the instances' own, so that it is we who close."""
+    reuse_unsafe: float = 1.0
+    """How long a connection may have been idle for a call that must not be sent twice (POST, PATCH); shorter than servers' own limits."""
     attempts: int = 3
     """How often a call may be sent on after an instance refused or lost it."""
     aside: float = 0.5

@@ -22,6 +22,7 @@ from faaslite.api.wire import Notice
 from gateway.worker import metrics, siblings
 from gateway.worker.access import Access
 from gateway.worker.activator import Activator
+from gateway.worker.fields import forget_lines
 from gateway.worker.http1 import RequestLines
 from gateway.worker.link import Link
 from gateway.worker.listener import ClientConnection
@@ -76,6 +77,7 @@ class Gateway:
         )
         self.connections: set[ClientConnection] = set()
         self.draining = False
+        self._ticks = 0
         self._pools: set[Pool] = {self.jobs}
         self._no_connections = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,6 +115,10 @@ class Gateway:
     def tick(self, now: float) -> None:
         """One report, and what else is done at that pace. `now` is of the monotonic clock."""
         self.wall_offset = time() - now
+        self._ticks += 1
+        if self._ticks % 10 == 0:
+            self.lines.forget()
+            forget_lines()
         revisions = list(self.router.revisions.values())
         self.link.send(self.stats.report(revisions, now))
         self.activator.ask_again(revisions)
