@@ -11,7 +11,6 @@ for containers that were started before their Pods, a journal (`state_dir/slots`
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
@@ -37,7 +36,7 @@ from core.node.runtime.base import (
 from core.node.runtime.docker_engine import Absent, Conflicting, Engine
 from core.node.runtime.docker_fit import Shape, unfit
 from core.node.runtime.docker_journal import Adoptions
-from core.node.runtime.docker_logs import follow
+from core.node.runtime.docker_logs import RECONNECT_FIRST, RECONNECT_LONGEST, follow
 from core.node.runtime.docker_network import ensure_network, open_routes, remove_network
 from core.node.runtime.docker_notify import NotifySocket
 from core.node.runtime.docker_queries import EngineQueries
@@ -51,7 +50,6 @@ __all__ = ["DockerRuntime"]
 log = logging.getLogger(__name__)
 
 PAUSE_IMAGE = "faaslite/base:latest"
-RECONNECT_FIRST, RECONNECT_LONGEST = 0.2, 5.0
 DRAIN = 2.0
 """Seconds that the end of a container's log may take to arrive before its exit is told."""
 KILL_PATIENCE = 10.0
@@ -121,7 +119,7 @@ class DockerRuntime(EngineQueries):
 
     async def _start_pool(self) -> None:
         """Clear away those that waited for an agent before this one, then keep new ones."""
-        await asyncio.gather(*(self._remove(each) for each in await self._waiting()))
+        await asyncio.gather(*(self._engine.remove(each) for each in await self._waiting()))
         slots = self._state / SLOTS
         for name in os.listdir(slots) if slots.is_dir() else ():
             if name not in self._adoptions:
@@ -205,7 +203,7 @@ class DockerRuntime(EngineQueries):
             return
         await asyncio.gather(*(self.remove_container(each) for each in list(box.containers)))
         if box.pause:
-            await self._remove(box.pause)
+            await self._engine.remove(box.pause)
         del self._sandboxes[sandbox_id]
         self._addresses.release(box.address)
         await asyncio.to_thread(shutil.rmtree, self._state / sandbox_id, True)
@@ -232,7 +230,7 @@ class DockerRuntime(EngineQueries):
     def _give(self, slot: Slot, spec: SandboxSpec, container_spec: ContainerSpec) -> SandboxInfo:
         box = Sandbox(spec, slot.address, wall())
         labels = {**self._labels(box), **said.container_labels(container_spec)}
-        adoption = slot.adopt(spec, container_spec, labels)
+        adoption = slot.prepare(spec, container_spec, labels)
         self._adoptions.add(slot.id, adoption)
         self._sandboxes[spec.uid] = box
         container = self._remember(box, slot.container_id, container_spec.name, 0, False, folder=slot.folder)
@@ -241,6 +239,12 @@ class DockerRuntime(EngineQueries):
             slot.container_id, container_spec.name, spec.uid, ContainerState.RUNNING, image=slot.shape.image,
             image_id=slot.image_id, created_at=adoption.at, started_at=adoption.at,
         )  # fmt: skip
+        try:
+            slot.begin(container_spec)  # only now: somebody must listen when it says that it is ready
+        except OSError:
+            self._forget(box, container)
+            del self._sandboxes[spec.uid]
+            raise
         # Neither the log nor the name is waited for, and both cost the engine time that the function has better use for.
         asyncio.get_running_loop().call_later(SETTLE, self._settle, box, container)
         return self._sandbox_info(spec.uid, box, (container.info,))
@@ -382,23 +386,22 @@ class DockerRuntime(EngineQueries):
 
     async def remove_container(self, container_id: str) -> None:
         known = self._known(container_id)
-        await self._remove(container_id)
+        await self._engine.remove(container_id)
         if known is None:
             return
         box, container = known
         await self._drained(container)
         if container.follower is not None:
             container.follower.cancel()
+        self._forget(box, container)
+        await asyncio.to_thread(remove_folder, container.folder)
+
+    def _forget(self, box: Sandbox, container: Container) -> None:
         if container.notify is not None:
             container.notify.close()
-        box.containers.pop(container_id, None)
-        self._owners.pop(container_id, None)
-        await asyncio.to_thread(remove_folder, container.folder)
+        box.containers.pop(container.id, None)
+        self._owners.pop(container.id, None)
         self._adoptions.forget(container.slot)
-
-    async def _remove(self, container_id: str) -> None:
-        with contextlib.suppress(Absent):
-            await self._engine.do("remove_container", container_id, force=True, v=True)
 
     # Logs and events
 

@@ -45,5 +45,4 @@ async def _remove(engine: Engine, container: dict[str, Any], grace: int) -> None
     with contextlib.suppress(Absent, Conflicting):
         if container["State"] == "running" and not waits:
             await engine.do("stop", container["Id"], timeout=grace)
-    with contextlib.suppress(Absent):
-        await engine.do("remove_container", container["Id"], force=True, v=True)
+    await engine.remove(container["Id"])

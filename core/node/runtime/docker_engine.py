@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import socket
@@ -75,6 +76,14 @@ class Engine:
         if self._api is None:
             raise RuntimeUnavailable(f"there is no connection to the Docker engine at {self.base_url}")
         return await self._run(functools.partial(getattr(self._api, call), *args, **kwargs))
+
+    async def remove(self, container_id: str) -> None:
+        """Kill and remove a container; returns once it is gone, also where somebody else is removing it already."""
+        with contextlib.suppress(Absent):
+            try:
+                await self.do("remove_container", container_id, force=True, v=True)
+            except Conflicting:
+                await self.do("wait", container_id, timeout=CALL_SECONDS, condition="removed")
 
     async def attempt(self, call: str, *args: Any, **kwargs: Any) -> None:
         """As `do`, for what doesn't matter if it fails."""

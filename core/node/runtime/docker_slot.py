@@ -42,8 +42,8 @@ class Slot:
     etc: Mapping[str, str]
     control: socket.socket
 
-    def adopt(self, sandbox: SandboxSpec, spec: ContainerSpec, labels: Mapping[str, str]) -> Adoption:
-        """Everything that makes it this Pod's, the word to begin last. Raises OSError where a step fails: then it is good for nothing."""
+    def prepare(self, sandbox: SandboxSpec, spec: ContainerSpec, labels: Mapping[str, str]) -> Adoption:
+        """Everything that makes it this Pod's but the word to begin. Raises OSError where a step fails: then it is good for nothing."""
         for each in spec.mounts:
             where = place(each.container_path)
             assert where is not None
@@ -57,9 +57,12 @@ class Slot:
         self._name(sandbox)
         adoption = Adoption(labels, spec.env, wall())
         adoption.save(self.folder)
+        return adoption
+
+    def begin(self, spec: ContainerSpec) -> None:
+        """The word to begin. Raises OSError where nobody hears it."""
         self.control.send(json.dumps({"env": dict(spec.env), "directory": spec.working_dir}).encode())
         self.control.close()
-        return adoption
 
     def _name(self, sandbox: SandboxSpec) -> None:
         if sandbox.hostname:

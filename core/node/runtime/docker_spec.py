@@ -186,6 +186,7 @@ def container_info(inspected: Mapping[str, Any], *, message: str, ready: bool) -
     found = ContainerState.RUNNING if status in ("running", "paused", "restarting") else ContainerState.EXITED
     if status == "created" and not state.get("ExitCode"):
         found = ContainerState.CREATED
+    started = when(state.get("StartedAt", ""))
     return ContainerInfo(
         id=inspected["Id"],
         name=labels[LABEL_CONTAINER],
@@ -195,8 +196,9 @@ def container_info(inspected: Mapping[str, Any], *, message: str, ready: bool) -
         image_id=inspected["Image"],
         attempt=int(labels[LABEL_ATTEMPT]),
         created_at=when(inspected["Created"]),
-        started_at=when(state.get("StartedAt", "")),
-        finished_at=when(state.get("FinishedAt", "")) if found is ContainerState.EXITED else 0.0,
+        started_at=started,
+        # The engine notes a start once it has heard of it, which may be after the end of a short life.
+        finished_at=max(when(state.get("FinishedAt", "")), started) if found is ContainerState.EXITED else 0.0,
         exit_code=state.get("ExitCode") if found is ContainerState.EXITED else None,
         oom_killed=bool(state.get("OOMKilled")),
         message=message,

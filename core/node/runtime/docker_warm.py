@@ -297,8 +297,7 @@ class WarmPool:
     async def _undo(self, container_id: str, folder: Path, address: str) -> None:
         try:
             if container_id:
-                with contextlib.suppress(Absent):
-                    await self._engine.do("remove_container", container_id, force=True, v=True)
+                await self._engine.remove(container_id)
         except RuntimeFailure as error:
             log.warning("the container %s could not be removed: %s", container_id[:12], error)
         await asyncio.to_thread(remove_folder, folder)
