@@ -7,6 +7,7 @@ import contextlib
 import json
 import random
 import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,19 @@ class MemoryApi:
 
     def __init__(self) -> None:
         self.version = 1
+        self.reviews: list[dict[str, Any]] = []
+        """TokenReviews and SubjectAccessReviews that were asked for. The token T is that of the user T; who is called `may...` may."""
         self.objects: dict[str, dict[str, dict[str, Any]]] = {"functions": {}, "pods": {}}
         self._watchers: dict[str, set[asyncio.Queue[RawEvent]]] = {"functions": set(), "pods": set()}
+
+    @staticmethod
+    def _review(review: dict[str, Any]) -> dict[str, Any]:
+        spec = review["spec"]
+        if review["kind"] == "TokenReview":
+            known = not spec["token"].startswith("unknown")
+            return {"status": {"authenticated": known, "user": {"username": spec["token"]}}}
+        assert spec["resourceAttributes"]["subresource"] == "invoke"
+        return {"status": {"allowed": spec["user"].startswith("may")}}
 
     def put(self, plural: str, document: dict[str, Any]) -> None:
         self.version += 1
@@ -63,6 +75,9 @@ class MemoryApi:
         body: bytes = b"",
         content_type: str = JSON,
     ) -> bytes:
+        if method == "POST":
+            self.reviews.append(json.loads(body))
+            return json.dumps(self._review(self.reviews[-1])).encode()
         assert method == "GET", (method, path)
         items = list(self.objects[path.rpartition("/")[2]].values())
         return json.dumps({"metadata": {"resourceVersion": str(self.version)}, "items": items}).encode()
@@ -305,6 +320,7 @@ class World:
         self.peers: list[Peer] = []
         self.autoscaler = FakeAutoscaler(folder / "autoscaler.sock")
         self.jobs = folder / "jobs.sock"
+        self.tls: ssl.SSLContext | None = None
         self.address: tuple[str, int] = ("", 0)
         self.worker: Worker | None = None
 
@@ -314,8 +330,9 @@ class World:
         self.address = listener.getsockname()
         settings = {"tune_collector": False, "drain_grace": 2.0, **settings}
         self.worker = Worker(
-            Client(self.api), [listener], self.autoscaler.path, self.jobs, Settings(**settings), "gateway-1"
-        )
+            Client(self.api), [listener], self.autoscaler.path, self.jobs, Settings(**settings), "gateway-1",
+            control=self.folder / "gateway-1.sock", tls=self.tls,
+        )  # fmt: skip
         await self.worker.start()
         return self.worker
 
@@ -327,7 +344,9 @@ class World:
             "functions",
             {
                 "metadata": {"name": name, "namespace": "default"},
+                "spec": {"http": extra.get("http", {})},
                 "status": {
+                    **extra.get("status", {}),
                     "traffic": extra.get("traffic", traffic) if ready else [],
                     "conditions": [{"type": "Ready", "status": str(ready), "message": extra.get("message", "")}],
                 },
