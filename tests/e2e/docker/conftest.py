@@ -174,3 +174,9 @@ def wait_until() -> Callable[..., Any]:
 @pytest.fixture
 def load() -> Any:
     return _whole["Load"]
+
+
+@pytest.fixture(scope="session")
+def faas_command() -> str:
+    """The path of the command."""
+    return str(_whole["FAAS"])

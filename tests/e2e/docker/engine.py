@@ -94,8 +94,14 @@ class OwnEngine:
 
 @contextlib.contextmanager
 def engine_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="faaslite-docker-", ignore_cleanup_errors=True) as name:
-        yield Path(name)
+    with tempfile.TemporaryDirectory(prefix="faaslite-docker-") as name:
+        try:
+            yield Path(name)
+        finally:
+            # An engine that restores its containers leaves its data root mounted.
+            mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+            for each in reversed([each for each in mounts if each.startswith(f"{name}/")]):
+                subprocess.run(["umount", "--lazy", each], check=False)
 
 
 @contextlib.contextmanager
