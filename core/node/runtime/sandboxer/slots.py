@@ -16,11 +16,13 @@ from pathlib import Path
 
 from core.node.runtime.base import Mount
 
-from .isolation import attach, detach
+from .isolation import attach, detach, scratch
 
 __all__ = ["Slot", "make_slot", "rewrite", "rewrite_environment"]
 
 MESSAGE_BYTES = 4096
+TMP_BYTES = 512 << 20
+"""What fits into a Pod's own tmp, where this node can mount: a Pod that fills it harms nobody else."""
 
 
 def rewrite(value: str, paths: Iterable[str], tree: str) -> str:
@@ -118,4 +120,8 @@ def make_slot(folder: Path, name: str, seen: str, uid: int | None, mounted: bool
     if uid is not None:
         os.chown(tmp, uid, uid)
         os.chown(message, uid, uid)
-    return Slot(name, host, f"{seen}/{name}", mounted)
+    slot = Slot(name, host, f"{seen}/{name}", mounted)
+    if mounted:
+        scratch(str(tmp), TMP_BYTES, os.geteuid() if uid is None else uid)
+        slot.attached.append(str(tmp))
+    return slot

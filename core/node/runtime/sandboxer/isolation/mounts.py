@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from .syscalls import libc, syscall
 
-__all__ = ["attach", "detach", "enter_root", "make_private", "make_shared", "mounts_below"]
+__all__ = ["attach", "detach", "enter_root", "make_private", "make_shared", "mounts_below", "scratch"]
 
 _RDONLY, _NOSUID, _NODEV, _REMOUNT, _BIND, _REC = 1, 2, 4, 32, 4096, 16384
 _SLAVE, _SHARED = 1 << 19, 1 << 20
@@ -59,6 +59,11 @@ def attach(source: str, target: str, read_only: bool) -> None:
         syscall(_NR_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_FROM_EMPTY_PATH, what=f"move_mount {target}")  # fmt: skip
     finally:
         os.close(tree)
+
+
+def scratch(target: str, size: int, uid: int) -> None:
+    """A file system of its own at the folder `target`, for `uid` alone, that takes `size` bytes; they count as its writers' memory."""
+    _mount("tmpfs", target, "tmpfs", _NOSUID | _NODEV, f"mode=700,size={size},uid={uid},gid={uid}")
 
 
 def detach(target: str) -> None:
