@@ -36,7 +36,6 @@ from gateway.jobs.call_routes import CallRoutes
 from gateway.jobs.calls.base import Calls, CallsError
 from gateway.jobs.calls.callbacks import Callbacks
 from gateway.jobs.calls.dispatcher import Dispatcher
-from gateway.jobs.calls.redis import RedisCalls
 from gateway.jobs.calls.sqlite import SqliteCalls
 from gateway.jobs.calls.trace import Tracing
 from gateway.jobs.cron.ticker import Ticker
@@ -99,6 +98,8 @@ class Jobs:
         await self._packages.start()
         calls: Calls
         if self._redis:
+            from gateway.jobs.calls.redis import RedisCalls  # its library is 8 MB, which a platform without Redis saves
+
             calls = await RedisCalls.open(self._redis)
         else:
             calls = await SqliteCalls.open(self._data_dir / "calls.db")
