@@ -24,6 +24,7 @@ from cli import (
     platform,
     revisions,
     secrets,
+    why,
 )
 from cli.errors import exit_code
 from core.errors import FaasliteError
@@ -56,7 +57,7 @@ def root(
     """What every command has: `--version` ends in its callback."""
 
 
-for each in (platform, deploy, diff, dev, invoke, functions, logs, revisions, identity):
+for each in (platform, deploy, diff, dev, invoke, functions, logs, revisions, identity, why):
     each.register(app)
 app.add_typer(cron.app, name="cron")
 app.add_typer(calls.app, name="calls")

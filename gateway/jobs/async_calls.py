@@ -6,6 +6,7 @@ It is a call like one under `/function/`, not administration: it needs no token 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import uuid
@@ -71,11 +72,12 @@ class AsyncCalls:
         await self._batch.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        incoming = _Incoming(receive)
         try:
-            answer = await self._accept(scope, receive)
+            answer = await self._accept(scope, incoming)
         except _Refused as why:
             self.refused += 1
-            await _drop(receive)
+            await incoming.drop()
             await _reply(send, why.status, {"error": why.reason, "message": why.message}, *why.headers)
             return
         except KeyReused as error:
@@ -93,7 +95,7 @@ class AsyncCalls:
             headers.append((b"idempotency-replayed", b"true"))
         await _reply(send, 202, {"callId": answer.id}, *headers)
 
-    async def _accept(self, scope: Scope, receive: Receive) -> Inserted:
+    async def _accept(self, scope: Scope, incoming: _Incoming) -> Inserted:
         if scope["method"] != "POST":
             raise _Refused(405, "MethodNotAllowed", "a queued call is a POST", (b"allow", b"POST"))
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
@@ -114,7 +116,7 @@ class AsyncCalls:
             else:
                 headers.append((key.decode("latin-1"), value.decode("latin-1")))
         options = _options(own, rules)
-        body = await self._body(own.get(b"content-length", ""), receive)
+        body = await self._body(own.get(b"content-length", ""), incoming)
         request = Request(
             "POST", f"/{below}" if slash else "/", scope["query_string"].decode("latin-1"), tuple(headers), body
         )
@@ -149,36 +151,45 @@ class AsyncCalls:
         known = await self._calls.get(call.id)
         return known is not None and (known.namespace, known.function) == (call.namespace, call.function)
 
-    async def _body(self, length: str, receive: Receive) -> bytes:
+    async def _body(self, length: str, incoming: _Incoming) -> bytes:
         if length.isdecimal() and int(length) > self._largest:
             raise self._too_large()
         parts: list[bytes] = []
         size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _Refused(400, "BadRequest", "the connection ended before the body did")
-            part = message.get("body", b"")
-            size += len(part)
+        while not incoming.ended:
+            parts.append(await incoming.part())
+            size += len(parts[-1])
             if size > self._largest:
                 raise self._too_large()
-            parts.append(part)
-            if not message.get("more_body"):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _too_large(self) -> _Refused:
         text = f"the body of a queued call may have {self._largest} bytes at most"
         return _Refused(413, "PayloadTooLarge", text, (b"connection", b"close"))
 
 
-async def _drop(receive: Receive) -> None:
-    """Read what is left of a refused call's body, within bounds: whoever is still sending it would see a broken connection, not why."""
-    dropped = 0
-    while dropped < LARGEST_DROPPED:
-        message = await receive()
-        dropped += len(message.get("body", b""))
-        if message["type"] == "http.disconnect" or not message.get("more_body"):
-            return
+class _Incoming:
+    """A request's body as it comes."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.ended = False
+
+    async def part(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.ended = True
+            raise _Refused(400, "BadRequest", "the connection ended before the body did")
+        self.ended = not message.get("more_body")
+        part: bytes = message.get("body", b"")
+        return part
+
+    async def drop(self) -> None:
+        """Read what is left, within bounds: whoever is still sending it would see a broken connection, not why it was refused."""
+        dropped = 0
+        with contextlib.suppress(_Refused):
+            while not self.ended and dropped < LARGEST_DROPPED:
+                dropped += len(await self.part())
 
 
 def _options(own: dict[bytes, str], rules: Queueing) -> Options:

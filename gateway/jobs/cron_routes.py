@@ -50,7 +50,7 @@ class CronRoutes:
     async def list_cron(self, request: Request) -> Response:
         namespace = await listed(self._access, request)
         function = request.query_params.get("function", "")
-        latest = await self._calls.latest_cron()
+        latest = await self._calls.latest_cron(self._clock())
         items = [
             _item(trigger, fires, latest.get(trigger.key))
             for trigger, fires in self._ticker.upcoming()

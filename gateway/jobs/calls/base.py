@@ -14,6 +14,7 @@ Times are seconds since the epoch, and `now` is always the caller's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -360,8 +361,8 @@ class Calls(Protocol):
     ) -> list[CallRecord]:
         """Newest first. An empty filter is all of them."""
 
-    async def latest_cron(self) -> dict[CronKey, CallRecord]:
-        """The record of each cron trigger's last instant, without its result."""
+    async def latest_cron(self, now: float = math.inf) -> dict[CronKey, CallRecord]:
+        """The record of each cron trigger's last instant by `now`, without its result."""
 
     async def counts(self) -> dict[str, int]:
         """How many records have each status."""

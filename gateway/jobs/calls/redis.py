@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -362,7 +363,7 @@ class RedisCalls:
                 break
         return found[:limit]
 
-    async def latest_cron(self) -> dict[CronKey, CallRecord]:
+    async def latest_cron(self, now: float = math.inf) -> dict[CronKey, CallRecord]:
         ids = [each.decode() for each in await self._ask("HVALS", f"{scripts.PREFIX}latest")]
         fields = [each if each != "result" else "-" for each in scripts.RECORD_FIELDS]
         rows = await self._fields_of(ids, *fields)

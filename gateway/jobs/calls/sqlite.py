@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +52,7 @@ T = TypeVar("T")
 _LATEST_CRON = f"""
 SELECT {schema.RECORD_COLUMNS.replace("result", "NULL")} FROM calls WHERE seq IN (
     SELECT (SELECT seq FROM calls AS c WHERE c.namespace = m.namespace AND c.function = m.function AND c.cron = m.cron
-            AND c.cron <> '' ORDER BY scheduled_at DESC LIMIT 1) FROM cron_marks AS m)
+            AND c.cron <> '' AND c.scheduled_at <= ? ORDER BY scheduled_at DESC LIMIT 1) FROM cron_marks AS m)
 """  # noqa: S608 - constants
 
 _INSERT = (
@@ -342,8 +343,8 @@ class SqliteCalls:
         rows = await self._read(lambda connection: connection.execute(sql, values).fetchall())
         return [schema.record(row) for row in rows]
 
-    async def latest_cron(self) -> dict[CronKey, CallRecord]:
-        rows = await self._read(lambda connection: connection.execute(_LATEST_CRON).fetchall())
+    async def latest_cron(self, now: float = math.inf) -> dict[CronKey, CallRecord]:
+        rows = await self._read(lambda connection: connection.execute(_LATEST_CRON, (now,)).fetchall())
         return {(found.namespace, found.function, found.cron): found for found in map(schema.record, rows)}
 
     async def counts(self) -> dict[str, int]:

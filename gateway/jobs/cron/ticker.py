@@ -135,8 +135,11 @@ class Ticker:
 
     def upcoming(self) -> list[tuple[CronTrigger, float | None]]:
         """Every trigger and when it fires next (None: paused, or never again)."""
-        found = []
+        found: list[tuple[CronTrigger, float | None]] = []
         for key, trigger in sorted(self._triggers.items()):
+            if key in self._armed:
+                found.append((trigger, self._armed[key][0].at))
+                continue
             mark = self._marks.get(key)
             found.append((trigger, next_fire(trigger, max(self._clock(), mark.through if mark else 0.0))))
         return found
