@@ -364,6 +364,88 @@ class CronJob(ObjectView):
     status: CronJobStatus = field(default_factory=CronJobStatus)
 
 
+class StatefulSetSpec(View):
+    replicas: int = 1
+    min_ready_seconds: int = 0
+    service_name: str = ""
+    pod_management_policy: str = "OrderedReady"
+    revision_history_limit: int | None = None
+    ordinals: dict[str, Any] = {}
+    selector: dict[str, Any] | None = None
+    template: dict[str, Any] = {}
+    update_strategy: dict[str, Any] = {}
+    volume_claim_templates: list[dict[str, Any]] = []
+
+
+class StatefulSetStatus(View):
+    observed_generation: int = 0
+    replicas: int = 0
+    ready_replicas: int = 0
+    available_replicas: int = 0
+    current_replicas: int = 0
+    updated_replicas: int = 0
+    current_revision: str = ""
+    update_revision: str = ""
+    collision_count: int | None = None
+
+
+class StatefulSet(ObjectView):
+    spec: StatefulSetSpec = field(default_factory=StatefulSetSpec)
+    status: StatefulSetStatus = field(default_factory=StatefulSetStatus)
+
+
+class DaemonSetSpec(View):
+    min_ready_seconds: int = 0
+    revision_history_limit: int | None = None
+    selector: dict[str, Any] | None = None
+    template: dict[str, Any] = {}
+    update_strategy: dict[str, Any] = {}
+
+
+class DaemonSetStatus(View):
+    observed_generation: int = 0
+    desired_number_scheduled: int = 0
+    current_number_scheduled: int = 0
+    number_misscheduled: int = 0
+    number_ready: int = 0
+    number_available: int = 0
+    number_unavailable: int = 0
+    updated_number_scheduled: int = 0
+
+
+class DaemonSet(ObjectView):
+    spec: DaemonSetSpec = field(default_factory=DaemonSetSpec)
+    status: DaemonSetStatus = field(default_factory=DaemonSetStatus)
+
+
+class ControllerRevision(ObjectView):
+    """`data` is the patch that leads back to this revision."""
+
+    revision: int = 0
+    data: dict[str, Any] = {}
+
+
+class DisruptionBudgetSpec(View):
+    min_available: int | str | None = None
+    max_unavailable: int | str | None = None
+    selector: dict[str, Any] | None = None
+
+
+class DisruptionBudgetStatus(View):
+    observed_generation: int = 0
+    disruptions_allowed: int = 0
+    current_healthy: int = 0
+    desired_healthy: int = 0
+    expected_pods: int = 0
+    disrupted_pods: dict[str, str] = {}
+    conditions: list[Condition] = []
+
+
+class DisruptionBudget(ObjectView):
+    spec: DisruptionBudgetSpec = field(default_factory=DisruptionBudgetSpec)
+    status: DisruptionBudgetStatus = field(default_factory=DisruptionBudgetStatus)
+
+
 # Network
 
 

@@ -11,7 +11,10 @@ from core.client.informer import Informers
 from core.client.rest import Client
 from core.clock import wall
 from core.controllers.clusterroleaggregation import ClusterRoleAggregation
+from core.controllers.cronjob import CronJobController
+from core.controllers.daemonset import DaemonSetController
 from core.controllers.deployment import DeploymentController
+from core.controllers.disruption import DisruptionController
 from core.controllers.endpointslice import EndpointSliceController
 from core.controllers.garbagecollector import GarbageCollector
 from core.controllers.job import JobController
@@ -21,6 +24,7 @@ from core.controllers.nodelifecycle import NodeLifecycleController
 from core.controllers.podgc import PodGarbageCollector
 from core.controllers.replicaset import ReplicaSetController
 from core.controllers.resourcequota import ResourceQuotaController
+from core.controllers.statefulset import StatefulSetController
 
 __all__ = ["CONTROLLERS", "Controller", "Controllers"]
 
@@ -43,7 +47,10 @@ Make = Callable[[Client, Informers, Settings], Controller]
 
 CONTROLLERS: Mapping[str, Make] = {
     "namespace-defaults": lambda client, informers, its: NamespaceDefaults(client, informers, ca=its.ca),
+    "daemonset": lambda client, informers, its: DaemonSetController(client, informers),
     "deployment": lambda client, informers, its: DeploymentController(client, informers, clock=its.clock),
+    "cronjob": lambda client, informers, its: CronJobController(client, informers, clock=its.clock),
+    "disruption": lambda client, informers, its: DisruptionController(client, informers, clock=its.clock),
     "job": lambda client, informers, its: JobController(client, informers, clock=its.clock),
     "replicaset": lambda client, informers, its: ReplicaSetController(client, informers, clock=its.clock),
     "endpointslice": lambda client, informers, its: EndpointSliceController(client, informers),
@@ -51,6 +58,7 @@ CONTROLLERS: Mapping[str, Make] = {
     "garbagecollector": lambda client, informers, its: GarbageCollector(client, informers),
     "clusterrole-aggregation": lambda client, informers, its: ClusterRoleAggregation(client, informers),
     "resourcequota": lambda client, informers, its: ResourceQuotaController(client, informers),
+    "statefulset": lambda client, informers, its: StatefulSetController(client, informers),
     "podgc": lambda client, informers, its: PodGarbageCollector(client, informers, clock=its.clock),
     "nodelifecycle": lambda client, informers, its: NodeLifecycleController(client, informers, clock=its.clock),
 }

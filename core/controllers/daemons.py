@@ -1,0 +1,185 @@
+"""DaemonSets, the pure part: which nodes are to have a Pod, which Pods to create or delete, what the status says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from core.api.kinds import DAEMON_SET
+from core.api.meta import Document, controller_reference
+from core.api.selectors import Requirement, Selector
+from core.api.taints import tolerates
+from core.api.views import DaemonSet, Node, Pod, Taint, Toleration
+from core.controllers.revisions import LABEL
+
+__all__ = ["TOLERATIONS", "Plan", "decide", "new_status", "node_of", "pod_document", "wanted"]
+
+TOLERATIONS: tuple[Document, ...] = (
+    {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
+    {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
+    {"key": "node.kubernetes.io/disk-pressure", "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "node.kubernetes.io/memory-pressure", "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "node.kubernetes.io/pid-pressure", "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"},
+)
+"""What every Pod of a DaemonSet tolerates (https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/)."""
+_OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!exists", "Gt": ">", "Lt": "<"}
+_UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`create` has the names of nodes."""
+
+    create: list[str] = field(default_factory=list)
+    delete: list[Pod] = field(default_factory=list)
+
+
+def _term_matches(term: Mapping[str, Any], node: Node) -> bool:
+    parts = []
+    for key, values in (("matchExpressions", node.metadata.labels), ("matchFields", {"metadata.name": node.name})):
+        for each in term.get(key) or ():
+            requirement = Requirement(
+                each["key"], _OPERATORS[each["operator"]], frozenset(str(value) for value in each.get("values") or ())
+            )
+            parts.append(Selector((requirement,)).matches(values))
+    return bool(parts) and all(parts)
+
+
+def wanted(found: DaemonSet, node: Node) -> tuple[bool, bool]:
+    """(whether a Pod belongs on the node, whether one that is there may stay)."""
+    spec = found.spec.template.get("spec") or {}
+    labels = node.metadata.labels
+    if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
+        return False, False
+    if spec.get("nodeName") and spec["nodeName"] != node.name:
+        return False, False
+    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    if affinity is not None and not any(_term_matches(each, node) for each in affinity.get("nodeSelectorTerms") or ()):
+        return False, False
+    tolerations = msgspec.convert([*(spec.get("tolerations") or ()), *TOLERATIONS], list[Toleration])
+    taints = [*node.spec.taints, *([_UNSCHEDULABLE] if node.spec.unschedulable else ())]
+    refused = [each for each in taints if each.effect != "PreferNoSchedule" and not tolerates(tolerations, each)]
+    return not refused, not any(each.effect == "NoExecute" for each in refused)
+
+
+def node_of(pod: Pod) -> str:
+    """The node that the Pod runs on or is meant for."""
+    if pod.spec.node_name:
+        return pod.spec.node_name
+    required = ((pod.spec.affinity or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    for term in (required or {}).get("nodeSelectorTerms") or ():
+        for each in term.get("matchFields") or ():
+            if each.get("key") == "metadata.name" and each.get("values"):
+                return str(each["values"][0])
+    return ""
+
+
+def _max_unavailable(found: DaemonSet, nodes: int) -> int:
+    value = (found.spec.update_strategy.get("rollingUpdate") or {}).get("maxUnavailable", 1)
+    count = math.ceil(nodes * int(value.rstrip("%") or 0) / 100) if isinstance(value, str) else int(value)
+    return max(count, 1)
+
+
+def decide(found: DaemonSet, nodes: Iterable[Node], pods: Sequence[Pod], update: str) -> Plan:
+    """What to create and delete; `update` is the hash of the newest revision."""
+    by_node: dict[str, list[Pod]] = {}
+    for pod in pods:
+        by_node.setdefault(node_of(pod), []).append(pod)
+    create: list[str] = []
+    delete: list[Pod] = []
+    serving: list[Pod] = []
+    missing = 0
+    known = list(nodes)
+    for node in known:
+        run, stay = wanted(found, node)
+        mine = by_node.pop(node.name, [])
+        living = [pod for pod in mine if pod.metadata.deletion_timestamp is None]
+        ended = [pod for pod in living if pod.terminal]
+        living = sorted(
+            (pod for pod in living if not pod.terminal), key=lambda pod: pod.metadata.creation_timestamp or ""
+        )
+        delete += ended
+        if not run and not stay:
+            delete += living
+        elif run and not mine:
+            create.append(node.name)
+            missing += 1
+        else:
+            delete += living[1:]
+            serving += living[:1]
+            missing += not any(pod.ready for pod in living[:1])
+    delete += [pod for left in by_node.values() for pod in left if pod.metadata.deletion_timestamp is None]
+    if found.spec.update_strategy.get("type") != "OnDelete" and not create:
+        delete += _outdated(found, serving, missing, len(known), update)
+    return Plan(create, delete)
+
+
+def _outdated(found: DaemonSet, serving: Sequence[Pod], missing: int, nodes: int, update: str) -> list[Pod]:
+    """Old Pods that may go now: those that don't work at once, the others as far as there may be too few."""
+    old = [pod for pod in serving if pod.metadata.labels.get(LABEL) != update]
+    broken = [pod for pod in old if not pod.ready]
+    room = max(_max_unavailable(found, nodes) - missing, 0)
+    return broken + [pod for pod in old if pod.ready][:room]
+
+
+def pod_document(found: DaemonSet, node: str, revision: str) -> Document:
+    """The Pod to POST: the scheduler binds it to the one node that its affinity names."""
+    template = found.spec.template
+    metadata, spec = template.get("metadata") or {}, dict(template.get("spec") or {})
+    affinity = dict(spec.get("affinity") or {})
+    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+    affinity["nodeAffinity"] = {
+        **(affinity.get("nodeAffinity") or {}),
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]},
+    }
+    spec["affinity"] = affinity
+    spec["tolerations"] = [*(spec.get("tolerations") or ()), *TOLERATIONS]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "generateName": f"{found.name}-",
+            "namespace": found.namespace,
+            "labels": {**(metadata.get("labels") or {}), LABEL: revision},
+            "annotations": dict(metadata.get("annotations") or {}),
+            "ownerReferences": [controller_reference(DAEMON_SET, found.name, found.metadata.uid)],
+        },
+        "spec": spec,
+    }
+
+
+def new_status(found: DaemonSet, nodes: Iterable[Node], pods: Iterable[Pod], update: str) -> Document | None:
+    """The status as it should be, None where the object has it."""
+    on: dict[str, list[Pod]] = {}
+    for pod in pods:
+        if pod.metadata.deletion_timestamp is None:
+            on.setdefault(node_of(pod), []).append(pod)
+    desired = current = misscheduled = ready = updated = 0
+    for node in nodes:
+        run, _ = wanted(found, node)
+        mine = on.get(node.name, [])
+        desired += run
+        current += run and bool(mine)
+        misscheduled += not run and bool(mine)
+        ready += run and any(pod.ready for pod in mine)
+        updated += run and any(pod.metadata.labels.get(LABEL) == update for pod in mine)
+    counts = {
+        "observedGeneration": found.metadata.generation, "desiredNumberScheduled": desired, "currentNumberScheduled": current,
+        "numberMisscheduled": misscheduled, "numberReady": ready, "numberAvailable": ready, "numberUnavailable": desired - ready,
+        "updatedNumberScheduled": updated,
+    }  # fmt: skip
+    was = found.status
+    before = (
+        was.observed_generation, was.desired_number_scheduled, was.current_number_scheduled, was.number_misscheduled, was.number_ready,
+        was.number_available, was.number_unavailable, was.updated_number_scheduled,
+    )  # fmt: skip
+    return None if tuple(counts.values()) == before else counts
