@@ -95,7 +95,7 @@ def describe(name: str, namespace: Namespace = "default", output: Output = Forma
         ready = condition(each, "Ready").get("status") == "True"
         echo(
             f"  {each['metadata']['name']}: {status.get('phase', 'Unknown')}{', ready' if ready else ''}, "
-            f"{status.get('podIP') or 'no address'} on {each['spec'].get('nodeName') or 'no node'}"
+            f"{status.get('podIP') or 'no address'} on {each['spec'].get('nodeName') or 'no node'}{ended_before(status)}"
         )
     echo("Events:")
     recent = sorted(found["events"], key=lambda each: each.get("lastTimestamp") or "")[-10:]
@@ -103,6 +103,17 @@ def describe(name: str, namespace: Namespace = "default", output: Output = Forma
         echo(
             f"  {age(each.get('lastTimestamp'), now)} ago  {each.get('type')}  {each.get('reason')}: {each.get('message')}"
         )
+
+
+def ended_before(status: Document) -> str:
+    """How often an instance was started again, and how it ended the last time; "" where it never was."""
+    for each in status.get("containerStatuses") or ():
+        last = (each.get("lastState") or {}).get("terminated")
+        if last:
+            hint = ": raise its memory limit" if last.get("reason") == "OOMKilled" else ""
+            count = each.get("restartCount", 0)
+            return f", started again {count} time{'s' if count != 1 else ''} after {last.get('reason', 'its end')} (exit code {last.get('exitCode')}){hint}"
+    return ""
 
 
 def _print_function(function: Document, namespace: str) -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import pytest
+
 _platform = runpy.run_path(str(Path(__file__).parents[1] / "platform" / "conftest.py"))
 platforms = _platform["platforms"]
 platform = _platform["platform"]
-until = _platform["until"]
+
+
+@pytest.fixture
+def until():
+    """Wait for what only the outside can tell."""
+    return _platform["until"]
