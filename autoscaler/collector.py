@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -48,6 +49,10 @@ class _Connection(asyncio.Protocol):
         self._collector.connected(self)
 
     def data_received(self, data: bytes) -> None:
+        if not self.gateway and (self._rest + data).startswith(b"GET "):
+            self._rest = b""
+            self._collector.asked(self, data)
+            return
         *lines, self._rest = (self._rest + data if self._rest else data).split(b"\n")
         for line in lines:
             if line:
@@ -68,10 +73,11 @@ class _Connection(asyncio.Protocol):
 
 
 class Collector:
-    """Serves the Unix socket at `path` and hands messages to `sink`."""
+    """Serves the Unix socket at `path` and hands messages to `sink`. A connection that begins with `GET /metrics` gets what `render` says."""
 
-    def __init__(self, path: Path, sink: Sink) -> None:
+    def __init__(self, path: Path, sink: Sink, render: Callable[[], bytes] | None = None) -> None:
         self._path = path
+        self._render = render
         self._sink = sink
         self._server: asyncio.Server | None = None
         self._connections: dict[str, _Connection] = {}
@@ -116,6 +122,20 @@ class Collector:
     def lost(self, connection: _Connection) -> None:
         if self._connections.pop(connection.source, None) is not None:
             self._sink.disconnected(connection.source)
+
+    def asked(self, connection: _Connection, request: bytes) -> None:
+        """One HTTP request, which ends its connection."""
+        assert connection.transport is not None
+        if request.split(b" ", 2)[1:2] == [b"/metrics"] and self._render is not None:
+            body, status = self._render(), b"200 OK"
+        else:
+            body, status = b"there is /metrics\n", b"404 Not Found"
+        head = b"HTTP/1.0 %s\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: %d\r\n\r\n" % (
+            status,
+            len(body),
+        )
+        connection.transport.write(head + body)
+        connection.transport.close()
 
     def received(self, connection: _Connection, line: bytes) -> None:
         try:

@@ -18,17 +18,19 @@ from faaslite.api.wire import ScalePolicy
 __all__ = ["FIRST_START", "Decision", "Observation", "State", "decide", "initial_state"]
 
 PANIC_THRESHOLD = 2.0
-MAX_SCALE_UP_RATE = 1000.0
-MAX_SCALE_DOWN_RATE = 2.0
 FIRST_START = 600.0
 """Seconds that a new revision is given to become ready for the first time before it counts as idle."""
 
 
 class State(NamedTuple):
-    """What a decision leaves to the next: when the panic was last fed (None: no panic), and the replicas it holds."""
+    """What a decision leaves to the next: when the panic was last fed (None: no panic), and the replicas it holds.
+
+    `asked` are (time, replicas) within the scale-down delay, each fewer than the one before it: the first is the most that was asked for.
+    """
 
     panic_since: float | None = None
     panic_replicas: int = 0
+    asked: tuple[tuple[float, int], ...] = ()
 
 
 class Observation(NamedTuple):
@@ -69,6 +71,10 @@ def initial_state(replicas: int, now: float) -> State:
 
 def decide(policy: ScalePolicy, seen: Observation, state: State, now: float) -> Decision:
     """What `spec.replicas` should be at `now`."""
+    return _delayed(policy, seen, _decide(policy, seen, state, now), state, now)
+
+
+def _decide(policy: ScalePolicy, seen: Observation, state: State, now: float) -> Decision:
     if seen.starting and seen.waiting == 0 and seen.in_flight == 0 and now - seen.last_active < FIRST_START:
         return _bounded(policy, max(seen.replicas, policy.min), state, "waits for its first instance to become ready")
     if _idle(policy, seen, now):
@@ -76,8 +82,8 @@ def decide(policy: ScalePolicy, seen: Observation, state: State, now: float) -> 
         return _bounded(policy, 0, State(), quiet)
 
     base = max(1, seen.ready)
-    most = math.ceil(base * MAX_SCALE_UP_RATE)
-    least = math.floor(base / MAX_SCALE_DOWN_RATE)
+    most = math.ceil(base * policy.up_rate)
+    least = math.floor(base / policy.down_rate)
     by_waiting = _instances(seen.waiting, policy.limit or policy.target)
     by_stable = _instances(seen.stable, policy.target)
     by_panic = max(_instances(seen.panic, policy.target), by_waiting)
@@ -103,6 +109,25 @@ def decide(policy: ScalePolicy, seen: Observation, state: State, now: float) -> 
         since = max(now - seen.last_active, 0.0)
         wanted, reason = 1, f"keeps the last instance for {policy.idle:g} s after the last call, {since:.0f} s ago"
     return _bounded(policy, wanted, state, reason)
+
+
+def _delayed(policy: ScalePolicy, seen: Observation, found: Decision, before: State, now: float) -> Decision:
+    """Not fewer than was asked for within the delay, as far as they exist."""
+    if not policy.down_delay:
+        return found
+    kept = [each for each in before.asked if now - each[0] < policy.down_delay and each[1] > found.replicas]
+    if not kept and found.replicas < seen.replicas and not before.asked:
+        kept = [(now, seen.replicas)]  # the first time that fewer are asked for
+    asked = (*kept, (now, found.replicas))
+    state = found.state._replace(asked=asked)
+    most = min(asked[0][1], seen.replicas)
+    if found.replicas < most:
+        ago = now - asked[0][0]
+        reason = (
+            f"{most} were asked for {ago:.0f} s ago, and instances go after {policy.down_delay:g} s ({found.reason})"
+        )
+        return Decision(most, reason, state, found.capped)
+    return found._replace(state=state)
 
 
 def _instances(load: float, per: float) -> int:
@@ -133,7 +158,8 @@ def _busy(policy: ScalePolicy, seen: Observation) -> int:
 
 def _bounded(policy: ScalePolicy, wanted: int, state: State, reason: str) -> Decision:
     if wanted < policy.min:
-        return Decision(policy.min, f"{reason}; the minimum is {policy.min}", state)
+        least = min(policy.min, policy.max) if policy.max else policy.min
+        return Decision(least, f"{reason}; the minimum is {policy.min}", state)
     if policy.max and wanted > policy.max:
         return Decision(policy.max, f"{reason} ({wanted} wanted); the maximum is {policy.max}", state, True)
     return Decision(wanted, reason, state)

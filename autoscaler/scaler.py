@@ -15,13 +15,16 @@ from typing import NamedTuple
 
 import msgspec
 
+from autoscaler import metrics
 from autoscaler.collector import Collector
 from autoscaler.decider import Decision, Observation, State, decide, initial_state
+from autoscaler.floors import Minimum, minimum
 from autoscaler.windows import Loads
 from core import clock as clocks
 from core import trace
 from core.api.kinds import REPLICA_SET
 from core.api.views import ReplicaSet
+from core.client.events import Recorder, reference
 from core.client.informer import Informers
 from core.client.rest import Client
 from core.errors import ApiError, NotFound
@@ -37,6 +40,8 @@ REMEMBERED = 50
 """Decisions kept per revision."""
 REFUSED = 5.0
 """Seconds until a write that the API refused is tried again."""
+SCALED = "Scaled"
+"""The reason of the Events that tell of decisions, on the ReplicaSets: `faas why scaled` and `kubectl describe` show them."""
 RECONNECT = 3.0
 """Seconds after the start in which gateways may still be connecting: nothing counts as idle before, however short its `idle`."""
 
@@ -53,13 +58,15 @@ class Scaled(NamedTuple):
 class _Revision:
     """What is known of one ReplicaSet, and the write to it that is under way."""
 
-    __slots__ = ("annotation", "because", "known", "latest", "name", "namespace", "policy", "ready", "refused", "refused_until", "replicas", "ring", "since", "state",
+    __slots__ = ("about", "annotation", "because", "floor", "known", "latest", "name", "namespace", "policy", "ready", "refused", "refused_until", "replicas", "ring", "since", "state",
                  "wanted", "writing")  # fmt: skip
 
     def __init__(self, found: ReplicaSet, since: float) -> None:
         self.name, self.namespace = found.metadata.name, found.metadata.namespace
+        self.about = reference(REPLICA_SET, found)
         self.annotation = ""
         self.policy = ScalePolicy()
+        self.floor = Minimum(0, 0.0)
         self.replicas, self.ready = found.spec.replicas, found.status.ready_replicas
         self.known = self.ready > 0 or self.replicas == 0
         """Whether it was seen ready, or was scaled to zero before: its first start is over."""
@@ -84,7 +91,9 @@ class Autoscaler:
     ) -> None:
         self._client = client
         self._clock = clock
-        self._collector = Collector(socket_path, self)
+        self._collector = Collector(socket_path, self, self._render)
+        self._recorder = Recorder(client, "autoscaler")
+        self._counts = metrics.Counts()
         self._loads = Loads()
         self._revisions: dict[str, _Revision] = {}
         self._pokers: dict[str, set[str]] = {}
@@ -110,6 +119,7 @@ class Autoscaler:
             write.cancel()
         if writes:
             await asyncio.wait(writes)
+        await self._recorder.stop()
 
     def decisions(self, revision: str) -> list[Scaled]:
         """The latest changes of `revision` (`namespace/name`), oldest first."""
@@ -126,8 +136,21 @@ class Autoscaler:
         self._loads.prune(now)
         busy = self._loads.revisions
         for key, revision in list(self._revisions.items()):
-            if revision.replicas or revision.policy.min or key in busy:
+            if revision.replicas or revision.policy.min or revision.policy.floors or key in busy:
                 self._consider(key, revision, now)
+
+    def _render(self) -> bytes:
+        """What `GET /metrics` on the socket answers."""
+        rows = [
+            (
+                key,
+                each.wanted,
+                each.ready,
+                self._loads.observe(key, self._clock(), each.policy.stable, each.policy.metric),
+            )
+            for key, each in self._revisions.items()
+        ]
+        return metrics.render(self._counts, rows, self._loads.gateways, self._collector.garbage)
 
     async def settled(self) -> None:
         """Waits until no write is under way."""
@@ -205,6 +228,7 @@ class Autoscaler:
             )
             return
         revision.policy = policy
+        revision.floor = Minimum(policy.min, 0.0)
         self._loads.keep(key, policy.stable)
 
     def _forget(self, key: str) -> None:
@@ -218,12 +242,20 @@ class Autoscaler:
 
     def _consider(self, key: str, revision: _Revision, now: float) -> None:
         policy = revision.policy
+        if policy.floors:
+            wall = clocks.wall()
+            if wall >= revision.floor.until:
+                revision.floor = minimum(policy, wall)
+            policy = msgspec.structs.replace(policy, min=revision.floor.replicas)
         seen = self._loads.observe(key, now, policy.stable, policy.metric)
         active = revision.since if seen.last_active is None else max(seen.last_active, revision.since)
         observation = Observation(
             seen.stable, seen.panic, seen.in_flight, seen.waiting, revision.wanted, revision.ready, active, not revision.known
         )  # fmt: skip
         decision = decide(policy, observation, revision.state, now)
+        if revision.floor.why and decision.replicas == revision.floor.replicas:
+            decision = decision._replace(reason=f"{decision.reason} ({revision.floor.why})")
+        self._counts.decided(decision.state.panic_since is not None)
         revision.state, revision.latest = decision.state, decision.reason
         if decision.capped and seen.waiting and revision.ready >= decision.replicas:
             self._notify(key, "MaximumReached", decision.reason)
@@ -247,6 +279,8 @@ class Autoscaler:
                 if trace.ON:
                     trace.mark("scaled", key)
                 log.info("%s: %d -> %d, %s", key, before, wanted, because)
+                self._counts.scaled(wanted > before)
+                self._recorder.event(revision.about, "Normal", SCALED, f"from {before} to {wanted}: {because}")
                 revision.ring.append(Scaled(clocks.wall(), before, wanted, because))
                 revision.replicas, revision.refused = wanted, None
                 if wanted == 0:
@@ -256,6 +290,10 @@ class Autoscaler:
             log.info("%s is gone", key)  # the informer will say so too
         except ApiError as error:
             log.warning("%s can't be scaled to %d: %s", key, revision.wanted, error)
+            self._counts.refused += 1
+            self._recorder.event(
+                revision.about, "Warning", SCALED, f"could not be scaled to {revision.wanted}: {error.message}"
+            )
             self._notify(key, error.status_reason, error.message)
             revision.refused, revision.refused_until = error, self._clock() + REFUSED
             revision.wanted = revision.replicas  # a later tick tries again

@@ -129,8 +129,35 @@ class Resources(_Model):
         return _quantities(value)
 
 
+class ScaleFloor(_Model):
+    """A minimum for some hours: from each instant of `cron` (in `time_zone`) for `duration`, or until the next instant of `until`."""
+
+    cron: str
+    min: int = Field(ge=1)
+    time_zone: str = "UTC"
+    duration: Seconds = Field(0.0, ge=0.0, le=7 * 86400.0)
+    until: str = ""
+
+    @field_validator("cron", "until")
+    @classmethod
+    def _expression(cls, value: str) -> str:
+        if value:
+            parse(value)
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        load_zone(value)
+        return value
+
+
 class Scale(_Model):
-    """Bounds and aim of the autoscaler. `max` 0 is no bound; `target` is per instance, in the unit of `metric`; times in seconds."""
+    """Bounds and aim of the autoscaler. `max` 0 is no bound; `target` is per instance, in the unit of `metric`; times in seconds.
+
+    Instances go only when nothing within `down_delay` asked for more; one decision grows by at most `up_rate` times what is ready, and
+    shrinks to no less than its `down_rate`-th part. `schedule` has minima for some hours.
+    """
 
     min: int = Field(0, ge=0)
     max: int = Field(20, ge=0)
@@ -139,6 +166,10 @@ class Scale(_Model):
     metric: Literal["concurrency", "rps"] = "concurrency"
     window: Seconds = Field(60.0, ge=6.0, le=3600.0)
     idle: Seconds = Field(30.0, ge=0.0)
+    down_delay: Seconds = Field(0.0, ge=0.0, le=3600.0)
+    up_rate: float = Field(1000.0, gt=1.0)
+    down_rate: float = Field(2.0, gt=1.0)
+    schedule: tuple[ScaleFloor, ...] = ()
 
 
 class Route(_Model):
@@ -396,6 +427,11 @@ def _cross_checks(spec: FunctionSpec) -> Iterable[str]:
     scale = spec.scale
     if scale.max and scale.min > scale.max:
         yield f"spec.scale.min: {scale.min} is over spec.scale.max, {scale.max}"
+    for at, floor in enumerate(scale.schedule):
+        if bool(floor.duration) == bool(floor.until):
+            yield f"spec.scale.schedule[{at}]: needs either duration or until"
+        if scale.max and floor.min > scale.max:
+            yield f"spec.scale.schedule[{at}].min: {floor.min} is over spec.scale.max, {scale.max}"
     if scale.max and scale.initial > scale.max:
         yield f"spec.scale.initial: {scale.initial} is over spec.scale.max, {scale.max}"
     yield from _doubles("spec.env", [each.name for each in spec.env], ".name")

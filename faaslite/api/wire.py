@@ -10,7 +10,18 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Hello", "Load", "Message", "Notice", "Poke", "Report", "ScalePolicy", "decode", "encode"]
+__all__ = ["Floor", "Hello", "Load", "Message", "Notice", "Poke", "Report", "ScalePolicy", "decode", "encode"]
+
+
+class Floor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A minimum that holds at times: from each instant of the cron expression `cron` in `zone`, for `duration` seconds or until the next
+    instant of the expression `until`."""
+
+    cron: str
+    min: int
+    zone: str = "UTC"
+    duration: float = 0.0
+    until: str = ""
 
 
 class ScalePolicy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -31,6 +42,12 @@ class ScalePolicy(msgspec.Struct, frozen=True, omit_defaults=True):
     initial: int = 1
     limit: int = 0
     """The hard limit of calls in flight per instance, 0 for none: what a poke's waiting calls are divided by."""
+    down_delay: float = 0.0
+    """Instances are taken away only when nothing in this time asked for more (KPA's scale-down delay)."""
+    up_rate: float = 1000.0
+    down_rate: float = 2.0
+    """By what factor of the ready instances one decision may grow and shrink."""
+    floors: tuple[Floor, ...] = ()
 
 
 class Hello(msgspec.Struct, tag="hello", frozen=True):

@@ -13,7 +13,7 @@ from core.api.kinds import REPLICA_SET, SERVICE
 from core.api.meta import Document, controller_reference
 from faaslite.api import names
 from faaslite.api.function import Function
-from faaslite.api.wire import ScalePolicy
+from faaslite.api.wire import Floor, ScalePolicy
 
 __all__ = [
     "image_of", "limits_of", "owner", "pod_template", "policy_text", "replica_set", "scale_policy", "service", "template_hash",
@@ -186,6 +186,12 @@ def scale_policy(function: Function, *, limit: int | None = None, live: bool = T
         stable=scale.window,
         initial=scale.initial,
         limit=spec.concurrency if limit is None else limit,
+        down_delay=scale.down_delay,
+        up_rate=scale.up_rate,
+        down_rate=scale.down_rate,
+        floors=tuple(Floor(each.cron, each.min, each.time_zone, each.duration, each.until) for each in scale.schedule)
+        if live
+        else (),
     )
 
 
