@@ -22,7 +22,7 @@ class Settings:
 
     idle: float = 900.0
     parked: int = 2
-    parked_max: int = 16
+    parked_max: int = 8
     parked_window: float = 10.0
     births_at_once: int = 64
     without: frozenset[str] = frozenset()
