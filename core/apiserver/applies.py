@@ -10,6 +10,7 @@ from core.apiserver.apply import Applier
 from core.apiserver.authz import Authorizer
 from core.apiserver.documents import shaped
 from core.apiserver.managedfields import Who
+from core.apiserver.patch import APPLY_PATCH
 from core.apiserver.registry.generic import Registry, Written
 from core.apiserver.request import APPLY_OPTIONS, ApiRequest, WriteOptions, write_options
 from core.apiserver.status import not_found
@@ -17,7 +18,7 @@ from core.errors import AlreadyExists, BadRequest, NotFound
 
 __all__ = ["APPLY_PATCH", "Applies"]
 
-APPLY_PATCH = "application/apply-patch+yaml"
+
 Document = dict[str, Any]
 
 

@@ -12,8 +12,9 @@ from core.apiserver.patch_strategic import strategic_merge
 from core.apiserver.schema import Schemas
 from core.errors import BadRequest, UnsupportedMediaType
 
-__all__ = ["JSON_PATCH", "MERGE_PATCH", "STRATEGIC_PATCH", "apply_patch"]
+__all__ = ["APPLY_PATCH", "JSON_PATCH", "MERGE_PATCH", "STRATEGIC_PATCH", "apply_patch"]
 
+APPLY_PATCH = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -49,5 +50,5 @@ def apply_patch(
 
 
 def _accepted(kind: Kind, schema: Schemas) -> str:
-    types = [JSON_PATCH, MERGE_PATCH] + ([STRATEGIC_PATCH] if schema.struct(kind) is not None else [])
+    types = [JSON_PATCH, MERGE_PATCH] + ([STRATEGIC_PATCH] if schema.struct(kind) is not None else []) + [APPLY_PATCH]
     return f"the body of the request was in an unknown format - accepted media types include: {', '.join(types)}"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from core.apiserver.selection import Selection
 from core.apiserver.status import from_store
 from core.errors import Expired, ServiceUnavailable
-from core.store.base import Compacted, Entry, Event, Store, StoreClosed, StoreError, Watch
+from core.store.base import Compacted, Entry, Event, Store, StoreClosed, StoreError
 
 __all__ = ["BOOKMARK_PERIOD", "Change", "WatchOptions", "Watcher"]
 
@@ -73,10 +73,6 @@ class Watcher:
         self._selection = selection
         self._options = options
         self._wake = _Signal()
-        self._taken = _Signal()
-        self._batch: list[Event] | None = None
-        self._failure: Exception | None = None
-        self._over = False
         self._stopped = False
         self._bookmark_due = False
         self._bookmark_timer: asyncio.TimerHandle | None = None
@@ -103,37 +99,42 @@ class Watcher:
             watch = self._store.watch(self._prefix, since, applied=options.applied)
         except StoreError as error:
             raise _failure(error, since) from error
-        pump = asyncio.create_task(self._pump(watch))
+        watch.notify(self._wake.set)
         end = loop.call_later(options.timeout, self.stop)
         if options.bookmarks:
             self._bookmark_timer = loop.call_later(options.period, self._due)
+        reached, last = None, False
         try:
             while True:
-                await self._wake.wait()
-                if self._batch is not None:
-                    batch, self._batch = self._batch, None
-                    self._taken.set()
+                # What isn't taken waits in the store's bounded buffer: a slow watcher is dropped there.
+                try:
+                    batch = watch.take()
+                except StopAsyncIteration:
+                    return
+                except Exception as error:
+                    raise _failure(error, since) from error
+                if batch:
                     changes, since = self._select(batch), batch[-1].revision
                     if self._bookmark_due:
                         changes.append(self._bookmark(since))
                     if changes:
                         yield changes
-                elif self._bookmark_due or (self._stopped and options.bookmarks and not self._over):
-                    reached = await self._reached()
-                    if reached is not None:
-                        since = max(since, reached)
-                        yield [self._bookmark(since)]
-                if self._batch is None:
-                    if self._failure is not None:
-                        raise _failure(self._failure, since) from self._failure
-                    if self._over or self._stopped:
+                elif reached is not None:
+                    # Everything up to there had come before it was found that nothing is left to take.
+                    since, reached = max(since, reached), None
+                    yield [self._bookmark(since)]
+                    if last:
                         return
+                elif self._bookmark_due or (self._stopped and options.bookmarks):
+                    last, reached = self._stopped, await self._newest(since)
+                elif self._stopped:
+                    return
+                else:
+                    await self._wake.wait()
         finally:
             end.cancel()
             if self._bookmark_timer is not None:
                 self._bookmark_timer.cancel()
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
             await watch.aclose()
 
     def _due(self) -> None:
@@ -148,28 +149,15 @@ class Watcher:
         self._bookmark_timer = asyncio.get_running_loop().call_later(self._options.period, self._due)
         return Change("BOOKMARK", Entry("", b"", revision, 0))
 
-    async def _reached(self) -> int | None:
-        """The newest revision, where nothing up to it is still on its way to this watcher; else None."""
+    async def _newest(self, since: int) -> int:
+        """The newest revision, when everything up to it has been handed to this watch."""
         revision = self._store.revision
         if not self._options.applied:
-            await self._store.durable(revision)
-        # What was handed to the watch by now is in the mailbox after the pump has had its turns.
-        for _ in range(3):
-            await asyncio.sleep(0)
-        return revision if self._batch is None else None
-
-    async def _pump(self, watch: Watch) -> None:
-        """Moves one batch at a time, so that what a slow watcher hasn't taken waits in the store's bounded buffer."""
-        try:
-            async for batch in watch:
-                self._batch = batch
-                self._wake.set()
-                await self._taken.wait()
-        except Exception as error:  # handed to the consumer, which raises it
-            self._failure = error
-        finally:
-            self._over = True
-            self._wake.set()
+            try:
+                await self._store.durable(revision)
+            except StoreError as error:
+                raise _failure(error, since) from error
+        return revision
 
     def _select(self, batch: list[Event]) -> list[Change]:
         found = []

@@ -13,7 +13,7 @@ continue token from a revision that was lost raises `Compacted`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -102,6 +102,12 @@ class Watch(Protocol):
     def __aiter__(self) -> AsyncIterator[list[Event]]: ...
 
     async def __anext__(self) -> list[Event]: ...
+
+    def take(self) -> list[Event]:
+        """What has come and was not read yet, without waiting: perhaps nothing. Raises what ends the watch once nothing is left."""
+
+    def notify(self, wake: Callable[[], None]) -> None:
+        """From now on call `wake`, on the event loop, when there is something to take, an end among it: a reader's way without a task."""
 
     async def aclose(self) -> None:
         """Stop; calling it twice is fine."""

@@ -5,7 +5,7 @@ It stands before another store and leaves everything but the bytes of values to 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 from core.store.base import Entry, Event, Page, RevisionMismatch, Store, Watch
@@ -124,6 +124,12 @@ class _OpenedWatch:
 
     async def __anext__(self) -> list[Event]:
         return [self._store.opened_event(each) for each in await self._watch.__anext__()]
+
+    def take(self) -> list[Event]:
+        return [self._store.opened_event(each) for each in self._watch.take()]
+
+    def notify(self, wake: Callable[[], None]) -> None:
+        self._watch.notify(wake)
 
     async def aclose(self) -> None:
         await self._watch.aclose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from core.store.base import Compacted, Event, StoreError
 
@@ -25,6 +25,7 @@ class QueueWatch:
         self._bound = bound + len(backlog)
         self._waiter: asyncio.Future[None] | None = None
         self._end: Exception | None = None
+        self._told: Callable[[], None] | None = None
 
     def __aiter__(self) -> QueueWatch:
         return self
@@ -41,6 +42,17 @@ class QueueWatch:
         events, self._events = self._events, []
         return events
 
+    def take(self) -> list[Event]:
+        events, self._events = self._events, []
+        if not events and self._end is not None:
+            raise self._end
+        return events
+
+    def notify(self, wake: Callable[[], None]) -> None:
+        self._told = wake
+        if self._events or self._end is not None:
+            wake()
+
     async def aclose(self) -> None:
         self._events = []
         self.end(StopAsyncIteration())
@@ -53,7 +65,7 @@ class QueueWatch:
         if len(self._events) > self._bound:
             self._events = []
             self.end(Compacted(f"the watch of {self.prefix} fell more than {self._bound} events behind"))
-        elif self._waiter is not None:
+        else:
             self._wake()
 
     def end(self, error: Exception) -> None:
@@ -64,6 +76,8 @@ class QueueWatch:
         self._wake()
 
     def _wake(self) -> None:
+        if self._told is not None:
+            self._told()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -193,6 +193,29 @@ async def test_closing_a_watch_ends_the_iteration_that_waits(store: Store) -> No
         assert await waiting == []
 
 
+async def test_a_watch_can_be_read_without_waiting(store: Store) -> None:
+    made = await fill(store, "/a/", 2)
+    watch, woken = store.watch("/a/", made[0].revision), asyncio.Event()
+    watch.notify(woken.set)
+    async with asyncio.timeout(10):
+        await woken.wait()  # for what it began with
+        assert [event.key for event in watch.take()] == [made[1].key]
+        assert watch.take() == []
+        woken.clear()
+        await store.create("/a/new", b"")
+        await woken.wait()
+        assert [event.key for event in watch.take()] == ["/a/new"]
+        woken.clear()
+        await store.create("/a/last", b"")
+        await woken.wait()
+        woken.clear()
+        await store.close()
+        await woken.wait()
+    assert [event.key for event in watch.take()] == ["/a/last"]
+    with pytest.raises(StoreClosed):
+        watch.take()
+
+
 async def test_a_watch_from_a_past_revision_replays_what_came_after(store: Store) -> None:
     made = await fill(store, "/a/", 10)
     watch = store.watch("/a/", made[5].revision)

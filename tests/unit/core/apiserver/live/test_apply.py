@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from core.apiserver import dispatch
 from core.apiserver.app import ApiServer
 from core.apiserver.applies import APPLY_PATCH
 from core.apiserver.authn import User
 from core.apiserver.request import ApiRequest, Reply
 from core.errors import ApiError, BadRequest, Conflict, Forbidden, Invalid, NotFound
+from core.store.memory import MemoryStore
 
 Document = dict[str, Any]
 ADMIN = User("admin", ("system:masters",))
@@ -37,8 +43,6 @@ class Outside:
         agent: str = "test/1.0",
         **query: str,
     ) -> Document:
-        from core.apiserver import dispatch
-
         data = b"" if body is None else json.dumps(body).encode()
         info = dispatch.parse(method, path, query)
         request = ApiRequest(self._user, info, query, data, kind, user_agent=agent)
@@ -375,3 +379,54 @@ async def test_custom_resources_merge_by_their_schema(outside: Outside, admin: A
     }
     with pytest.raises(BadRequest, match=r"\.spec\.nope: field not declared in schema"):
         await outside.apply(WIDGETS, widget(nope=1))
+
+
+junk = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=3)
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(["name", "k", "f:a", "."]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.data())
+def test_spoiled_configurations_are_refused_or_applied(data: st.DataObject) -> None:
+    config: Any = replica_set(1, ports=[{"containerPort": 80}], env=[{"name": "A", "value": "1"}])
+    config["metadata"].update({"labels": {"a": "b"}, "finalizers": ["example.dev/x"], "ownerReferences": []})
+    before = json.loads(json.dumps(config))
+    at: Any = config
+    while True:
+        keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(at[key], dict | list) or not at[key] or data.draw(st.booleans()):
+            at[key] = data.draw(junk)
+            break
+        at = at[key]
+    managed = data.draw(junk)
+
+    async def run() -> None:
+        store = MemoryStore()
+        api = ApiServer(store, tokens={})
+        await api.start()
+        outside = Outside(api)
+        try:
+            for body, kind in (
+                (before, APPLY_PATCH),
+                (config, APPLY_PATCH),
+                ({"metadata": {"managedFields": managed}}, "application/merge-patch+json"),
+                (before, APPLY_PATCH),
+            ):
+                with contextlib.suppress(ApiError):
+                    await outside.send(
+                        "PATCH", f"{SETS}/r", body, kind, **({"fieldManager": "a"} if kind == APPLY_PATCH else {})
+                    )
+            assert (await outside.send("GET", f"{SETS}/r"))["metadata"]["name"] == "r"
+        finally:
+            await api.stop()
+            await store.close()
+
+    asyncio.run(run())
