@@ -304,3 +304,33 @@ def test_the_shim_carries_the_sdk_byte_for_byte():
     assert (ROOT / "runtime-images" / "python" / "faaslite_shim" / "sdk.py").read_bytes() == ours, (
         "cp faaslite/sdk.py runtime-images/python/faaslite_shim/"
     )
+
+
+PYDANTIC = """
+from typing import Annotated
+from pydantic import BaseModel, Field
+
+class Item(BaseModel):
+    sku: str = Field(min_length=2)
+
+class Order(BaseModel):
+    items: list[Item]
+
+def handle(order: Order, limit: Annotated[int, Field(gt=0)] = 5) -> Order:
+    return order if limit < 9 else [order, Item(sku="xx")]
+"""
+
+
+def test_pydantic_models_of_the_layer(start):
+    import pydantic
+
+    shim = start(PYDANTIC, FAASLITE_LAYER=str(Path(pydantic.__file__).parents[1]))
+    assert ask(shim, "/?limit=3", {"items": [{"sku": "ab"}]})[2] == {"items": [{"sku": "ab"}]}
+    assert ask(shim, "/?limit=9", {"items": []})[2] == [{"items": []}, {"sku": "xx"}]
+    status, _, found = ask(shim, "/?limit=0", {"items": [{"sku": "a"}]})
+    assert status == 422
+    assert [each["loc"] for each in found["details"]] == [["body", "items", 0, "sku"], ["query", "limit"]]
+    document = ask(shim, "/_/openapi.json", method="GET")[2]
+    assert set(document["components"]["schemas"]) == {"Error", "Item", "Order"}
+    (parameter,) = document["paths"]["/"]["post"]["parameters"]
+    assert parameter["schema"]["exclusiveMinimum"] == 0
