@@ -117,7 +117,8 @@ def down(data_dir: DataDir = None) -> None:
     except NotRunning:
         if left(home) is None:
             raise
-        home.supervisor_socket.unlink(missing_ok=True)
+        for each in home.run.glob("*.sock"):
+            each.unlink(missing_ok=True)
         note("it wasn't running; taking away what it left on the Docker engine")
     count = clean(home)
     if count:
