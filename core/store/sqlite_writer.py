@@ -2,6 +2,9 @@
 
 There is no timer and no window: the time that a commit takes is what gathers the next batch. The event loop hears of a
 commit by one `call_soon_threadsafe`, however many writes were in it.
+
+A few writes on a quiet store don't take that way: between two threads of Python each step waits for the interpreter, which costs more
+than such a commit does. The event loop then commits by itself, as long as the disk is fast and the thread has nothing to do.
 """
 
 from __future__ import annotations
@@ -14,12 +17,19 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from core.clock import monotonic
 from core.store.base import Event
 from core.store.sqlite_log import SqliteLog
 
 __all__ = ["LogWriter", "Outcome"]
 
 log = logging.getLogger(__name__)
+
+HERE_MOST = 4
+"""Writes that the event loop commits by itself."""
+HERE_SECONDS = 0.001
+SLOW_TURNS = 500
+"""After a commit that took longer, so many go to the thread: the disk may be a slow one."""
 
 
 class Outcome(Protocol):
@@ -50,6 +60,11 @@ class LogWriter:
         self._compact_to = 0
         self._closing = False
         self._revision = 0
+        self._database = threading.Lock()
+        self._taken = 0
+        self._turn: asyncio.Handle | None = None
+        self._slow = 0
+        self._broken: Exception | None = None
 
     @property
     def reserved(self) -> int:
@@ -69,8 +84,48 @@ class LogWriter:
     def submit(self, event: Event) -> None:
         with self._lock:
             self._pending.append(event)
-        if not self._wake.is_set():
+        if self._turn is None and self._loop is not None:
+            self._turn = self._loop.call_soon(self._commit_or_wake)
+
+    def _commit_or_wake(self) -> None:
+        """Once per turn of the event loop in which something was written."""
+        self._turn = None
+        if not self._commit_here() and not self._wake.is_set():
             self._wake.set()
+
+    def _commit_here(self) -> bool:
+        """Commit what is pending on the event loop; False where the thread is to do it.
+
+        Commits are told in their order: not while the thread has one that the event loop hasn't heard of yet.
+        """
+        if self._slow:
+            self._slow -= 1
+            return False
+        if len(self._pending) > HERE_MOST or self._closing or not self._database.acquire(blocking=False):
+            return False
+        try:
+            with self._lock:
+                if self._taken or self._broken is not None:
+                    return False
+                events, self._pending = self._pending, []
+            if not events:
+                return True
+            began = monotonic()
+            try:
+                self._log.commit(events)
+            except Exception as error:
+                self._broken = error  # the thread has the store fail, as where its own commit does
+                return False
+            if monotonic() - began > HERE_SECONDS:
+                self._slow = SLOW_TURNS
+        finally:
+            self._database.release()
+        self._outcome.committed(events)
+        return True
+
+    def _heard(self, events: list[Event]) -> None:
+        self._taken -= 1
+        self._outcome.committed(events)
 
     def compact(self, upto: int) -> None:
         with self._lock:
@@ -111,15 +166,21 @@ class LogWriter:
         with self._lock:
             self._wake.clear()
             events, self._pending = self._pending, []
+            self._taken += bool(events)
             closing, compact_to = self._closing, self._compact_to
+        if self._broken is not None:
+            raise self._broken
         if events:
-            self._log.commit(events)
-            self._tell(self._outcome.committed, events)
+            with self._database:
+                self._log.commit(events)
+            self._tell(self._heard, events)
         if closing:
             return False
         # A window of it at a time, so that the next commit waits little.
         if compact_to > self._log.floor:
-            if self._log.forget(compact_to):
+            with self._database:
+                more = self._log.forget(compact_to)
+            if more:
                 self._wake.set()
             self._tell(self._outcome.compacted, self._log.floor)
         return True

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from core.store import sqlite_writer
 from core.store.base import Compacted, Event, StoreError, StoreUnavailable
 from core.store.sqlite import SqliteStore
 from core.store.sqlite_log import SqliteLog
@@ -93,6 +94,7 @@ class Gate:
             commit(log, events)
 
         monkeypatch.setattr(SqliteLog, "commit", held)
+        monkeypatch.setattr(sqlite_writer, "HERE_MOST", -1)  # what is held up is the thread
 
     async def began(self) -> None:
         async with asyncio.timeout(10):
@@ -100,6 +102,66 @@ class Gate:
 
     def open(self) -> None:
         self._open.set()
+
+
+async def test_a_few_writes_are_committed_by_the_event_loop_and_many_by_the_thread(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sqlite_writer, "HERE_SECONDS", 60.0)
+    commit, by = SqliteLog.commit, []
+
+    def seen(log: SqliteLog, events) -> None:
+        by.append((threading.current_thread() is threading.main_thread(), len(events)))
+        commit(log, events)
+
+    monkeypatch.setattr(SqliteLog, "commit", seen)
+    store = SqliteStore(tmp_path / "state.db")
+    watch = store.watch("/a/", store.revision)
+    await store.create("/a/1", b"")
+    assert by == [(True, 1)]
+    await asyncio.gather(*(store.create(f"/a/many-{number}", b"") for number in range(20)))
+    await store.create("/a/2", b"")
+    assert by == [(True, 1), (False, 20), (True, 1)]
+    found = []
+    while len(found) < 22:
+        found += await anext(watch)
+    assert [each.revision for each in found] == sorted(each.revision for each in found)
+    await watch.aclose()
+    await store.close()
+    again = SqliteStore(tmp_path / "state.db")
+    assert len((await again.list("/a/")).entries) == 22
+    await again.close()
+
+
+async def test_a_slow_disk_is_left_to_the_thread(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sqlite_writer, "HERE_SECONDS", -1.0)
+    commit, by = SqliteLog.commit, []
+
+    def seen(log: SqliteLog, events) -> None:
+        by.append(threading.current_thread() is threading.main_thread())
+        commit(log, events)
+
+    monkeypatch.setattr(SqliteLog, "commit", seen)
+    store = SqliteStore(tmp_path / "state.db")
+    for number in range(3):
+        await store.create(f"/a/{number}", b"")
+    assert by == [True, False, False]
+    await store.close()
+
+
+async def test_a_commit_that_fails_on_the_event_loop_fails_the_store(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sqlite_writer, "HERE_SECONDS", 60.0)
+    store = SqliteStore(tmp_path / "state.db")
+    await store.create("/a/1", b"")
+
+    def broken(log: SqliteLog, events) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteLog, "commit", broken)
+        with pytest.raises(StoreUnavailable):
+            await store.create("/a/2", b"")
+    with pytest.raises(StoreUnavailable):
+        await store.create("/a/3", b"")
+    await store.close()
 
 
 async def test_nobody_outside_hears_of_a_write_before_it_is_durable(tmp_path: Path, monkeypatch) -> None:
