@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> dict[str, float]:
         if not options.no_numpy:
             with tempfile.TemporaryDirectory() as cache:
                 layer = build_layer("numpy", Path(cache), note)
-            found |= measure(cluster, "process.numpy", NUMPY, count, layer)
+                found |= measure(cluster, "process.numpy", NUMPY, count, layer)
     if options.no_docker:
         return found
     if docker_serves():
