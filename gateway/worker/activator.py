@@ -38,9 +38,16 @@ log = logging.getLogger(__name__)
 
 
 class Activator:
-    """`poke` sends to the autoscaler. It is the `Outcomes` of every connection to an instance or to `jobs`."""
+    """`poke` sends to the autoscaler; `on_busy` is told of an instance that other workers have filled. It is the `Outcomes` of every connection to an instance or to `jobs`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, poke: Callable[[Poke], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: Settings,
+        poke: Callable[[Poke], None],
+        on_busy: Callable[[Instance, Revision], None] = lambda instance, revision: None,
+    ) -> None:
+        self._on_busy = on_busy
         self._loop = loop
         self._settings = settings
         self._poke = poke
@@ -159,16 +166,24 @@ class Activator:
         if instance is not None:  # as `_free`
             instance.in_flight -= 1
             if instance.busy:
-                revision.restore(instance)
+                self._freed(instance, revision)
             if revision.waiting:
                 self.dispatch(revision)
 
     def _free(self, instance: Instance, revision: Revision) -> None:
         instance.in_flight -= 1
         if instance.busy:
-            revision.restore(instance)
+            self._freed(instance, revision)
         if revision.waiting:
             self.dispatch(revision)
+
+    @staticmethod
+    def _freed(instance: Instance, revision: Revision) -> None:
+        """A slot of an instance that was at its limit is free: for a worker that waits for it, else for us."""
+        if instance.watchers:
+            instance.watchers.pop(0)()
+            instance.busy = bool(instance.watchers)
+        revision.restore(instance)
 
     def refused(self, call: Call, why: str) -> None:
         instance, revision = self._give_up(call)
@@ -209,6 +224,7 @@ class Activator:
             return
         self._set_aside(instance, revision, self._settings.busy_pause, busy=True)
         instance.in_flight -= 1
+        self._on_busy(instance, revision)
         if call.replayable:
             self._wait_first(call, revision)
         else:
@@ -284,8 +300,9 @@ class Activator:
             if not busy:
                 instance.pool.flush()
                 log.info("instance %s refuses connections, set aside for %g s", instance.key, seconds)
-            self._loop.call_later(seconds, self._restore, instance, revision)
+            self._loop.call_later(seconds, self.restore, instance, revision)
 
-    def _restore(self, instance: Instance, revision: Revision) -> None:
+    def restore(self, instance: Instance, revision: Revision) -> None:
+        """It may have a free slot."""
         if revision.restore(instance):
             self.dispatch(revision)

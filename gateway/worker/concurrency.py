@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.worker.stats import RevisionLoad
@@ -19,7 +20,7 @@ UNLIMITED = 1 << 30
 class Instance:
     """One ready Pod. `in_flight` counts this worker's calls: a hint, the instance itself refuses what is too much."""
 
-    __slots__ = ("aside", "busy", "gone", "identity", "in_flight", "key", "pool")
+    __slots__ = ("aside", "busy", "gone", "identity", "in_flight", "key", "pool", "watchers")
 
     def __init__(self, key: str, pool: Pool, identity: str) -> None:
         self.key = key
@@ -31,6 +32,8 @@ class Instance:
         """Gets no calls for a moment: it refused one."""
         self.busy = False
         """It is aside because it is at its limit, so the end of any of its calls brings it back."""
+        self.watchers: list[Callable[[], None]] = []
+        """Other workers that found it at its limit: told when a call of ours ends. `busy` is set while there are any."""
         self.gone = False
         """Its Pod is deleted or not ready any more: its calls finish, it gets no others."""
 
@@ -125,7 +128,8 @@ class Revision:
         """It may get calls again; whether that is news."""
         if instance.gone or not instance.aside:
             return False
-        instance.aside = instance.busy = False
+        instance.aside = False
+        instance.busy = bool(instance.watchers)
         self.ready.append(instance)
         return True
 

@@ -248,6 +248,9 @@ class ClientConnection(asyncio.Protocol):
             route, target = found
             if target is not None:
                 start = b"%s %s HTTP/1.1\r\n" % (line.method, target)
+        if route.visibility == "cluster" and not self._trusted:
+            self._answer(errors.FUNCTION_NOT_FOUND, "the function is for callers inside the cluster", fields.call_id)
+            return
         if route.cors is not None and fields.origin:
             preflight = route.cors.preflight(line.method, fields)
             if preflight is not None:
@@ -352,6 +355,8 @@ class ClientConnection(asyncio.Protocol):
                 gateway.access.guard(route, fields, forward=gateway.jobs.send)(call, None)
             else:
                 gateway.jobs.send(call)
+        elif place is Place.FREED and self._trusted:
+            gateway.later(self._answer_freed(line.path.partition(b"?")[2].decode("ascii")))
         elif place is Place.HEALTH:
             self._answer_text(
                 b"200 OK" if gateway.healthy else b"503 Service Unavailable",
@@ -364,6 +369,12 @@ class ClientConnection(asyncio.Protocol):
                 gateway.later(self._answer_metrics())
         else:
             self._answer(errors.NOT_FOUND, "functions are at /function/NAME", fields.call_id)
+
+    async def _answer_freed(self, instance: str) -> None:
+        """A sibling waits for a slot that a call of ours has."""
+        freed = await self._gateway.watch(instance)
+        if not self.transport.is_closing():
+            self._answer_text(b"200 OK" if freed else b"404 Not Found", b"")
 
     async def _answer_metrics(self) -> None:
         text = await self._gateway.all_metrics()

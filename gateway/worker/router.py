@@ -34,6 +34,7 @@ class Place(enum.Enum):
     JOBS = 1
     HEALTH = 2
     METRICS = 3
+    FREED = 4
 
 
 class Route:
@@ -162,6 +163,8 @@ class Router:
         path = path.partition(b"?")[0]
         if path == b"/healthz":
             return Place.HEALTH
+        if path == b"/_/freed":
+            return Place.FREED
         return Place.METRICS if path == b"/metrics" else Place.NOWHERE
 
     def _alias(self, name: bytes) -> Route | None:

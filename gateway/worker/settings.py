@@ -56,8 +56,10 @@ class Settings:
     """How often a call may be sent on after an instance refused or lost it."""
     aside: float = 0.5
     """How long an instance that refused a connection gets no calls, unless its Pod changes."""
-    busy_pause: float = 0.02
-    """How long an instance that said it is busy gets no calls, unless one of its calls ends."""
+    busy_pause: float = 0.25
+    """How long an instance that said it is busy gets no calls, unless one of its calls ends, here or on another worker."""
+    busy_retry: float = 0.02
+    """The same where no other worker of this gateway has calls there."""
 
     trust_forwarded: bool = False
     """Whether `X-Forwarded-*` of clients are believed (another proxy stands in front) and kept."""

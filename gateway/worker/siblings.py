@@ -12,11 +12,11 @@ import os
 import socket
 from pathlib import Path
 
-__all__ = ["PATTERN", "listen", "scrape"]
+__all__ = ["PATIENCE", "PATTERN", "freed", "listen", "scrape"]
 
 PATTERN = "gateway-*.sock"
 _REQUEST = b"GET /metrics HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
-_PATIENCE = 1.0
+PATIENCE = 1.0
 """Seconds for a worker that may be busy, or be dying."""
 
 
@@ -46,12 +46,29 @@ async def scrape(own: Path) -> list[str]:
     return [each for each in found if each is not None]
 
 
-async def _ask(path: Path) -> str | None:
+async def freed(own: Path, instance: str) -> bool:
+    """Whether a worker beside `own` has said that a call of its own to `instance` (`namespace/name`) has ended. Returns with the first that
+    says so, or False when none can say it or all have lost patience."""
+    others = [each for each in sorted(own.parent.glob(PATTERN)) if each != own]
+    request = f"GET /_/freed?{instance} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n".encode()
+    asking = [asyncio.create_task(_ask(each, request)) for each in others]
+    try:
+        for each in asyncio.as_completed(asking):
+            if await each is not None:
+                return True
+        return False
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def _ask(path: Path, request: bytes = _REQUEST) -> str | None:
     writer: asyncio.StreamWriter | None = None
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_unix_connection(path)
-            writer.write(_REQUEST)
+            writer.write(request)
             head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
     except (OSError, TimeoutError):
         return None

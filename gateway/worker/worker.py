@@ -22,6 +22,7 @@ from faaslite.api.wire import Notice
 from gateway.worker import metrics, siblings
 from gateway.worker.access import Access
 from gateway.worker.activator import Activator
+from gateway.worker.concurrency import Instance, Revision
 from gateway.worker.fields import forget_lines
 from gateway.worker.http1 import RequestLines
 from gateway.worker.link import Link
@@ -54,7 +55,7 @@ class Gateway:
         self.wheel = Wheel(loop)
         self.stats = Stats(monotonic())
         self.link = Link(autoscaler, name, self._on_link, self._on_notice)
-        self.activator = Activator(loop, settings, self.link.send)
+        self.activator = Activator(loop, settings, self.link.send, self._on_busy)
         self.router = Router(
             self.stats,
             timeout=settings.timeout,
@@ -78,6 +79,7 @@ class Gateway:
         self.connections: set[ClientConnection] = set()
         self.draining = False
         self._ticks = 0
+        self._awaited: set[str] = set()
         self._pools: set[Pool] = {self.jobs}
         self._no_connections = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,6 +106,45 @@ class Gateway:
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def watch(self, key: str) -> bool:
+        """Whether a call of ours to the instance `key` ended within a moment; False at once where there is none."""
+        instance = next(
+            (found for each in self.router.revisions.values() if (found := each.instances.get(key)) is not None), None
+        )
+        if instance is None or not instance.in_flight:
+            return False
+        ended = self.loop.create_future()
+
+        def tell() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        instance.watchers.append(tell)
+        instance.busy = True
+        try:
+            async with asyncio.timeout(siblings.PATIENCE):
+                await ended
+        except TimeoutError:
+            return False
+        finally:
+            if tell in instance.watchers:
+                instance.watchers.remove(tell)
+        return True
+
+    def _on_busy(self, instance: Instance, revision: Revision) -> None:
+        """Other workers have filled it: have them say when a slot is free."""
+        if self.control is not None and instance.key not in self._awaited:
+            self._awaited.add(instance.key)
+            self.later(self._await_slot(self.control, instance, revision))
+
+    async def _await_slot(self, control: Path, instance: Instance, revision: Revision) -> None:
+        try:
+            freed = await siblings.freed(control, instance.key)
+        finally:
+            self._awaited.discard(instance.key)
+        # Where nobody can say it (the calls are another gateway's, or ended meanwhile) it is tried again soon.
+        self.loop.call_later(0 if freed else self.settings.busy_retry, self.activator.restore, instance, revision)
 
     async def all_metrics(self) -> str:
         """Of all workers of this gateway."""
@@ -144,6 +185,8 @@ class Gateway:
             connection.transport.abort()
         if self.connections:
             await self._no_connections.wait()
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(pool.close() for pool in self._pools))
         self.wheel.stop()

@@ -213,3 +213,12 @@ async def test_what_must_not_be_sent_twice_goes_on_a_fresh_connection(world):
     for method, connections in (("GET", 1), ("GET", 1), ("POST", 2), ("GET", 2), ("POST", 3)):
         assert (await peer.ask("/function/hello", method)).status == 200
         assert instance.connections == connections
+
+
+async def test_a_function_for_the_cluster_alone_is_not_at_the_gateway(world):
+    world.function(http={"visibility": "cluster"})
+    instance = await world.instance()
+    await world.serve()
+    reply = await world.ask("/function/hello", "GET", b"", "Authorization: Bearer may")
+    assert (reply.status, reply.error["error"]) == (404, "FunctionNotFound")
+    assert not instance.requests

@@ -426,3 +426,67 @@ async def test_all_idle_connections_are_given_up_when_one_was_dead(world, read, 
     assert [each.status for each in await asyncio.gather(*(peer.ask() for peer in peers))] == [200] * 5
     assert (await peers[0].ask()).status == 200
     assert instance.connections == 6
+
+
+async def test_a_slot_that_another_worker_frees_is_taken_at_once(world, read, make_reply):
+    """The other worker is played: it is asked, and says so when its call has ended."""
+    asked, ended, calls = asyncio.Event(), asyncio.Event(), []
+
+    async def full(reader, writer):
+        while True:
+            calls.append(await read(reader))
+            if ended.is_set():
+                writer.write(make_reply(b"mine"))
+            else:
+                writer.write(make_reply(b"", "503 Service Unavailable", "X-Faaslite-Busy: 1"))
+
+    async def sibling(reader, writer):
+        line = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")[0]
+        assert line == b"GET /_/freed?default/hello-00001-0 HTTP/1.1"
+        asked.set()
+        await ended.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    world.function(limit=1)
+    await world.instance(full)
+    await world.serve(busy_pause=60.0, busy_retry=60.0)
+    async with await asyncio.start_unix_server(sibling, world.folder / "gateway-2.sock"):
+        peer = await world.peer()
+        peer.write(b"GET /function/hello HTTP/1.1\r\nHost: h\r\n\r\n")
+        await asyncio.wait_for(asked.wait(), 5)
+        assert len(calls) == 1
+        ended.set()
+        assert (await peer.reply()).body == b"mine"
+
+
+async def test_a_worker_says_when_its_call_has_ended(world):
+    world.function(limit=1)
+    instance = await world.instance()
+    instance.gate.clear()
+    await world.serve()
+    question = b"GET /_/freed?default/hello-00001-0 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+
+    async def ask():
+        reader, writer = await asyncio.open_unix_connection(world.folder / "gateway-1.sock")
+        writer.write(question)
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return answer.partition(b"\r\n")[0]
+
+    assert await ask() == b"HTTP/1.1 404 Not Found"
+    peer = await world.peer()
+    peer.write(b"GET /function/hello HTTP/1.1\r\nHost: h\r\n\r\n")
+    await instance.arrived.get()
+    waiting = asyncio.ensure_future(ask())
+    await world.until(
+        lambda: bool(
+            world.worker.gateway.router.revisions["default/hello-00001"].instances["default/hello-00001-0"].watchers
+        )
+    )
+    instance.gate.set()
+    assert await asyncio.wait_for(waiting, 5) == b"HTTP/1.1 200 OK"
+    assert (await peer.reply()).status == 200
+    public = await world.ask("/_/freed?default/hello-00001-0")
+    assert public.status == 404
