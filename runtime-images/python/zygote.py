@@ -105,6 +105,8 @@ class Generations:
             bootstrap.import_libraries(options["libraries"])
             self.server = importlib.import_module("faaslite_shim.server")
             self.imports = importlib.import_module("faaslite_shim.imports")
+            for name in importlib.import_module("faaslite_shim.handlers").LATER:
+                importlib.import_module(name)
             for name in STANDARD:
                 with contextlib.suppress(ImportError):  # not every Python is built with all of them
                     importlib.import_module(name)

@@ -12,13 +12,14 @@ from typing import Any
 from . import sdk
 from .asgi import AsgiRunner, is_asgi
 from .logs import current
-from .openapi import describe
 from .reply import Reply, to_reply
 from .settings import Settings
-from .typed import Typed, is_typed
 from .wsgi import is_wsgi, wsgi_handler
 
-__all__ = ["Handler", "offer_sdk", "prepare"]
+__all__ = ["LATER", "Handler", "is_typed", "offer_sdk", "prepare"]
+
+LATER = ("faaslite_shim.typed", "faaslite_shim.openapi")
+"""What only some functions need: imported when one does, and by zygotes beforehand."""
 
 
 class Handler:
@@ -28,19 +29,52 @@ class Handler:
         self.call, self.runner, self.describe = call, runner, describe
 
 
+def is_typed(handler: Any) -> bool:
+    """Whether a handler takes anything but (event, context)."""
+    try:
+        parameters = [
+            each for each in inspect.signature(handler).parameters.values() if each.kind is not each.VAR_KEYWORD
+        ]
+    except (TypeError, ValueError):
+        return False
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        return False
+    if all(each.annotation is each.empty for each in parameters):
+        return len(parameters) > 2 and any(each.default is each.empty for each in parameters[2:])
+    places = enumerate(parameters)
+    return not all(
+        _untyped(each, ("event", "context")[at]) if at < 2 else each.default is not each.empty for at, each in places
+    )
+
+
+def _untyped(parameter: inspect.Parameter, role: str) -> bool:
+    """Whether an annotation leaves a parameter what it is by its place."""
+    annotation = parameter.annotation
+    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return annotation in (parameter.empty, Any) or name.rpartition(".")[2] in ("Any", "object", role.capitalize())
+
+
 def prepare(settings: Settings, handler: Any) -> Handler:
     """Tell what a handler is. Raises `StartFailure`; an event loop runs."""
-    typed: Typed | None = None
+    typed: Any = None
     runner: AsgiRunner | None = None
     call = handler
     if is_wsgi(handler):
         call = wsgi_handler(handler, settings.concurrency != 1)
     elif is_typed(handler) and not _is_application(handler):
+        from .typed import Typed
+
         typed = Typed(handler)
         call = typed.adapted()
     elif is_asgi(handler):
         runner = AsgiRunner(handler)
-    return Handler(call, runner, lambda: to_reply(describe(settings, handler, typed)))
+
+    def described() -> Reply:
+        from .openapi import describe
+
+        return to_reply(describe(settings, handler, typed))
+
+    return Handler(call, runner, described)
 
 
 def _is_application(handler: Any) -> bool:

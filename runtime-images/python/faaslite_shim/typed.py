@@ -15,35 +15,10 @@ from .kinds import MISSING, Faults, Kind, Unsupported, kind_of
 from .reply import Reply, to_reply
 from .request import Context, Event
 
-__all__ = ["Parameter", "Typed", "is_typed", "refusal"]
+__all__ = ["Parameter", "Typed", "refusal"]
 
 _GIVEN = {sdk.Event: "event", Event: "event", sdk.Context: "context", Context: "context", sdk.CloudEvent: "cloudevent"}
 _FORM = "application/x-www-form-urlencoded"
-
-
-def is_typed(handler: Any) -> bool:
-    """Whether a handler takes anything but (event, context)."""
-    try:
-        parameters = [
-            each for each in inspect.signature(handler).parameters.values() if each.kind is not each.VAR_KEYWORD
-        ]
-    except (TypeError, ValueError):
-        return False
-    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
-        return False
-    if all(each.annotation is each.empty for each in parameters):
-        return len(parameters) > 2 and any(each.default is each.empty for each in parameters[2:])
-    places = enumerate(parameters)
-    return not all(
-        _untyped(each, ("event", "context")[at]) if at < 2 else each.default is not each.empty for at, each in places
-    )
-
-
-def _untyped(parameter: inspect.Parameter, role: str) -> bool:
-    """Whether an annotation leaves a parameter what it is by its place."""
-    annotation = parameter.annotation
-    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    return annotation in (parameter.empty, Any) or name.rpartition(".")[2] in ("Any", "object", role.capitalize())
 
 
 class Parameter:
