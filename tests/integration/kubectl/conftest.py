@@ -6,7 +6,9 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -78,41 +80,63 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         process.communicate(timeout=30)
 
 
-Run = Callable[[str], list[str]]
+LANES = (("deployments", "sets", "pods", "get"), ("create", "change", "bad", "describe", "discovery", "jobs"))
+"""Transcripts of different lanes run at the same time; those that look at nodes or change them are in one."""
 
 
-@pytest.fixture
-def run_transcript(plane: Plane, tmp_path: Path) -> Run:
-    """Runs a transcript in a namespace of its own; the mismatches, readable."""
+@pytest.fixture(scope="module")
+def mismatches(request: pytest.FixtureRequest, plane: Plane) -> Iterator[Callable[[str], list[str]]]:
+    """Of a transcript, by its name. Those that are to be tested run in the background from the first call on."""
+    wanted = {each.callspec.params["name"] for each in request.session.items if hasattr(each, "callspec") and "name" in each.callspec.params}  # fmt: skip
+    results: dict[str, Future[list[str]]] = {}
+    stop = threading.Event()
 
-    def run(name: str) -> list[str]:
-        config = plane.kubeconfig(name)
-        environment = {"KUBECONFIG": str(config), "HOME": str(plane.folder), "PATH": os.environ["PATH"], "TZ": "UTC"}
+    def lane(names: list[str]) -> None:
+        for name in names:
+            if not stop.is_set():
+                results[name].set_result(run_transcript(plane, name))
 
-        def call(arguments: list[str], stdin: str, **extra: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                arguments, input=stdin, capture_output=True, text=True, timeout=40, cwd=tmp_path, env={**environment, **extra}, check=False
-            )  # fmt: skip
+    known = {name for names in LANES for name in names}
+    lanes = [[name for name in names if name in wanted] for names in (*LANES, tuple(sorted(wanted - known)))]
+    results.update({name: Future() for names in lanes for name in names})
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        for names in lanes:
+            pool.submit(lane, names)
+        yield lambda name: results[name].result(timeout=100)
+        stop.set()
 
-        call(["kubectl", "create", "namespace", name], "")
-        call(["kubectl", "wait", "--for=create", "serviceaccount/default", "--timeout=10s"], "")
-        found = []
-        for step in transcript.parse((HERE / "cases" / f"{name}.txt").read_text()):
-            done = call(step.arguments, step.stdin, **step.environment)
-            out, err = transcript.lines_of(done.stdout), transcript.lines_of(done.stderr)
-            same = transcript.agree(step.out, out) and transcript.agree(step.err, err)
-            if not same or done.returncode != step.code:
-                shown = [*out, *(f"! {each}" for each in err)]
-                wanted = [*step.out, *(f"! {each}" for each in step.err)]
-                found.append(
-                    f"{name}.txt:{step.line}: $ {step.command}\n  expected (exit {step.code}):\n"
-                    + "".join(f"    {each}\n" for each in wanted)
-                    + f"  found (exit {done.returncode}):\n"
-                    + "".join(f"    {each}\n" for each in shown)
-                )
-        return found
 
-    return run
+def run_transcript(plane: Plane, name: str) -> list[str]:
+    """Run a transcript in a namespace and a home of its own; its mismatches, readable."""
+    home = plane.folder / f"home-{name}"
+    home.mkdir()
+    config = plane.kubeconfig(name)
+    environment = {"KUBECONFIG": str(config), "HOME": str(home), "PATH": os.environ["PATH"], "TZ": "UTC"}
+
+    def call(arguments: list[str], stdin: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            arguments, input=stdin, capture_output=True, text=True, timeout=40, cwd=home, env={**environment, **extra}, check=False
+        )  # fmt: skip
+
+    call(["kubectl", "create", "namespace", name], "")
+    call(
+        ["kubectl", "wait", "--for=create", "serviceaccount/default", "configmap/kube-root-ca.crt", "--timeout=10s"], ""
+    )
+    found = []
+    for step in transcript.parse((HERE / "cases" / f"{name}.txt").read_text()):
+        done = call(step.arguments, step.stdin, **step.environment)
+        out, err = transcript.lines_of(done.stdout), transcript.lines_of(done.stderr)
+        same = transcript.agree(step.out, out) and transcript.agree(step.err, err)
+        if not same or done.returncode != step.code:
+            shown = [*out, *(f"! {each}" for each in err)]
+            wanted = [*step.out, *(f"! {each}" for each in step.err)]
+            found.append(
+                f"{name}.txt:{step.line}: $ {step.command}\n  expected (exit {step.code}):\n"
+                + "".join(f"    {each}\n" for each in wanted)
+                + f"  found (exit {done.returncode}):\n"
+                + "".join(f"    {each}\n" for each in shown)
+            )
+    return found
 
 
 @pytest.fixture(name="transcript")

@@ -11,9 +11,9 @@ pytestmark = [pytest.mark.kubectl, pytest.mark.timeout(120)]
 
 
 @pytest.mark.parametrize("name", sorted(each.stem for each in CASES.glob("*.txt")))
-def test_transcript(run_transcript, name):
-    mismatches = run_transcript(name)
-    assert not mismatches, f"{len(mismatches)} commands differ:\n" + "\n".join(mismatches)
+def test_transcript(mismatches, name):
+    found = mismatches(name)
+    assert not found, f"{len(found)} commands differ:\n" + "\n".join(found)
 
 
 def test_there_are_at_least_200_commands():
