@@ -71,3 +71,28 @@ def test_from_the_clients_side_to_the_servers(kubectl: Kubectl, name: str) -> No
     done = kubectl("apply", "-f", "-", stdin=manifest(name, a="4"))
     assert done.stdout == f"configmap/{name} configured\n", done.stderr
     assert json.loads(kubectl("get", "cm", name, "-o", "json").stdout)["data"] == {"a": "4"}
+
+
+@pytest.mark.kubectl
+def test_a_scaled_workload_is_not_scaled_back_unasked(kubectl: Kubectl, name: str) -> None:
+    template = {
+        "metadata": {"labels": {"app": name}},
+        "spec": {"containers": [{"name": "c", "image": "nginx:1", "ports": [{"containerPort": 80}]}]},
+    }
+    spec = {"replicas": 1, "selector": {"matchLabels": {"app": name}}, "template": template}
+    workload = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": name}, "spec": spec}
+    done = kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(workload))
+    assert done.stdout == f"replicaset.apps/{name} serverside-applied\n", done.stderr
+    kubectl("wait", f"rs/{name}", "--for=jsonpath={.status.readyReplicas}=1", "--timeout=20s")
+    assert kubectl("scale", f"rs/{name}", "--replicas=2").returncode == 0
+    done = kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(workload))
+    assert 'conflict with "kubectl" with subresource "scale" using apps/v1: .spec.replicas' in done.stderr
+    del spec["replicas"]
+    assert kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(workload)).returncode == 0
+    found = json.loads(kubectl("get", "rs", name, "-o", "json", "--show-managed-fields").stdout)
+    assert found["spec"]["replicas"] == 2
+    # The controller in the server's process writes a managed object, so it is among its managers.
+    assert {(each["manager"], each["operation"], each.get("subresource", "")) for each in found["metadata"]["managedFields"]} == {
+        ("kubectl", "Apply", ""), ("kubectl", "Update", "scale"), ("kube-controller-manager", "Update", "status"),
+    }  # fmt: skip
+    assert kubectl("delete", f"rs/{name}").returncode == 0
