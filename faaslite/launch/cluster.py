@@ -108,6 +108,8 @@ def prepare(home: Home, settings: ClusterSettings, *, parts: Collection[str] = A
         _take(cluster, parts)
     except BaseException:
         cluster.close_listeners()
+        if "api" in parts:
+            cluster.remove_sockets()
         raise
     if parts:
         settings.save(home.settings)
