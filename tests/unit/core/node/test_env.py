@@ -7,7 +7,15 @@ import msgspec
 import pytest
 
 from core.api import views
-from core.node.env import ConfigError, environment, expand, pod_field, resource_field, service_environment
+from core.node.env import (
+    ConfigError,
+    environment,
+    expand,
+    pod_field,
+    resource_field,
+    service_environment,
+    wants_address,
+)
 
 
 class Known:
@@ -130,3 +138,12 @@ def test_services() -> None:
     assert found["KUBERNETES_SERVICE_HOST"] == "10.0.0.1"
     assert not any(each.startswith(("X_", "HEADLESS")) for each in found)
     assert {each.partition("_")[0] for each in service_environment(services, "ns", False)} == {"KUBERNETES"}
+
+
+def test_a_pod_that_wants_its_address_in_the_environment_is_known() -> None:
+    def pod(path: str) -> views.Pod:
+        variable = {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": path}}}
+        return msgspec.convert({"spec": {"containers": [{"name": "a", "env": [{"name": "B", "value": "1"}, variable]}]}}, views.Pod)  # fmt: skip
+
+    assert wants_address(pod("status.podIP")) and wants_address(pod("status.podIPs"))
+    assert not wants_address(pod("metadata.name"))
