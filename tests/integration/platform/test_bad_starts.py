@@ -148,7 +148,7 @@ class TestRunAlone:
                 except OSError:
                     return False
 
-            wait_until("an answer", answers, 30)
+            wait_until("an answer", answers, 60)
             own.faas("up", "--detach", check=False).fails("already up")
         finally:
             for each in reversed(running):
