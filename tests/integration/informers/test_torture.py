@@ -33,7 +33,7 @@ from core.store.sqlite import SqliteStore
 NAMESPACES = ("default", "kube-system")
 SELECTORS = ("", "tier=a", "tier=b", "tier in (a,b)", "tier!=a", "!tier", "tier,color=red", "color notin (red,blue)")
 INFORMERS, WRITERS, NAMES = 50, 20, 60
-PATIENCE = 20.0
+PATIENCE = 45.0
 
 
 class Server:
