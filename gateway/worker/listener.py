@@ -1,23 +1,21 @@
 """Clients' connections: where a request's walk through the gateway begins and where its reply leaves.
 
-`ClientConnection._on_head` is that walk: head -> route -> call -> activator -> instance; the reply comes back through
-`gateway.worker.upstream`. A connection has one call at a time, what a client sends ahead waits in the buffer, so replies are in order.
+`ClientConnection._on_head` is that walk: head -> route -> call -> activator -> instance (`gateway.worker.entry` for all that isn't the plain call of
+a public function); the reply comes back through `gateway.worker.upstream`. A connection has one call at a time, what a client sends ahead waits in the buffer, so replies are in order.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from gateway.worker import errors
+from gateway.worker import entry, errors
 from gateway.worker.body import RequestBody
 from gateway.worker.call import Call
 from gateway.worker.errors import BadHead, Failure
 from gateway.worker.fields import RequestFields, parse_request_fields, with_host
 from gateway.worker.http1 import RequestLine, check_incomplete
-from gateway.worker.router import Place
 from gateway.worker.timers import NEVER
 
 if TYPE_CHECKING:
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientConnection"]
 
-log = logging.getLogger(__name__)
-
 # What the bytes that come next are.
 _HEAD, _BODY, _AHEAD, _DISCARD, _TUNNEL, _LINGER = range(6)
 
@@ -41,8 +37,25 @@ class ClientConnection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
-        "_block", "_body", "_buffer", "_call",  "_close", "_fields", "_gateway", "_http10", "_no_body", "_paused",
-        "_peer", "_scheme", "_special", "_state", "_trusted", "_write_paused", "armed", "expires", "transport",
+        "_block",
+        "_body",
+        "_buffer",
+        "_call",
+        "_close",
+        "_fields",
+        "_http10",
+        "_no_body",
+        "_paused",
+        "_peer",
+        "_scheme",
+        "_special",
+        "_state",
+        "_write_paused",
+        "armed",
+        "expires",
+        "gateway",
+        "transport",
+        "trusted",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -50,7 +63,7 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, gateway: Gateway, *, trusted: bool = False) -> None:
         self.expires = NEVER
         self.armed = NEVER
-        self._gateway = gateway
+        self.gateway = gateway
         self._state = _HEAD
         self._buffer = b""
         self._call: Call | None = None
@@ -61,7 +74,7 @@ class ClientConnection(asyncio.Protocol):
         self._paused = False
         self._write_paused = False
         self._peer = b""
-        self._trusted = trusted
+        self.trusted = trusted
         self._scheme = b"http"
         self._special = False  # the reply's head has more to say than the call's id
         self._block = b"\n"  # equal to no block
@@ -75,7 +88,7 @@ class ClientConnection(asyncio.Protocol):
         self._peer = peer[0].encode("ascii") if isinstance(peer, tuple) else b"unix"
         if transport.get_extra_info("sslcontext") is not None:
             self._scheme = b"https"
-        gateway = self._gateway
+        gateway = self.gateway
         gateway.connections.add(self)
         self.wait_until(gateway.loop.time() + gateway.settings.header_timeout)
 
@@ -96,7 +109,7 @@ class ClientConnection(asyncio.Protocol):
                 self._on_bad_body(error)
         elif state == _AHEAD:
             self._buffer += data
-            if len(self._buffer) > self._gateway.settings.pipeline:
+            if len(self._buffer) > self.gateway.settings.pipeline:
                 self.pause_reading()
         elif state == _TUNNEL:
             self._on_tunnel(data)
@@ -105,7 +118,7 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        gateway = self._gateway
+        gateway = self.gateway
         gateway.wheel.forget(self)
         gateway.on_connection_lost(self)
         self._state = _LINGER
@@ -130,7 +143,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _on_head(self, data: bytes) -> None:
         """The walk of a request. `data` begins with a head; its body and what is sent ahead may follow. Raises BadHead."""
-        gateway = self._gateway
+        gateway = self.gateway
         settings = gateway.settings
         end = data.find(b"\r\n\r\n")
         if end < 4 or end > settings.max_head:
@@ -174,11 +187,11 @@ class ClientConnection(asyncio.Protocol):
         name = line.name
         route = gateway.functions.get(name) if name is not None else None
         if route is None or route.guarded or route.single is None or fields.revision:
-            self._on_special(line, fields, body, route)
+            entry.enter(self, line, fields, body, route)
             return
-        self._send(line.start, line, fields, body, route, route.single)
+        self.call_function(line.start, line, fields, body, route, route.single)
 
-    def _send(
+    def call_function(
         self,
         start: bytes,
         line: RequestLine,
@@ -189,7 +202,7 @@ class ClientConnection(asyncio.Protocol):
         guard: Guard | None = None,
     ) -> None:
         """Make the call and give it to the activator. `start` is the request line that the instance gets."""
-        gateway = self._gateway
+        gateway = self.gateway
         now = monotonic()
         deadline = now + revision.timeout
         if fields.deadline and fields.deadline - gateway.wall_offset < deadline:
@@ -231,48 +244,9 @@ class ClientConnection(asyncio.Protocol):
         else:
             guard(call, revision)
 
-    def _on_special(self, line: RequestLine, fields: RequestFields, body: bytes | None, route: Route | None) -> None:
-        """All that is not the plain call of a public function with one revision."""
-        gateway = self._gateway
-        start = line.start
-        if route is None:
-            found = gateway.router.find(line, fields.host)
-            if isinstance(found, Place):
-                self._on_other(found, line, fields, body)
-                return
-            if found is None:
-                name = line.name if line.name is not None else fields.host
-                message = f"there is no function {name.decode('ascii', 'replace')!r}"
-                self._answer(errors.FUNCTION_NOT_FOUND, message, fields.call_id)
-                return
-            route, target = found
-            if target is not None:
-                start = b"%s %s HTTP/1.1\r\n" % (line.method, target)
-        if route.visibility == "cluster" and not self._trusted:
-            self._answer(errors.FUNCTION_NOT_FOUND, "the function is for callers inside the cluster", fields.call_id)
-            return
-        if route.cors is not None and fields.origin:
-            preflight = route.cors.preflight(line.method, fields)
-            if preflight is not None:
-                self._answer_empty(preflight)
-                return
-        if fields.revision:
-            named = fields.revision.decode("ascii", "replace")
-            revision = route.by_name.get(named)
-            if revision is None:
-                self._answer(errors.FUNCTION_NOT_FOUND, f"there is no revision {named!r}", fields.call_id)
-                return
-        else:
-            revision = route.single or route.choose(gateway.random)
-        if revision is None:
-            self._answer(errors.FUNCTION_NOT_READY, route.message, fields.call_id)
-            return
-        guard = gateway.access.guard(route, fields) if route.guarded and not self._trusted else None
-        self._send(start, line, fields, body, route, revision, guard)
-
     def _on_partial_head(self, data: bytes, end: int) -> None:
         """No whole head within the limit, or empty lines before it (RFC 9112, 2.2)."""
-        settings = self._gateway.settings
+        settings = self.gateway.settings
         start = 0
         while data.startswith(b"\r\n", start):
             start += 2
@@ -283,7 +257,7 @@ class ClientConnection(asyncio.Protocol):
                 self._on_head(data[start:])
             return
         if end < 0 and not self._buffer and data:
-            self.wait_until(min(self.expires, self._gateway.loop.time() + settings.header_timeout))
+            self.wait_until(min(self.expires, self.gateway.loop.time() + settings.header_timeout))
         check_incomplete(data if end < 0 else data[: end + 4], settings.max_head)
         if end >= 0:
             raise BadHead("malformed request line")
@@ -291,7 +265,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin_body(self, fields: RequestFields, data: bytes, at: int, *, limited: bool) -> bytes:
         """What of the body is in `data`; sets up for what follows."""
-        self._body.begin(fields, self._gateway.settings.max_body if limited else NEVER)
+        self._body.begin(fields, self.gateway.settings.max_body if limited else NEVER)
         self._state = _BODY
         return self._take_body(data, at) if at < len(data) else b""
 
@@ -310,8 +284,8 @@ class ClientConnection(asyncio.Protocol):
         part = self._take_body(data, 0)
         if discard:
             if self._state == _AHEAD:
-                self._next_later()
-            elif self._body.size > self._gateway.settings.replay:
+                self.gateway.loop.call_soon(self._next)  # not at once: the stack must not grow with what is sent ahead
+            elif self._body.size > self.gateway.settings.replay:
                 self._linger()
             return
         call = self._call
@@ -323,63 +297,25 @@ class ClientConnection(asyncio.Protocol):
             connection.send_body(call, part)
         elif call.body is not None:
             call.body.append(part)
-            if call.body_size > self._gateway.settings.replay:
+            if call.body_size > self.gateway.settings.replay:
                 self.pause_reading()
 
     def _on_bad_body(self, error: BadHead) -> None:
         """The end of the body can't be known any more, so neither can that of the request."""
         self._close = True
         if self._call is not None:
-            self._gateway.activator.reject(self._call, error.failure, error.message)
+            self.gateway.activator.reject(self._call, error.failure, error.message)
         else:
             self._linger()
 
-    def _on_other(self, place: Place, line: RequestLine, fields: RequestFields, body: bytes | None) -> None:
-        """A request that isn't a call of a function."""
-        gateway = self._gateway
-        if place is Place.JOBS:
-            call_id = fields.call_id or gateway.ids.pop()
-            if len(gateway.ids) < 4:
-                gateway.refill_ids()
-            head = b"%s%sX-Call-Id: %s\r\n\r\n" % (line.start, fields.forward, call_id)
-            now = monotonic()
-            call = Call(self, line.method, head, call_id, None, None, now, now + gateway.settings.jobs_timeout)
-            if body is not None:
-                call.body = [body] if body else []
-                call.body_size = len(body)
-                call.expect = fields.expect and not body and not self._http10
-            self._call = call
-            self.wait_until(call.deadline)
-            route = gateway.router.async_route(line)
-            if route is not None and route.visibility != "public" and not self._trusted:
-                gateway.access.guard(route, fields, forward=gateway.jobs.send)(call, None)
-            else:
-                gateway.jobs.send(call)
-        elif place is Place.FREED and self._trusted:
-            gateway.later(self._answer_freed(line.path.partition(b"?")[2].decode("ascii")))
-        elif place is Place.HEALTH:
-            self._answer_text(
-                b"200 OK" if gateway.healthy else b"503 Service Unavailable",
-                b"ok\n" if gateway.healthy else b"draining\n",
-            )
-        elif place is Place.METRICS:
-            if self._trusted:
-                self._answer_text(b"200 OK", gateway.render_metrics().encode("utf-8"))
-            else:
-                gateway.later(self._answer_metrics())
-        else:
-            self._answer(errors.NOT_FOUND, "functions are at /function/NAME", fields.call_id)
-
-    async def _answer_freed(self, instance: str) -> None:
-        """A sibling waits for a slot that a call of ours has."""
-        freed = await self._gateway.watch(instance)
-        if not self.transport.is_closing():
-            self._answer_text(b"200 OK" if freed else b"404 Not Found", b"")
-
-    async def _answer_metrics(self) -> None:
-        text = await self._gateway.all_metrics()
-        if not self.transport.is_closing():
-            self._answer_text(b"200 OK", text.encode("utf-8"))
+    def call_jobs(self, call: Call, fields: RequestFields, body: bytes | None) -> None:
+        """`call` is what this connection waits for now; who made it sends it."""
+        if body is not None:
+            call.body = [body] if body else []
+            call.body_size = len(body)
+            call.expect = fields.expect and not body and not self._http10
+        self._call = call
+        self.wait_until(call.deadline)
 
     # A reply goes out
 
@@ -394,7 +330,7 @@ class ClientConnection(asyncio.Protocol):
 
     def reply_tail(self, call: Call) -> bytes:
         """The fields that the gateway adds to an instance's reply, and the empty line."""
-        if call.waited < 0 and not self._special and not self._gateway.draining and not call.extra:
+        if call.waited < 0 and not self._special and not self.gateway.draining and not call.extra:
             return b"X-Call-Id: %s\r\n\r\n" % call.id
         waited = b"X-Faaslite-Cold-Start: %d\r\n" % (call.waited * 1000) if call.waited >= 0 else b""
         return b"X-Call-Id: %s\r\n%s%s%s\r\n" % (call.id, call.extra, waited, self._connection_field())
@@ -422,35 +358,35 @@ class ClientConnection(asyncio.Protocol):
             self._finish()
         else:
             self._state = _HEAD
-            self.expires = expires = now + self._gateway.settings.idle_timeout
+            self.expires = expires = now + self.gateway.settings.idle_timeout
             if expires < self.armed:
-                self._gateway.wheel.arm(self)
+                self.gateway.wheel.arm(self)
             if self._buffer or self._paused:
-                self._next_later()
+                self.gateway.loop.call_soon(self._next)  # not at once: the stack must not grow with what is sent ahead
 
     def fail(self, call: Call, failure: Failure, message: str) -> None:
         """Answer `call` with an error of the gateway's own."""
         self._call = None
-        self._answer(failure, message, call.id, call.extra)
+        self.answer(failure, message, call.id, call.extra)
 
     def begin_tunnel(self, head: bytes, call: Call) -> None:
         """The instance has switched protocols: from here on bytes are passed through, both ways."""
         self.transport.write(head + b"X-Call-Id: %s\r\n\r\n" % call.id)
         self._close = True
         self._state = _TUNNEL
-        self.wait_until(self._gateway.loop.time() + self._gateway.settings.tunnel_timeout)
+        self.wait_until(self.gateway.loop.time() + self.gateway.settings.tunnel_timeout)
         ahead, self._buffer = self._buffer, b""
         if ahead:
             self._on_tunnel(ahead)
 
     def _on_tunnel(self, data: bytes) -> None:
-        self.expires = self._gateway.loop.time() + self._gateway.settings.tunnel_timeout
+        self.expires = self.gateway.loop.time() + self.gateway.settings.tunnel_timeout
         if self._call is not None and self._call.connection is not None:
             self._call.connection.transport.write(data)
 
-    def _answer(self, failure: Failure, message: str, call_id: bytes, extra: bytes = b"") -> None:
-        call_id = call_id or b"%032x" % self._gateway.random.getrandbits(128)
-        if self._state == _BODY and (self._fields.expect or self._body.left > self._gateway.settings.replay):
+    def answer(self, failure: Failure, message: str, call_id: bytes, extra: bytes = b"") -> None:
+        call_id = call_id or b"%032x" % self.gateway.random.getrandbits(128)
+        if self._state == _BODY and (self._fields.expect or self._body.left > self.gateway.settings.replay):
             self._close = True  # the body may never come, or isn't worth skipping
         self.transport.write(
             errors.render(
@@ -459,11 +395,11 @@ class ClientConnection(asyncio.Protocol):
         )
         self._after_answer()
 
-    def _answer_empty(self, fields: bytes) -> None:
+    def answer_empty(self, fields: bytes) -> None:
         self.transport.write(b"HTTP/1.1 204 No Content\r\n%s%s\r\n" % (fields, self._connection_field()))
         self._after_answer()
 
-    def _answer_text(self, status: bytes, text: bytes) -> None:
+    def answer_text(self, status: bytes, text: bytes) -> None:
         self.transport.write(
             b"HTTP/1.1 %s\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: %d\r\n%s\r\n%s"
             % (status, len(text), self._connection_field(), b"" if self._no_body else text)
@@ -473,7 +409,7 @@ class ClientConnection(asyncio.Protocol):
     def _after_answer(self) -> None:
         if self._state == _BODY and not self._close:
             self._state = _DISCARD
-            self.wait_until(self._gateway.loop.time() + self._gateway.settings.header_timeout)
+            self.wait_until(self.gateway.loop.time() + self.gateway.settings.header_timeout)
             self.resume_reading()
         else:
             self.on_reply_end(monotonic())
@@ -482,10 +418,10 @@ class ClientConnection(asyncio.Protocol):
         """What follows can't be told apart any more: answer, and close."""
         self._close = True
         self._state = _BODY
-        self._answer(failure, message, b"")
+        self.answer(failure, message, b"")
 
     def _connection_field(self) -> bytes:
-        if self._gateway.draining:
+        if self.gateway.draining:
             self._close = True
         if self._close:
             return b"Connection: close\r\n"
@@ -493,17 +429,13 @@ class ClientConnection(asyncio.Protocol):
 
     # Between requests, and ends
 
-    def _next_later(self) -> None:
-        """Not at once: a client that sends many requests ahead must not grow the stack."""
-        self._gateway.loop.call_soon(self._next)
-
     def _next(self) -> None:
         """Begin with what was sent ahead."""
         if self._call is not None or self._state not in (_HEAD, _AHEAD) or self._write_paused:
             return
         if self._state == _AHEAD:  # the end of a body that nobody wanted
             self._state = _HEAD
-            self.wait_until(self._gateway.loop.time() + self._gateway.settings.idle_timeout)
+            self.wait_until(self.gateway.loop.time() + self.gateway.settings.idle_timeout)
         self.resume_reading()
         data, self._buffer = self._buffer, b""
         if data:
@@ -523,7 +455,7 @@ class ClientConnection(asyncio.Protocol):
         """Call `on_timer` soon after `expires`."""
         self.expires = expires
         if expires < self.armed:
-            self._gateway.wheel.arm(self)
+            self.gateway.wheel.arm(self)
 
     def on_timer(self, now: float) -> None:
         self.expires = NEVER
@@ -531,7 +463,7 @@ class ClientConnection(asyncio.Protocol):
         if call is not None:
             if self._state == _BODY and not call.reply_begun:
                 self._close = True
-            self._gateway.activator.expire(call)
+            self.gateway.activator.expire(call)
         elif self._state == _HEAD and self._buffer:
             self._refuse(errors.REQUEST_TIMEOUT, "the request's head didn't come in time")
         elif self._state == _LINGER:
@@ -553,7 +485,7 @@ class ClientConnection(asyncio.Protocol):
         self.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.wait_until(self._gateway.loop.time() + self._gateway.settings.linger_timeout)
+        self.wait_until(self.gateway.loop.time() + self.gateway.settings.linger_timeout)
 
     def _finish(self) -> None:
         self._state = _LINGER
