@@ -61,7 +61,7 @@ class NamespaceLifecycle:
         # What is left to say about the objects that go may still be said.
         if going and not info.subresource and kind.resource != EVENT.resource:
             name = ((attributes.document or {}).get("metadata") or {}).get("name") or ""
-            why = f"because namespace {info.namespace} is being terminated"
+            why = "because it is being terminated"
             raise Forbidden(
                 f'{kind.resource} "{name}" is forbidden: unable to create new content in namespace {info.namespace} {why}',
                 {

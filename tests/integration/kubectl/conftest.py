@@ -6,9 +6,8 @@ import importlib.util
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -85,25 +84,20 @@ LANES = (("deployments", "sets", "pods", "get"), ("create", "change", "bad", "de
 
 
 @pytest.fixture(scope="module")
-def mismatches(request: pytest.FixtureRequest, plane: Plane) -> Iterator[Callable[[str], list[str]]]:
-    """Of a transcript, by its name. Those that are to be tested run in the background from the first call on."""
+def mismatches(request: pytest.FixtureRequest, plane: Plane) -> Callable[[str], list[str]]:
+    """Of a transcript, by its name. All that are to be tested run here, before the first test looks."""
     wanted = {each.callspec.params["name"] for each in request.session.items if hasattr(each, "callspec") and "name" in each.callspec.params}  # fmt: skip
-    results: dict[str, Future[list[str]]] = {}
-    stop = threading.Event()
-
-    def lane(names: list[str]) -> None:
-        for name in names:
-            if not stop.is_set():
-                results[name].set_result(run_transcript(plane, name))
-
     known = {name for names in LANES for name in names}
     lanes = [[name for name in names if name in wanted] for names in (*LANES, tuple(sorted(wanted - known)))]
-    results.update({name: Future() for names in lanes for name in names})
+
+    def lane(names: list[str]) -> dict[str, list[str]]:
+        return {name: run_transcript(plane, name) for name in names}
+
+    results: dict[str, list[str]] = {}
     with ThreadPoolExecutor(len(lanes)) as pool:
-        for names in lanes:
-            pool.submit(lane, names)
-        yield lambda name: results[name].result(timeout=100)
-        stop.set()
+        for found in pool.map(lane, lanes):
+            results.update(found)
+    return results.__getitem__
 
 
 def run_transcript(plane: Plane, name: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 CASES = Path(__file__).parent / "cases"
-pytestmark = [pytest.mark.kubectl, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kubectl, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("name", sorted(each.stem for each in CASES.glob("*.txt")))
