@@ -172,7 +172,9 @@ async def _set(client: Client, name: str, namespace: str, rows: list[Document]) 
         await asyncio.sleep(0.05)
     else:
         raise TimedOut(f"the controller has not followed within {WAIT:.0f} s; `faas describe {name}` shows its state")
-    routes: dict[str, Any] = next((each for each in status.get("conditions") or () if each["type"] == "RoutesReady"), {})
+    routes: dict[str, Any] = next(
+        (each for each in status.get("conditions") or () if each["type"] == "RoutesReady"), {}
+    )
     if routes.get("status") == "False":
         raise CallFailed(f"{name}: {routes.get('message') or routes.get('reason')}")
 

@@ -82,9 +82,7 @@ _STATUS = _object(
                 **_ANY,
             )
         ),
-        "revisions": _list(
-            _object({"revision": _TEXT, "concurrency": _NUMBER, "timeout": {"type": "number"}}, **_ANY)
-        ),
+        "revisions": _list(_object({"revision": _TEXT, "concurrency": _NUMBER, "timeout": {"type": "number"}}, **_ANY)),
         "keys": _list(_object({"name": _TEXT, "hash": _TEXT, "expires": {"type": "number"}}, **_ANY)),
     },
     **_ANY,

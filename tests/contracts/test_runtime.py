@@ -189,7 +189,7 @@ async def process_case(tmp_path: Path) -> AsyncIterator[Case]:
     ready, announce = os.pipe()
     options = ["--socket", f"{state}/s.sock", "--state", f"{state}/state", "--ready-fd", str(announce)]
     root = Path(__file__).parents[2]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220 - a fork and an exec
         [sys.executable, "-m", "core.node.runtime.sandboxer", *options], cwd=root, pass_fds=[announce]
     )
     os.close(announce)

@@ -65,7 +65,7 @@ class SandboxerClient(asyncio.Protocol):
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
             self._transport.write(frame(Call(number, op, **arguments)))
-            reply = await future
+            reply: Reply = await future
         finally:
             self._waiting.pop(number, None)
         if reply.error:

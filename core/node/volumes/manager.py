@@ -77,7 +77,10 @@ class Volumes:
             if kind.updates:
                 try:
                     await kind.prepare(request)
-                except (VolumeError, ConfigError) as error:  # its source is gone, which users may do; the Pod keeps what it has
+                except (
+                    VolumeError,
+                    ConfigError,
+                ) as error:  # its source is gone, which users may do; the Pod keeps what it has
                     log.info("volume %s of Pod %s stays as it is: %s", request.name, pod.key, error)
                 except OSError as error:
                     log.warning("volume %s of Pod %s was not updated: %s", request.name, pod.key, error)

@@ -28,7 +28,9 @@ def test_each_content_type_is_its_patch() -> None:
 
 
 def test_custom_resources_have_no_strategic_merge() -> None:
-    with pytest.raises(UnsupportedMediaType, match="json-patch.json, application/merge-patch.json, application/apply-patch.yaml$"):
+    with pytest.raises(
+        UnsupportedMediaType, match="json-patch.json, application/merge-patch.json, application/apply-patch.yaml$"
+    ):
         apply_patch(CUSTOM, {}, b"{}", STRATEGIC_PATCH, schema.load())
     assert apply_patch(CUSTOM, {"a": 1}, b'{"a": 2}', MERGE_PATCH, schema.load()) == {"a": 2}
 

@@ -37,10 +37,10 @@ async def test_rules_come_and_go_with_the_roles_that_match(plane, roles):
 
 
 async def test_roles_made_of_made_ones(plane, roles):
-    await plane.client.create(CLUSTER_ROLE, role("view", [], {"into": "edit"}, of=[{"into": "view"}]))
-    await plane.client.create(CLUSTER_ROLE, role("edit", [], of=[{"into": "edit"}]))
-    await plane.client.create(CLUSTER_ROLE, role("part", [NODES], {"into": "view"}))
-    await plane.until(lambda: roles.get("edit") and roles.get("edit").rules == [NODES])
+    await plane.client.create(CLUSTER_ROLE, role("seen", [], {"into": "changed"}, of=[{"into": "seen"}]))
+    await plane.client.create(CLUSTER_ROLE, role("changed", [], of=[{"into": "changed"}]))
+    await plane.client.create(CLUSTER_ROLE, role("part", [NODES], {"into": "seen"}))
+    await plane.until(lambda: roles.get("changed") and roles.get("changed").rules == [NODES])
 
 
 async def test_hand_written_rules_of_an_aggregated_role_are_replaced(plane, roles):

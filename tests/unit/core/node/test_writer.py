@@ -18,7 +18,7 @@ async def test_what_is_on_its_way_is_not_written_again(cluster: Any) -> None:
     api.gate.clear()
     writer.submit("default", "a", "u", {"phase": "Running"}, urgent=True)
     async with asyncio.timeout(5):
-        while not api.requests:
+        while not api.requests:  # noqa: ASYNC110 - turns of the loop, no time
             await asyncio.sleep(0)
     writer.submit("default", "a", "u", {"phase": "Running"}, urgent=True)
     api.gate.set()
