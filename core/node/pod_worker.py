@@ -381,13 +381,17 @@ class PodWorker:
         for attempt in range(ADDRESSES_TRIED, -1, -1):
             containers = [self._spec(each, each.attempt) for each in self.observed.mains]
             try:
-                return await node.runtime.run_pod(sandbox_spec(self.pod, folder, self._assigned, node.dns), containers)
+                found = await node.runtime.run_pod(sandbox_spec(self.pod, folder, self._assigned, node.dns), containers)
             except AddressInUse as error:
                 if node.addresses is None or not attempt:
                     raise
                 log.info("Pod %s gets another address: %s", self.pod.key, error)
                 taken, self._assigned = self._assigned, node.addresses.allocate()
                 node.addresses.release(taken)
+            else:
+                for each in containers if found is not None else ():
+                    self._event("Normal", "Started", f"Started container {each.name}")
+                return found
         return None
 
     def _spec(self, record: ContainerRecord, attempt: int) -> ContainerSpec:

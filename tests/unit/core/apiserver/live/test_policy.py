@@ -70,7 +70,7 @@ async def test_nodes_write_what_is_theirs(admin, caller, pod):
         node.delete(f"{PODS}/theirs"),
         node.patch(f"{PODS}/theirs", {"metadata": {"labels": {"a": "b"}}}),
         node.post(PODS, pod("new")),
-        node.get("/apis/apps/v1/replicasets"),
+        node.get("/apis/apps/v1/deployments"),
         caller(User("system:node:n1", ())).get("/api/v1/pods"),
     ):
         with pytest.raises(Forbidden):
