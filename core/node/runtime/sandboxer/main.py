@@ -108,7 +108,6 @@ async def main(socket_path: Path | str, state_dir: Path | str, *, settings: Sett
         os.umask(mask)
     sweeper = asyncio.create_task(_sweep(service))
     try:
-        await service.start()
         log.info("sandboxer %d serves %s with %s", os.getpid(), path, " ".join(held))
         if on_ready is not None:
             on_ready.set()

@@ -36,20 +36,13 @@ class Service:
     def __init__(self, node: Node, push: Callable[[RuntimeEvent], None]) -> None:
         self._node = node
         self._push = push
+        # One per image, started when it is first needed: an idle node holds none.
         self._bases: dict[str, Base] = {}
         self._sandboxes: dict[str, Sandbox] = {}
         self._containers: dict[str, Container] = {}
         self._zygotes: dict[tuple[str, str, str], Zygote] = {}
         self._old: list[Zygote] = []
         self._tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> None:
-        """Start the base of each image that has a zygote of its own; those of the others start when they are first needed."""
-        for name, image in self._node.images.items():
-            if not image.entrypoint:
-                self._bases[name] = Base(self._node, image)
-        for base in self._bases.values():
-            await base.ready()
 
     async def stop(self) -> None:
         """End everything that runs."""
