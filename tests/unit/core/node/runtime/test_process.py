@@ -109,15 +109,10 @@ async def sandboxed(*options: str, uid: int = 0):
         os.chown(folder, uid, uid)
     ready, announce = os.pipe()
     script = (
-        "import sys, os, asyncio, signal, core.node.runtime.sandboxer.service as s\n"
-        "import core.node.runtime.sandboxer.main as m\n"
+        "import sys, os\n"
         "from core.node.runtime.sandboxer.__main__ import main\n"
         "import msgspec, httptools\n"
-        "uid, fd = int(sys.argv.pop(1)), int(sys.argv.pop(1))\n"
-        "start = s.Service.start\n"
-        "async def started(self):\n"
-        "    await start(self); os.write(fd, b'1'); os.close(fd)\n"
-        "s.Service.start = started\n"
+        "uid = int(sys.argv.pop(1))\n"
         "if uid and sys.base_prefix.startswith('/root/'):\n"
         "    from core.node.runtime.sandboxer import isolation as i\n"
         "    from core.node.runtime.sandboxer.isolation import mounts\n"
@@ -129,6 +124,7 @@ async def sandboxed(*options: str, uid: int = 0):
     )
     arguments = [
         str(uid),
+        "--ready-fd",
         str(announce),
         "--socket",
         str(folder / "s.sock"),
@@ -146,7 +142,7 @@ async def sandboxed(*options: str, uid: int = 0):
     follower = None
     try:
         started = await asyncio.to_thread(os.read, ready, 1)
-        assert started == b"1", (base / "log").read_text()
+        assert started == b"R", (base / "log").read_text()
         await runtime.start()
         follower = asyncio.create_task(world.follow())
         yield world
