@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "ended", "fetch", "seconds"]
 
-app = typer.Typer(help="Records of asynchronous and cron calls.", no_args_is_help=True)
+app = typer.Typer(help="Records of asynchronous and cron calls.", no_args_is_help=True, rich_markup_mode=None)
 
 ENDED_WELL = ("Succeeded", "Skipped")
 LONGEST_POLL = 60.0

@@ -17,7 +17,7 @@ from cli.output import Format, echo, emit, note, table
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Cron triggers of functions.", no_args_is_help=True)
+app = typer.Typer(help="Cron triggers of functions.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("list")

@@ -22,7 +22,7 @@ __all__ = ["app", "register"]
 
 _SHORTEST, _LONGEST = 600.0, 365 * 86400.0
 
-app = typer.Typer(help="Tokens for people and machines of a team.", no_args_is_help=True)
+app = typer.Typer(help="Tokens for people and machines of a team.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def register(root: typer.Typer) -> None:

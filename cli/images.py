@@ -16,7 +16,7 @@ from cli.output import Format, echo, emit, note, table
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Runtime images for Docker nodes.", no_args_is_help=True)
+app = typer.Typer(help="Runtime images for Docker nodes.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()

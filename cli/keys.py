@@ -20,7 +20,7 @@ from core.api.meta import Document
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Keys that open functions whose visibility is key.", no_args_is_help=True)
+app = typer.Typer(help="Keys that open functions whose visibility is key.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="What the key is called.")]
 

@@ -36,6 +36,7 @@ app = typer.Typer(
     help="Deploy functions, call them over HTTP, run them by cron, on a cluster of your own.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # boxes and colours would cost a third of the time that the command takes to answer
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

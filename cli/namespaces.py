@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Namespaces, one per team.", no_args_is_help=True)
+app = typer.Typer(help="Namespaces, one per team.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()

@@ -20,7 +20,7 @@ __all__ = ["app"]
 
 _ROTATION_SECONDS = 60.0
 
-app = typer.Typer(help="Secrets that functions read as files.", no_args_is_help=True)
+app = typer.Typer(help="Secrets that functions read as files.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()
