@@ -26,7 +26,7 @@ contracts: install
 	$(BIN)/lint-imports
 
 test: lint types contracts
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

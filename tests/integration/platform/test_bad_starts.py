@@ -50,10 +50,10 @@ class TestUp:
         spare.faas("up", *self.FREE, "--api-port", "99999", check=False).fails("--api-port")
         assert not spare.leftovers()
 
-    def test_a_data_dir_of_another_user(self, spare: Any, tmp_path: Path) -> None:
+    def test_a_data_dir_of_another_user(self, spare: Any, short_path: Path) -> None:
         if os.geteuid():
             pytest.skip("only root can make a folder of another user")
-        theirs = tmp_path / "theirs"
+        theirs = short_path / "theirs"
         theirs.mkdir()
         os.chown(theirs, 12345, 12345)
         spare.faas("up", *self.FREE, "--data-dir", str(theirs), check=False).fails("belongs to another user")
@@ -73,8 +73,8 @@ class TestUp:
             subprocess.run(["umount", str(place)], check=True)
             place.rmdir()
 
-    def test_a_data_dir_that_is_none(self, spare: Any, tmp_path: Path) -> None:
-        file = tmp_path / "file"
+    def test_a_data_dir_that_is_none(self, spare: Any, short_path: Path) -> None:
+        file = short_path / "file"
         file.write_text("")
         spare.faas("up", *self.FREE, "--data-dir", str(file), check=False).fails("can't be used")
         spare.faas("up", *self.FREE, "--data-dir", "/tmp/" + "x" * 150, check=False).fails("too long a path")

@@ -83,10 +83,11 @@ class TestReading:
         for number in range(20):
             shown.call(f"/function/shown?n={number}")
         pods = kubectl("get", "pods", "-l", "faaslite.dev/function=shown", "-o", "name").split()
-        lines = [line for each in pods for line in kubectl("logs", each).splitlines() if "called" in line]
-        assert len(lines) >= 20
-        assert len(kubectl("logs", pods[0], "--tail", "1").splitlines()) == 1
-        assert "T" in kubectl("logs", pods[0], "--tail", "1", "--timestamps").split()[0]
+        lines = {each: [line for line in kubectl("logs", each).splitlines() if "called" in line] for each in pods}
+        assert sum(len(each) for each in lines.values()) >= 20
+        busy = max(lines, key=lambda each: len(lines[each]))
+        assert len(kubectl("logs", busy, "--tail", "1").splitlines()) == 1
+        assert "T" in kubectl("logs", busy, "--tail", "1", "--timestamps").split()[0]
 
     def test_logs_follow(self, kubectl: Any, shown: Any) -> None:
         command = ["kubectl", "logs", "-f", "--tail=0", "-l", "faaslite.dev/function=shown"]
