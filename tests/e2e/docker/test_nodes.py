@@ -28,6 +28,11 @@ WHO = """
 """
 
 
+def ready(pod: dict[str, Any]) -> bool:
+    """Whether it listens: running alone says nothing of that."""
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions") or ())
+
+
 @pytest.fixture(scope="module")
 def platform(docker_platforms: Callable[..., Any], python_image: str) -> Any:
     found = docker_platforms(python_image, "--nodes", "2")
@@ -40,13 +45,19 @@ def test_pods_of_different_nodes_reach_each_other_by_their_own_addresses(platfor
     ids: dict[str, str] = {}
     addresses: dict[str, str] = {}
     for node in ("node-1", "node-2"):
-        container = {"name": "a", "image": "faaslite/base", "command": ["python3", "-c", SERVE]}
+        listens = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
+        container = {
+            "name": "a",
+            "image": "faaslite/base",
+            "command": ["python3", "-c", SERVE],
+            "readinessProbe": listens,
+        }
         spec = {"nodeName": node, "containers": [container], "terminationGracePeriodSeconds": 0}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": node}, "spec": spec}
         assert platform.kube("POST", "/api/v1/namespaces/default/pods", pod).status == 201
     for node in ("node-1", "node-2"):
         path = f"/api/v1/namespaces/default/pods/{node}"
-        wait_until(f"the Pod on {node}", lambda path=path: platform.kube("GET", path).json["status"].get("phase") == "Running")  # fmt: skip
+        wait_until(f"the Pod on {node}", lambda path=path: ready(platform.kube("GET", path).json))
         status = platform.kube("GET", path).json["status"]
         addresses[node] = status["podIP"]
         ids[node] = status["containerStatuses"][0]["containerID"].partition("://")[2]
