@@ -55,15 +55,7 @@ class DaemonSetController:
             self.queue.add(new.key)
 
     def on_pod(self, old: Pod | None, new: Pod | None) -> None:
-        for each in (old, new):
-            controller = each.metadata.controller if each is not None else None
-            if each is None or controller is None or controller.kind != DAEMON_SET.kind:
-                continue
-            key = f"{each.namespace}/{controller.name}"
-            if old is None:
-                self._expected.created(key)
-            if new is None or new.metadata.deletion_timestamp is not None:
-                self._expected.deleted(key, each.metadata.uid)
+        for key in self._expected.observe(DAEMON_SET, old, new):
             self.queue.add(key)
 
     def on_node(self, old: Node | None, new: Node | None) -> None:

@@ -7,8 +7,11 @@ After k8s.io/kubernetes/pkg/controller/controller_utils.go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+
+from core.api.kinds import Kind
+from core.api.views import ObjectView
 
 __all__ = ["TIMEOUT", "Expectations"]
 
@@ -49,6 +52,19 @@ class Expectations:
         found = self._expected.get(key)
         if found is not None:
             found.deletions.discard(uid)
+
+    def observe(self, kind: Kind, old: ObjectView | None, new: ObjectView | None) -> Iterator[str]:
+        """Take in an informer's event; yields the keys of the objects of `kind` that control what it is about."""
+        for each in (old, new):
+            controller = each.metadata.controller if each is not None else None
+            if each is None or controller is None or controller.kind != kind.kind:
+                continue
+            key = f"{each.namespace}/{controller.name}"
+            if old is None:
+                self.created(key)
+            if new is None or new.metadata.deletion_timestamp is not None:
+                self.deleted(key, each.metadata.uid)
+            yield key
 
     def satisfied(self, key: str, now: float) -> bool:
         """Whether the cache can be trusted to show what was asked for."""

@@ -61,15 +61,7 @@ class JobController:
             self.queue.add(found.key)
 
     def on_pod(self, old: Pod | None, new: Pod | None) -> None:
-        for each in (old, new):
-            controller = each.metadata.controller if each is not None else None
-            if each is None or controller is None or controller.kind != JOB.kind:
-                continue
-            key = f"{each.namespace}/{controller.name}"
-            if old is None:
-                self._expected.created(key)
-            if new is None or new.metadata.deletion_timestamp is not None:
-                self._expected.deleted(key, each.metadata.uid)
+        for key in self._expected.observe(JOB, old, new):
             self.queue.add(key)
 
     # The work
