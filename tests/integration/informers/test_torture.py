@@ -41,8 +41,11 @@ class Server:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port: int = listener.getsockname()[1]
+        # Bound and never listening: nobody else gets the port while the server is down, and it can have it again.
+        self._holder = socket.socket()
+        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._holder.bind(("127.0.0.1", 0))
+        self.port: int = self._holder.getsockname()[1]
         self.restarts = 0
 
     async def start(self) -> None:
@@ -61,6 +64,10 @@ class Server:
         self.restarts += 1
         await self.stop()
         await self.start()
+
+    async def close(self) -> None:
+        await self.stop()
+        self._holder.close()
 
 
 class Cutter:
@@ -261,7 +268,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     made = Server(tmp_path / "state.db")
     await made.start()
     yield made
-    await made.stop()
+    await made.close()
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from faaslite.launch.errors import LaunchError
 
 @pytest.fixture
 def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that the kernel gives nobody else as long as the test runs, in no slice."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def close(claimed):
@@ -33,10 +34,11 @@ def test_two_clusters_get_networks_of_their_own_and_their_own_again(port):
         close(each)
 
 
-def test_a_program_that_has_the_port_everywhere_is_named(port):
+def test_a_program_that_has_the_port_everywhere_is_named():
     with socket.socket() as everywhere:
-        everywhere.bind(("0.0.0.0", port))
+        everywhere.bind(("0.0.0.0", 0))
         everywhere.listen()
+        port = everywhere.getsockname()[1]
         with pytest.raises(LaunchError, match=f"port {port}, which another program has taken on every address"):
             slices.claim(1, [], port)
 
