@@ -17,7 +17,12 @@ GRACE = 40.0
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
-OURS = frozenset({NOT_READY, UNREACHABLE, UNSCHEDULABLE})
+_PRESSURES = {
+    "MemoryPressure": "node.kubernetes.io/memory-pressure",
+    "DiskPressure": "node.kubernetes.io/disk-pressure",
+    "PIDPressure": "node.kubernetes.io/pid-pressure",
+}
+OURS = frozenset({NOT_READY, UNREACHABLE, UNSCHEDULABLE, *_PRESSURES.values()})
 _BY_STATUS = {"False": NOT_READY, "Unknown": UNREACHABLE}
 _REPORTED = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
@@ -67,6 +72,8 @@ def _taints(node: Node, status: str, now: float) -> list[Document] | None:
         wanted += [(key, "NoSchedule"), (key, "NoExecute")]
     if node.spec.unschedulable:
         wanted.append((UNSCHEDULABLE, "NoSchedule"))
+    short = {each.type for each in node.status.conditions if each.status == "True"}
+    wanted += [(key, "NoSchedule") for type_, key in _PRESSURES.items() if type_ in short]
     have = {(each.key, each.effect) for each in node.spec.taints if each.key in OURS}
     if have == set(wanted):
         return None

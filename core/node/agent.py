@@ -11,6 +11,7 @@ import contextlib
 import logging
 import zlib
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from core.node.context import NodeContext
 from core.node.env import service_environment
 from core.node.heartbeat import Heartbeat, allocatable
 from core.node.housekeeping import LOG_RETENTION, remove_logs, sweep
+from core.node.machine import observe
 from core.node.metrics import AgentCollector
 from core.node.objects import ObjectCache
 from core.node.pod_worker import PodWorker
@@ -91,7 +93,7 @@ class Agent:
         self._csi = dict(csi or {})
         spec = NodeSpec(name, address, pod_cidr, 0, capacity, reserved or {}, labels or {}, taints)
         self._spec = spec
-        self.heartbeat = Heartbeat(client, spec, self.runtime, self._restart_runtime)
+        self.heartbeat = Heartbeat(client, spec, self.runtime, self._restart_runtime, partial(observe, data_dir))
         self._server = AgentServer(self, serving, self.registry) if serving else None
         self.idle = asyncio.Event()
         """Set while the node looks after no Pod."""

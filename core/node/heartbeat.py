@@ -13,6 +13,7 @@ from core.api.meta import Document
 from core.client.rest import Client
 from core.clock import wall
 from core.errors import AlreadyExists, ApiError, NotFound
+from core.node.machine import Observed, Pressure, pressures
 from core.node.registration import (
     LEASE_NAMESPACE,
     NodeSpec,
@@ -44,10 +45,16 @@ def allocatable(spec: NodeSpec) -> dict[str, str]:
 
 
 class Heartbeat:
-    """`restart` is awaited while the runtime is out of reach: it connects anew, raising `RuntimeFailure` where that fails."""
+    """`restart` is awaited while the runtime is out of reach: it connects anew, raising `RuntimeFailure` where that fails.
+    `observe` says what the machine has left, raising OSError where it can't."""
 
     def __init__(
-        self, client: Client, spec: NodeSpec, runtime: Runtime, restart: Callable[[], Awaitable[None]]
+        self,
+        client: Client,
+        spec: NodeSpec,
+        runtime: Runtime,
+        restart: Callable[[], Awaitable[None]],
+        observe: Callable[[], Observed],
     ) -> None:
         self.spec = spec
         self.uid = ""
@@ -55,6 +62,8 @@ class Heartbeat:
         self._client = client
         self._runtime = runtime
         self._restart = restart
+        self._observe = observe
+        self._short: dict[str, float] = {}
         self._conditions: list[Document] = []
         self._written: Document | None = None
         self._written_at = 0.0
@@ -126,6 +135,16 @@ class Heartbeat:
         except NotFound:
             await self._client.create(LEASE, document, LEASE_NAMESPACE)
 
+    def _pressures(self, now: float) -> list[Pressure]:
+        """What the machine runs short of; nothing is said of it, and the conditions stay, where it can't be read."""
+        try:
+            found = pressures(self._observe(), self._short, now)
+        except OSError as error:
+            log.warning("node %s: what the machine has left can't be read: %s", self.spec.name, error)
+            return []
+        self._short = {each.type: each.since for each in found if each.since}
+        return found
+
     async def _write_status(self, info: RuntimeInfo | None, now: float) -> None:
         images = []
         if not self.trouble:
@@ -133,7 +152,10 @@ class Heartbeat:
                 images = [(each.name, each.size) for each in await self._runtime.images()]
             except RuntimeFailure as error:
                 log.warning("node %s: its images can't be listed: %s", self.spec.name, error)
-        status = node_status(self.spec, info, allocatable(self.spec), images, self._conditions, self.trouble, now)
+        pressed = self._pressures(now)
+        status = node_status(
+            self.spec, info, allocatable(self.spec), images, self._conditions, pressed, self.trouble, now
+        )
         same = self._written is not None and _without_times(status) == _without_times(self._written)
         if same and now - self._written_at < STATUS_PERIOD:
             return

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from core.api.meta import Document, set_condition
 from core.clock import micro_time, timestamp
+from core.node.machine import Pressure, machine
 from core.node.runtime.base import RuntimeInfo
 
 __all__ = [
@@ -29,11 +29,6 @@ ISOLATION = "faaslite.dev/isolation"
 ISOLATION_PREFIX = "isolation.faaslite.dev/"
 """Labels of the Node, one for each of them with the value `true`, so that Pods can select nodes by it."""
 KUBELET_VERSION = "v1.32.0+faaslite"
-_FINE = (
-    ("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-    ("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-    ("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +47,13 @@ class NodeSpec:
 
 
 def node_labels(spec: NodeSpec, info: RuntimeInfo | None) -> dict[str, str]:
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    architecture = machine().architecture
     found = {
         "kubernetes.io/hostname": spec.name,
         "kubernetes.io/os": "linux",
-        "kubernetes.io/arch": machine,
+        "kubernetes.io/arch": architecture,
         "beta.kubernetes.io/os": "linux",
-        "beta.kubernetes.io/arch": machine,
+        "beta.kubernetes.io/arch": architecture,
     }
     found |= {f"{ISOLATION_PREFIX}{each}": "true" for each in (info.isolation if info else ())}
     return found | dict(spec.labels)
@@ -89,14 +84,15 @@ def node_status(
     allocatable: Mapping[str, str],
     images: Sequence[tuple[str, int]],
     conditions: list[Document],
+    pressures: Sequence[Pressure],
     trouble: str,
     now: float,
 ) -> Document:
     """`v1.NodeStatus`. `trouble` says why the node isn't ready, "" where it is; `conditions` are the last ones."""
     beat = {"lastHeartbeatTime": timestamp(now)}
     found = conditions
-    for type_, reason, message in _FINE:
-        found = set_condition(found, type_, "False", reason, message, now, **beat)
+    for each in pressures:
+        found = set_condition(found, each.type, each.status, each.reason, each.message, now, **beat)
     isolation = " ".join(info.isolation) if info else ""
     found = set_condition(
         found, "PodIsolation", "True" if isolation else "False", "Isolated" if isolation else "NotIsolated",
@@ -106,23 +102,23 @@ def node_status(
         found = set_condition(found, "Ready", "False", "KubeletNotReady", trouble, now, **beat)
     else:
         found = set_condition(found, "Ready", "True", "KubeletReady", "kubelet is posting ready status", now, **beat)
-    uname = platform.uname()
+    host = machine()
     return {
         "capacity": dict(spec.capacity),
         "allocatable": dict(allocatable),
         "addresses": [{"type": "InternalIP", "address": spec.address}, {"type": "Hostname", "address": spec.name}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": spec.port}},
         "nodeInfo": {
-            "machineID": "",
-            "systemUUID": "",
-            "bootID": "",
-            "kernelVersion": uname.release,
-            "osImage": "Linux",
+            "machineID": host.machine_id,
+            "systemUUID": host.system_uuid,
+            "bootID": host.boot_id,
+            "kernelVersion": host.kernel,
+            "osImage": host.os_image,
             "containerRuntimeVersion": f"{info.name}://{info.version}" if info else "",
             "kubeletVersion": KUBELET_VERSION,
             "kubeProxyVersion": KUBELET_VERSION,
             "operatingSystem": "linux",
-            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(uname.machine, uname.machine),
+            "architecture": host.architecture,
         },
         "images": [{"names": [name], "sizeBytes": size} for name, size in images[:50]],
         "conditions": found,

@@ -55,6 +55,15 @@ def test_plans(found: Node, silent: float, ready: str, expected: set[tuple[str, 
     assert (plan.ready, taints(plan.taints)) == (ready, expected)
 
 
+def test_a_shortage_is_a_taint_as_long_as_it_lasts() -> None:
+    found = node("True")
+    found.status.conditions[1].status = "True"
+    plan = plan_node(found, 0.0, NOW)
+    assert taints(plan.taints) == {("node.kubernetes.io/disk-pressure", "NoSchedule")}
+    over = node("True", [("node.kubernetes.io/disk-pressure", "NoSchedule"), ("gpu", "NoSchedule")])
+    assert taints(plan_node(over, 0.0, NOW).taints) == {("gpu", "NoSchedule")}
+
+
 def test_all_reported_conditions_become_unknown_once() -> None:
     plan = plan_node(node("True"), GRACE + 1, NOW)
     assert plan.conditions is not None

@@ -45,6 +45,8 @@ async def test_registers_node_lease_and_isolation(cluster: Any) -> None:
     conditions = {each["type"]: each["status"] for each in node["status"]["conditions"]}
     assert conditions["Ready"] == "True"
     assert conditions["PodIsolation"] == "False"
+    assert set(conditions) == {"Ready", "PodIsolation", "MemoryPressure", "DiskPressure", "PIDPressure"}
+    assert len(node["status"]["nodeInfo"]["bootID"]) == 36
     lease = cluster.api.objects["/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1"]
     assert lease["spec"]["holderIdentity"] == "n1"
     assert lease["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]
