@@ -1,6 +1,6 @@
-"""A FastAPI application as it is: paths, models, documentation at /docs."""
+"""A FastAPI application as it is: paths, models, documentation at /docs, a WebSocket."""
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, WebSocket
 from pydantic import BaseModel, Field
 
 app = FastAPI(title="Books")
@@ -24,3 +24,11 @@ async def add(book: Book) -> dict[str, int]:
     number = max(BOOKS) + 1
     BOOKS[number] = book.model_dump()
     return {"number": number}
+
+
+@app.websocket("/find")
+async def find(socket: WebSocket) -> None:
+    """A list of titles for each word that comes, until the client leaves."""
+    await socket.accept()
+    async for word in socket.iter_text():
+        await socket.send_json([book["title"] for book in BOOKS.values() if word.lower() in book["title"].lower()])

@@ -1,4 +1,4 @@
-"""ASGI applications as handlers: told apart by their signature, run with lifespan and http scopes."""
+"""ASGI applications as handlers: told apart by their signature, run with lifespan, http and websocket scopes."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def is_asgi(handler: Any) -> bool:
 
 
 class AsgiRunner:
-    """One application, its lifespan, and the state that this leaves for its requests."""
+    """One application, its lifespan, and the state that this leaves for its requests. `max_message` bytes are a WebSocket's at once."""
 
-    def __init__(self, application: Any) -> None:
+    def __init__(self, application: Any, max_message: int) -> None:
         self._application = application
+        self._max_message = max_message
         self._state: dict[str, Any] = {}
         self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._started = asyncio.get_running_loop().create_future()
@@ -73,14 +74,16 @@ class AsgiRunner:
             self._stopped.set()
 
     async def run(self, exchange: Exchange) -> None:
-        """One request."""
+        """One request, or one WebSocket from its handshake to its end."""
+        await (self._websocket if exchange.websocket else self._request)(exchange)
+
+    def _scope(self, exchange: Exchange, kind: str, scheme: str) -> dict[str, Any]:
         path, _, query = exchange.target.partition(b"?")
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
+        return {
+            "type": kind,
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": exchange.version,
-            "method": exchange.method,
-            "scheme": "http",
+            "scheme": scheme,
             "path": unquote(path.decode("latin-1")),
             "raw_path": path,
             "query_string": query,
@@ -90,6 +93,32 @@ class AsgiRunner:
             "server": None,
             "state": self._state.copy(),
         }
+
+    async def _websocket(self, exchange: Exchange) -> None:
+        from .websocket import WebSocket, refusal
+
+        reply = refusal(exchange)
+        if reply is not None:
+            exchange.keep_alive = False
+            exchange.send(reply)
+            return
+        offered = b",".join(value for name, value in exchange.headers if name == b"sec-websocket-protocol")
+        scope = self._scope(exchange, "websocket", "ws")
+        scope["subprotocols"] = [each.strip() for each in offered.decode("latin-1").split(",") if each.strip()]
+        scope["extensions"] = {"websocket.http.response": {}}
+        socket = WebSocket(exchange, self._max_message)
+        try:
+            await self._application(scope, socket.receive, socket.send)
+            socket.ended()
+        except BaseException:
+            socket.failed()
+            raise
+        finally:
+            socket.discard()
+
+    async def _request(self, exchange: Exchange) -> None:
+        scope = self._scope(exchange, "http", "http")
+        scope["method"] = exchange.method
         received = False
         begun: dict[str, Any] | None = None
         gone = asyncio.Event()

@@ -42,6 +42,7 @@ class Calls:
         self._describe = describe
         self.max_body = settings.max_body or 1 << 62
         self.draining = False
+        self.websockets = asgi is not None
         self.in_flight = 0
         self._settings = settings
         self._asgi = asgi
@@ -143,7 +144,7 @@ class Calls:
                 self._late(exchange)
                 self.release(exchange)
                 return
-            timer = self._loop.call_later(left, self._expire, exchange)
+            timer = exchange.timer = self._loop.call_later(left, self._expire, exchange)
         if self._is_async:
             self._start_task(exchange, self._run_task(exchange, timer))
             return

@@ -18,7 +18,7 @@ from .wsgi import is_wsgi, wsgi_handler
 
 __all__ = ["LATER", "Handler", "is_typed", "offer_sdk", "prepare"]
 
-LATER = ("faaslite_shim.typed", "faaslite_shim.openapi")
+LATER = ("faaslite_shim.typed", "faaslite_shim.openapi", "faaslite_shim.websocket")
 """What only some functions need: imported when one does, and by zygotes beforehand."""
 
 
@@ -67,7 +67,7 @@ def prepare(settings: Settings, handler: Any) -> Handler:
         typed = Typed(handler)
         call = typed.adapted()
     elif is_asgi(handler):
-        runner = AsgiRunner(handler)
+        runner = AsgiRunner(handler, settings.max_body or 1 << 62)
 
     def described() -> Reply:
         from .openapi import describe

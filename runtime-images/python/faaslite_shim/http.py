@@ -22,6 +22,8 @@ class Application(Protocol):
 
     max_body: int
     draining: bool
+    websockets: bool
+    """Whether handshakes of WebSockets are dispatched as such."""
 
     def admit(self, exchange: Exchange) -> bool:
         """Headers are here: take the call, or answer at once and return False (the body is then thrown away)."""
@@ -38,7 +40,7 @@ class Exchange:
 
     __slots__ = (
         "_chunked", "_started", "admitted", "body", "call", "call_id", "complete", "connection", "deadline", "finished", "headers",
-        "keep_alive", "method", "on_disconnect", "parts", "size", "target", "too_large", "version",
+        "keep_alive", "method", "on_disconnect", "parts", "size", "target", "timer", "too_large", "version", "websocket",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, method: str, target: bytes, headers: list[tuple[bytes, bytes]], version: str, keep_alive: bool) -> None:  # fmt: skip
@@ -54,6 +56,8 @@ class Exchange:
         self.call_id = ""
         self.deadline: float | None = None
         self.call: Any = None
+        self.timer: Any = None
+        self.websocket = False
         self.on_disconnect: Any = None
         self.admitted = self.complete = self.finished = self.too_large = False
         self._started = self._chunked = False
@@ -87,6 +91,15 @@ class Exchange:
             return
         self._started = True
         self.connection.write(head(status, headers, framing, self._closes()))
+
+    def switch(self, answer: bytes) -> None:
+        """The connection changes its protocol: from here on the exchange has no deadline, and ends with the connection."""
+        self._started = True
+        self.keep_alive = False
+        self.deadline = None
+        if self.timer is not None:
+            self.timer.cancel()
+        self.connection.write(answer)
 
     async def write(self, data: bytes) -> None:
         """A part of a streamed reply; waits while the client doesn't read."""
@@ -131,6 +144,8 @@ class Connection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self._closed = False
         self._moving = False
+        self._rest: bytes | None = None
+        self._tunnel: Any = None
 
     # asyncio.Protocol
 
@@ -142,11 +157,17 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closed:
             return
+        if self._tunnel is not None:
+            self._tunnel.feed(data)
+            return
+        if self._rest is not None:
+            self._hold(data)
+            return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            for each in self._queue:
-                each.keep_alive = False
+        except httptools.HttpParserUpgrade as upgrade:
+            self._rest = b""
+            self._hold(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._bad_request(str(error))
         if len(self._queue) > MAX_QUEUED:
@@ -154,6 +175,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """A client that has sent its last request still gets its replies."""
+        if self._tunnel is not None:
+            return False
         for each in self._queue:
             each.keep_alive = False
         return any(each.complete for each in self._queue)
@@ -196,6 +219,11 @@ class Connection(asyncio.Protocol):
         exchange = Exchange(
             self, method, self._target or b"/", self._headers, parser.get_http_version(), parser.should_keep_alive()
         )
+        if parser.should_upgrade():
+            exchange.keep_alive = False  # nothing that comes after it is read as a request
+            exchange.websocket = self.application.websockets and any(
+                name == b"upgrade" and value.lower() == b"websocket" for name, value in exchange.headers
+            )
         self._reading = exchange
         self._queue.append(exchange)
         if len(self._queue) == 1:
@@ -234,6 +262,26 @@ class Connection(asyncio.Protocol):
         if self._drained is not None and not self._closed:
             await asyncio.shield(self._drained)
 
+    def take(self, tunnel: Any) -> None:
+        """From here on what comes is `tunnel`'s, as bytes (`feed`), and so is what came already."""
+        self._tunnel = tunnel
+        rest, self._rest = self._rest, None
+        self.resume()
+        if rest:
+            tunnel.feed(rest)
+
+    def pause(self) -> None:
+        """Read nothing."""
+        if not self._closed:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if not self._closed:
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
     def replied(self, exchange: Exchange, broken: bool) -> None:
         """The reply of the first exchange is written."""
         if self._closed:
@@ -245,8 +293,16 @@ class Connection(asyncio.Protocol):
 
     def close_idle(self) -> None:
         """Close unless a request is under way."""
-        if not self._queue:
+        if self._tunnel is not None:
+            self._tunnel.drain()
+        elif not self._queue:
             self._close()
+
+    def _hold(self, data: bytes) -> None:
+        """What comes after a request to change the protocol, before that is answered."""
+        self._rest = (self._rest or b"") + data
+        if len(self._rest) > MAX_HEADER_BYTES:
+            self.pause()
 
     def _begin(self, exchange: Exchange) -> None:
         expects = False

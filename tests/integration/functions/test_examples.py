@@ -8,6 +8,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -62,6 +63,16 @@ def test_fastapi(platform):
     assert platform.call("/function/books/books/9").json == {"detail": "there is no book 9"}
     document = platform.call("/function/books/_/openapi.json").json
     assert "/books/{number}" in document["paths"] and document["servers"] == [{"url": "/function/books.default"}]
+
+
+async def test_a_websocket_through_the_gateway(platform):
+    """Of the FastAPI example, deployed by the test before."""
+    address = platform.url.replace("http", "ws") + "/function/books/find"
+    async with aiohttp.ClientSession() as session, session.ws_connect(address) as client:
+        await client.send_str("left")
+        assert await client.receive_json() == ["The Left Hand of Darkness"]
+        await client.send_str("right")
+        assert await client.receive_json() == []
 
 
 def test_flask_in_one_file_with_script_metadata(platform):
