@@ -118,6 +118,8 @@ def _container(function: Function, mounts: list[Document]) -> Document:
     container: Document = {
         "name": names.CONTAINER_NAME,
         "image": image_of(function),
+        # A revision is one image: what its first Pod got, the others get, and what was built on the node need be in no registry.
+        "imagePullPolicy": "IfNotPresent",
         "ports": [{"name": "http", "containerPort": names.PORT, "protocol": "TCP"}],
         "env": _environment(function),
         "startupProbe": {**probe, "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 120},

@@ -14,7 +14,7 @@ import sysconfig
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import docker
@@ -130,26 +130,44 @@ def ensure_image(url: str) -> None:
         client.close()
 
 
-def _archive() -> bytes:
+def import_tools(url: str, image: str, *programs: str) -> None:
+    """Make an image of a shell, a few tools and these programs of this machine's."""
+    client = docker.APIClient(url, timeout=120)
+    try:
+        repository, _, tag = image.partition(":")
+        client.import_image_from_data(
+            _archive(programs, python=False), repository=repository, tag=tag or "latest", changes=["ENV PATH=/bin"]
+        )
+    finally:
+        client.close()
+
+
+def _archive(more: Sequence[str] = (), python: bool = True) -> bytes:
     made = io.BytesIO()
-    programs = {f"bin/{each}": os.path.realpath(shutil.which(each) or "") for each in TOOLS}
-    python = os.path.realpath(sys.executable)
-    stdlib = Path(sysconfig.get_path("stdlib"))
+    programs = {f"bin/{each}": os.path.realpath(shutil.which(each) or "") for each in (*TOOLS, *more)}
     with tarfile.open(fileobj=made, mode="w") as tar:
         for name, path in programs.items():
             tar.add(path, name, recursive=False)
-        tar.add(python, python.lstrip("/"), recursive=False)
-        link = tarfile.TarInfo("bin/python3")
-        link.type, link.linkname = tarfile.SYMTYPE, python
-        tar.addfile(link)
-        tar.add(stdlib, str(stdlib).lstrip("/"), filter=lambda each: None if Path(each.name).name in LEFT_OUT else each)
-        for path in _libraries([*programs.values(), python, *map(str, stdlib.glob("lib-dynload/*.so"))]):
+        linked = [*programs.values(), *(_add_python(tar) if python else ())]
+        for path in _libraries(linked):
             tar.add(os.path.realpath(path), path.lstrip("/"), recursive=False)
         for name in ("tmp", "dev", "proc", "sys", "etc", "run"):
             folder = tarfile.TarInfo(name)
             folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
             tar.addfile(folder)
     return made.getvalue()
+
+
+def _add_python(tar: tarfile.TarFile) -> list[str]:
+    """This Python with its standard library: what of it is linked to libraries."""
+    python = os.path.realpath(sys.executable)
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    tar.add(python, python.lstrip("/"), recursive=False)
+    link = tarfile.TarInfo("bin/python3")
+    link.type, link.linkname = tarfile.SYMTYPE, python
+    tar.addfile(link)
+    tar.add(stdlib, str(stdlib).lstrip("/"), filter=lambda each: None if Path(each.name).name in LEFT_OUT else each)
+    return [python, *map(str, stdlib.glob("lib-dynload/*.so"))]
 
 
 def _libraries(programs: list[str]) -> set[str]:
