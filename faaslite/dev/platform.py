@@ -16,14 +16,14 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from yarl import URL
 
-from core.clock import micro_time, monotonic, wall
+from core.clock import micro_time
 from faaslite.api.durations import parse_duration
-from faaslite.build.errors import BuildError
 from faaslite.build.plan import Asked
+from faaslite.dev.asking import HOP, Asking, Refused
 from faaslite.dev.clock import Clock, Trigger, due, next_of
 from faaslite.dev.functions import Functions, Running, Say
+from faaslite.dev.sockets import is_websocket
 
 __all__ = ["LocalPlatform"]
 
@@ -31,7 +31,6 @@ KEPT_CALLS = 1000
 RESULT_BYTES = 64 * 1024
 RETRIED = frozenset({408, 425, 429})
 """As in a cluster: answers under 500 that invite to try again."""
-_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", "proxy-connection", "content-length", "host", "expect"})  # fmt: skip
 
 
 class LocalPlatform:
@@ -131,7 +130,6 @@ class LocalPlatform:
 
     async def _pass_on(self, request: web.Request, running: Running | None, path: str) -> web.StreamResponse:
         call_id = _call_id(request)
-        body = await request.read()
         query = request.raw_path.partition("?")[2]
         raw = request.raw_path.partition("?")[0]
         if path:  # as it was sent, not as it was decoded
@@ -142,10 +140,15 @@ class LocalPlatform:
         headers += [("X-Forwarded-Host", request.host), ("X-Forwarded-Proto", "http"), ("X-Forwarded-For", "127.0.0.1")]
         target = f"/{raw_path}" + (f"?{query}" if query else "")
         try:
-            async with self._ask(running, request.method, target, headers, body, call_id) as response:
+            if is_websocket(request):
+                async with self._ask(running, request.method, target, headers, b"", call_id) as asking:
+                    return await asking.websocket(request)
+            body = await request.read()
+            async with self._ask(running, request.method, target, headers, body, call_id) as asking:
+                response = await asking.response()
                 reply = web.StreamResponse(status=response.status)
                 for name, value in response.raw_headers:
-                    if name.decode().lower() not in _HOP:
+                    if name.decode().lower() not in HOP:
                         reply.headers.add(name.decode("latin-1"), value.decode("latin-1"))
                 if "Content-Length" in response.headers:
                     reply.content_length = int(response.headers["Content-Length"])
@@ -155,7 +158,7 @@ class LocalPlatform:
                     await reply.write(chunk)
                 await reply.write_eof()
                 return reply
-        except _Refused as refused:
+        except Refused as refused:
             return _error(refused.status, refused.reason, str(refused), call_id)
 
     def _ask(
@@ -166,8 +169,9 @@ class LocalPlatform:
         headers: list[tuple[str, str]],
         body: bytes,
         call_id: str,
-    ) -> _Asking:
-        return _Asking(self, running, method, target, headers, body, call_id)
+    ) -> Asking:
+        assert self._session is not None
+        return Asking(self._session, self.functions, running, method, target, headers, body, call_id)
 
     async def _accept(self, request: web.Request) -> web.Response:
         call_id = _call_id(request)
@@ -209,14 +213,15 @@ class LocalPlatform:
         for attempt in range(retries + 1):
             record["attempts"] = attempt + 1
             try:
-                async with self._ask(running, method, target, headers, body, record["id"]) as response:
+                async with self._ask(running, method, target, headers, body, record["id"]) as asking:
+                    response = await asking.response()
                     status, kind, data, error = (
                         response.status,
                         response.headers.get("Content-Type", ""),
                         await response.read(),
                         "",
                     )
-            except _Refused as refused:
+            except Refused as refused:
                 status, error = refused.status, f"{refused.reason}: {refused}"
             if 200 <= status < 400 or (status < 500 and status not in RETRIED) or attempt == retries:
                 break
@@ -310,82 +315,6 @@ class LocalPlatform:
         except ValueError as error:
             return _error(400, "BadRequest", f"advance: {error}", "")
         return web.json_response({"now": micro_time(self.clock.now()), "calls": records})
-
-
-class _Refused(Exception):
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.reason = status, reason
-
-
-class _Asking:
-    """One request to a function's instance: it waits for a slot, and for no longer than the call may take. Raises `_Refused`."""
-
-    def __init__(self, platform: LocalPlatform, running: Running | None, method: str, target: str, headers: list[tuple[str, str]], body: bytes, call_id: str) -> None:  # fmt: skip
-        self._platform, self._running, self._method, self._target = platform, running, method, target
-        self._headers, self._body, self._call_id = headers, body, call_id
-        self._response: aiohttp.ClientResponse | None = None
-        self._slots: asyncio.Semaphore | None = None
-
-    async def __aenter__(self) -> aiohttp.ClientResponse:
-        running, session = self._running, self._platform._session
-        if running is None:
-            raise _Refused(404, "FunctionNotFound", "there is no such function")
-        if running.instance is None:
-            raise _Refused(503, "FunctionNotReady", running.failure or "it is being started")
-        assert session is not None
-        if not running.instance.running:
-            try:
-                await self._platform.functions.revive(running)
-            except BuildError as error:
-                raise _Refused(503, "FunctionNotReady", str(error)) from error
-        deadline = wall() + running.function.spec.timeout
-        given = next((value for name, value in self._headers if name.lower() == "x-faaslite-deadline"), "")
-        if given:
-            try:
-                deadline = min(deadline, float(given))
-            except ValueError:
-                given = ""
-        kept = [
-            (k, v)
-            for k, v in self._headers
-            if k.lower() not in _HOP and k.lower() not in ("x-call-id", "x-faaslite-deadline")
-        ]
-        kept += [("X-Call-Id", self._call_id), ("X-Faaslite-Deadline", f"{deadline:.3f}")]
-        skip = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
-        url = URL(running.instance.url + self._target, encoded=True)
-        until = monotonic() + max(0.0, deadline - wall())
-        try:
-            if running.slots is not None:
-                await asyncio.wait_for(running.slots.acquire(), max(0.0, until - monotonic()))
-                self._slots = running.slots
-            request = session.request(
-                self._method, url, headers=kept, data=self._body or None, skip_auto_headers=skip, allow_redirects=False
-            )
-            # A little longer: the shim itself answers that the deadline has passed.
-            self._response = await asyncio.wait_for(request, max(0.0, until - monotonic()) + 1.0)
-        except TimeoutError:
-            self._release()
-            raise _Refused(504, "DeadlineExceeded", "the call took longer than the function's timeout") from None
-        except aiohttp.ClientError as error:
-            self._release()
-            if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
-                raise _Refused(502, "InstanceDied", "the instance ended during the call") from error
-            raise _Refused(502, "BadReply", str(error) or type(error).__name__) from error
-        except BaseException:
-            self._release()
-            raise
-        return self._response
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._response is not None:
-            self._response.release()
-        self._release()
-
-    def _release(self) -> None:
-        if self._slots is not None:
-            self._slots.release()
-            self._slots = None
 
 
 def _call_id(request: web.Request) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -13,9 +14,12 @@ import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from faaslite.build.errors import BuildError
+from faaslite.build.plan import Asked
+from faaslite.dev.platform import LocalPlatform
 from faaslite.testing import Platform
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -139,6 +143,49 @@ def test_examples_of_other_kinds(local, tmp_path, needs):
     order = {"customer": "Ada", "lines": [{"sku": "cake", "count": 2}]}
     receipt = local.call("create-order", json=order).json
     assert receipt["total"] == 10 and local.wait(receipt["packing"])["status"] == "Succeeded"
+
+
+SOCKETS = """
+async def app(scope, receive, send):
+    await receive()
+    if scope["path"] == "/no":
+        return await send({"type": "websocket.close"})
+    await send({"type": "websocket.accept", "subprotocol": scope["subprotocols"][0]})
+    while (message := await receive())["type"] == "websocket.receive":
+        if message.get("text") == "leave":
+            return await send({"type": "websocket.close", "code": 4002, "reason": "left"})
+        await send({"type": "websocket.send", "text": message.get("text"), "bytes": message.get("bytes")})
+    print("closed with", message["code"], message["reason"], flush=True)
+"""
+
+
+async def test_websockets_as_in_a_cluster(tmp_path):
+    (tmp_path / "app.py").write_text(SOCKETS)
+    lines = asyncio.Queue()
+    platform = LocalPlatform(tmp_path / "cache", say=lambda name, line: lines.put_nowait(line))
+    await platform.start()
+    try:
+        await platform.load(tmp_path / "app.py", Asked(name="echo", cache=tmp_path / "cache"))
+        async with aiohttp.ClientSession() as session:
+            url = f"{platform.url}/function/echo"
+            async with session.ws_connect(url, protocols=("b", "a")) as client:
+                await client.send_str("hello")
+                assert (client.protocol, await client.receive_str()) == ("b", "hello")
+                await client.send_bytes(b"\0" * 100_000)
+                assert len(await client.receive_bytes()) == 100_000
+                await client.send_str("leave")
+                closed = await client.receive()
+                assert (closed.type, closed.data, closed.extra) == (aiohttp.WSMsgType.CLOSE, 4002, "left")
+            async with session.ws_connect(url, protocols=("a",)) as client:
+                await client.close(code=4009, message=b"mine")
+            async with asyncio.timeout(10):
+                while "closed with" not in (line := await lines.get()):
+                    continue
+            assert line.endswith("closed with 4009 mine")
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+                await session.ws_connect(f"{url}/no", protocols=("a",))
+    finally:
+        await platform.stop()
 
 
 def test_the_command_reloads_on_save_and_starts_at_a_given_time(app):
