@@ -59,6 +59,7 @@ class Informer(Generic[V]):
         self._decode = decoder(view).decode
         self._cache: Cache[V] = Cache()
         self._handlers: list[Handler[V]] = []
+        self._relisted: list[Callable[[], None]] = []
         self._synced = asyncio.Event()
         self._backoff = Backoff()
 
@@ -86,6 +87,10 @@ class Informer(Generic[V]):
         self._handlers.append(handler)
         for value in list(self._cache.objects.values()):
             self._call(handler, None, value)
+
+    def on_relist(self, handler: Callable[[], None]) -> None:
+        """Call `handler()` after every listing but the first: the server may have lost what was written softly before."""
+        self._relisted.append(handler)
 
     def add_index(self, name: str, function: Callable[[V], Iterable[str]]) -> None:
         """Keep an index: `by_index(name, term)` yields the objects for which `function` gave `term`."""
@@ -131,6 +136,9 @@ class Informer(Generic[V]):
         self.version = version
         for old, new in changes:
             self._notify(old, new)
+        if self._synced.is_set():
+            for handler in self._relisted:
+                handler()
         self._synced.set()
 
     async def watch_once(self) -> None:

@@ -155,6 +155,7 @@ class Agent:
             await self._server.start()
         await self.heartbeat.start(self._server.port if self._server else 0)
         self._pods.add_handler(self._pod_changed)
+        self._pods.on_relist(self._post_again)
         await self._informers.start()
         if self._warming is not None:
             await self._warming.start()
@@ -208,6 +209,12 @@ class Agent:
         self.idle.clear()
         worker = self._workers[new.metadata.uid] = PodWorker(self._node, new, sandbox)
         worker.poke()
+
+    def _post_again(self) -> None:
+        """The API was away: of the statuses that it took last, a crash may have lost some."""
+        for uid, worker in self._workers.items():
+            self._writer.resend(uid)
+            worker.poke()
 
     def _forget(self, worker: PodWorker) -> None:
         if self._workers.get(worker.uid) is worker:

@@ -7,6 +7,10 @@ With `durable=True` a write call returns once its revision is durable; with `dur
 go into one log in one order, so a crash loses a tail of the log and never leaves a hole. A store over a network may make
 every write durable before it returns.
 
+A *soft* write says what its writer will find out and write again: watches are told of it before it is durable, in the order of
+the log, so once all before it is durable or soft as well. Whoever saw it can lose it to a crash, but nothing that is durable
+then follows from it: that would be later in the log.
+
 **After a crash** the revision starts above every revision that was ever handed out, durable or not; a watch or a
 continue token from a revision that was lost raises `Compacted`.
 """
@@ -129,17 +133,17 @@ class Store(Protocol):
         state (0 is the present). Raises `Compacted`, `FutureRevision`.
         """
 
-    async def create(self, key: str, value: bytes, *, durable: bool = True) -> Entry:
+    async def create(self, key: str, value: bytes, *, durable: bool = True, soft: bool = False) -> Entry:
         """Raises `KeyExists`."""
 
-    async def update(self, key: str, value: bytes, expected: int, *, durable: bool = True) -> Entry:
+    async def update(self, key: str, value: bytes, expected: int, *, durable: bool = True, soft: bool = False) -> Entry:
         """Replace the value whose revision is `expected`. Raises `RevisionMismatch`."""
 
     async def delete(self, key: str, expected: int, *, durable: bool = True) -> Entry:
         """Remove the value whose revision is `expected` and return what it was, with the deletion's revision. Raises `RevisionMismatch`."""
 
     def watch(self, prefix: str, since: int, *, applied: bool = False) -> Watch:
-        """Events with revisions above `since`, durable ones only, unless `applied` asks for them as soon as they are applied.
+        """Events with revisions above `since`, durable ones and soft ones, unless `applied` asks for all as soon as they are applied.
 
         Raises `Compacted` (at once, or from the first step of the iteration), `FutureRevision`.
         """

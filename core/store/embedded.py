@@ -20,6 +20,8 @@ class EmbeddedStore:
         self._applied_watches = Hub(watch_bound)
         self._durable_watches = Hub(watch_bound)
         self._end: StoreError | None = None
+        self._soft = False
+        """Whether the write that is being applied is a soft one."""
 
     @property
     def revision(self) -> int:
@@ -34,20 +36,23 @@ class EmbeddedStore:
         _check_prefix(prefix)
         return self._state.list(prefix, limit, after, revision)
 
-    async def create(self, key: str, value: bytes, *, durable: bool = True) -> Entry:
+    async def create(self, key: str, value: bytes, *, durable: bool = True, soft: bool = False) -> Entry:
         self._check_write()
+        self._soft = soft
         entry = self._state.create(key, value)
         await self._settle(entry.revision, durable)
         return entry
 
-    async def update(self, key: str, value: bytes, expected: int, *, durable: bool = True) -> Entry:
+    async def update(self, key: str, value: bytes, expected: int, *, durable: bool = True, soft: bool = False) -> Entry:
         self._check_write()
+        self._soft = soft
         entry = self._state.update(key, value, expected)
         await self._settle(entry.revision, durable)
         return entry
 
     async def delete(self, key: str, expected: int, *, durable: bool = True) -> Entry:
         self._check_write()
+        self._soft = False
         entry = self._state.delete(key, expected)
         await self._settle(entry.revision, durable)
         return entry
@@ -59,14 +64,15 @@ class EmbeddedStore:
         # Reading the log and joining the hub are one step of the event loop: nothing is missed, nothing comes twice.
         if applied:
             return self._applied_watches.add(prefix, since, self._state.since(since, self._state.revision))
-        return self._durable_watches.add(prefix, since, self._state.since(since, self._durable_revision))
+        return self._durable_watches.add(prefix, since, self._state.since(since, self._told_revision))
 
     async def compact(self, revision: int) -> None:
         self._check()
         self._state.compact(revision)
 
     @property
-    def _durable_revision(self) -> int:
+    def _told_revision(self) -> int:
+        """The revision of the last event that watches were told of."""
         raise NotImplementedError
 
     async def _settle(self, revision: int, durable: bool) -> None:

@@ -36,17 +36,18 @@ class EncryptedStore:
             return page
         return replace(page, entries=[self._opened(each) for each in page.entries])
 
-    async def create(self, key: str, value: bytes, *, durable: bool = True) -> Entry:
+    async def create(self, key: str, value: bytes, *, durable: bool = True, soft: bool = False) -> Entry:
         if not self._secret(key):
-            return await self._store.create(key, value, durable=durable)
-        return (await self._store.create(key, self._ring.seal(value, key), durable=durable))._replace(value=value)
+            return await self._store.create(key, value, durable=durable, soft=soft)
+        sealed = self._ring.seal(value, key)
+        return (await self._store.create(key, sealed, durable=durable, soft=soft))._replace(value=value)
 
-    async def update(self, key: str, value: bytes, expected: int, *, durable: bool = True) -> Entry:
+    async def update(self, key: str, value: bytes, expected: int, *, durable: bool = True, soft: bool = False) -> Entry:
         if not self._secret(key):
-            return await self._store.update(key, value, expected, durable=durable)
+            return await self._store.update(key, value, expected, durable=durable, soft=soft)
         try:
             sealed = self._ring.seal(value, key)
-            return (await self._store.update(key, sealed, expected, durable=durable))._replace(value=value)
+            return (await self._store.update(key, sealed, expected, durable=durable, soft=soft))._replace(value=value)
         except RevisionMismatch as error:
             raise self._opened_mismatch(key, expected, error) from error
 

@@ -23,7 +23,7 @@ class MemoryStore(EmbeddedStore):
         self._finish(StoreClosed("the store was closed"))
 
     @property
-    def _durable_revision(self) -> int:
+    def _told_revision(self) -> int:
         return self._state.revision
 
     async def _settle(self, revision: int, durable: bool) -> None:

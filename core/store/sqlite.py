@@ -5,6 +5,9 @@ on the disk is not known. The store has then *failed*: the state in memory holds
 to nobody any more. Every call and every watch gets `StoreUnavailable` until the store is closed and opened again, which
 brings back what is durable, at a revision above all that were handed out.
 
+**Soft writes** are told to watches in the order of the log like all others, but don't wait for the disk themselves: where nothing
+before them waits for it they are told within the call that writes them.
+
 **Pressure.** Writes with `durable=False` wait like the others while the disk is more than `MAX_BACKLOG` writes behind,
 and a write is refused with `StoreUnavailable` where the revisions set aside have run out.
 """
@@ -12,6 +15,7 @@ and a write is refused with `StoreUnavailable` where the revisions set aside hav
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from pathlib import Path
 
 from core.store.base import Event, StoreClosed, StoreUnavailable
@@ -50,7 +54,9 @@ class SqliteStore(EmbeddedStore):
             log=loaded.events,
             events=log_events,
         )
-        self._durable = loaded.revision
+        self._durable = self._told = loaded.revision
+        self._untold: deque[tuple[Event, bool]] = deque()
+        """Events that watches are to hear of, oldest first, each with whether it is soft."""
         self._compacted = self._compacting = log.floor
         self._writer = LogWriter(log, self)
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
@@ -91,10 +97,8 @@ class SqliteStore(EmbeddedStore):
 
     def committed(self, events: list[Event]) -> None:
         """A batch is on the disk."""
-        publish = self._durable_watches.publish
-        for event in events:
-            publish(event)
         self._durable = events[-1].revision
+        self._tell()
         self._waiting = _resolve(self._waiting, self._durable)
         if self._state.floor - self._compacting > _COMPACT_EVERY:
             # No further than what is written: rows that come after their compaction would stay for ever.
@@ -121,8 +125,8 @@ class SqliteStore(EmbeddedStore):
             self._released.set_exception(StoreUnavailable(f"{self._path} was not written to its end: {error}"))
 
     @property
-    def _durable_revision(self) -> int:
-        return self._durable
+    def _told_revision(self) -> int:
+        return self._told
 
     async def _settle(self, revision: int, durable: bool) -> None:
         if durable or revision - self._durable > MAX_BACKLOG:
@@ -130,7 +134,18 @@ class SqliteStore(EmbeddedStore):
 
     def _wrote(self, event: Event) -> None:
         self._writer.submit(event)
+        self._untold.append((event, self._soft))
+        if self._soft:
+            self._tell()  # before those in this process: who is outside has further to go
         self._applied_watches.publish(event)
+
+    def _tell(self) -> None:
+        """Publish what is durable, and what is soft with nothing before it that isn't either."""
+        untold, durable, publish = self._untold, self._durable, self._durable_watches.publish
+        while untold and (untold[0][1] or untold[0][0].revision <= durable):
+            event, _ = untold.popleft()
+            self._told = event.revision
+            publish(event)
 
     def _check_write(self) -> None:
         self._check()

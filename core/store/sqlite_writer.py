@@ -5,6 +5,10 @@ commit by one `call_soon_threadsafe`, however many writes were in it.
 
 A few writes on a quiet store don't take that way: between two threads of Python each step waits for the interpreter, which costs more
 than such a commit does. The event loop then commits by itself, as long as the disk is fast and the thread has nothing to do.
+
+A commit begins a few turns of the event loop after the last write, not in the very next one: a write of a controller makes the next controller
+write (scale, Pod, binding), and such a cascade is on the disk with one commit instead of one each. A turn of a loop with nothing to do
+takes microseconds; one that is busy doesn't put a commit off for long, as the time is bounded too.
 """
 
 from __future__ import annotations
@@ -28,8 +32,12 @@ log = logging.getLogger(__name__)
 HERE_MOST = 4
 """Writes that the event loop commits by itself."""
 HERE_SECONDS = 0.001
-SLOW_TURNS = 500
-"""After a commit that took longer, so many go to the thread: the disk may be a slow one."""
+SLOW_COMMITS = 16
+"""After a commit that took longer, the next ones are the thread's, until so many were quick: the disk may be a slow one."""
+QUIET_TURNS = 4
+"""Turns of the event loop without a write that end a cascade: between a write and the one that it leads to there are up to three."""
+GATHER_SECONDS = 0.005
+"""So long a commit is put off at most, counted from the first write that waits for it."""
 
 
 class Outcome(Protocol):
@@ -63,6 +71,8 @@ class LogWriter:
         self._database = threading.Lock()
         self._taken = 0
         self._turn: asyncio.Handle | None = None
+        self._since = 0.0
+        self._seen = self._quiet = 0
         self._slow = 0
         self._broken: Exception | None = None
 
@@ -85,10 +95,24 @@ class LogWriter:
         with self._lock:
             self._pending.append(event)
         if self._turn is None and self._loop is not None:
-            self._turn = self._loop.call_soon(self._commit_or_wake)
+            self._since, self._seen, self._quiet = monotonic(), 0, 0
+            self._turn = self._loop.call_soon(self._gather)
 
-    def _commit_or_wake(self) -> None:
-        """Once per turn of the event loop in which something was written."""
+    def _gather(self) -> None:
+        """Once per turn of the event loop while something waits: commit it when the cascade that it belongs to is over."""
+        waiting = len(self._pending)
+        if waiting != self._seen:
+            self._seen, self._quiet = waiting, 0
+        else:
+            self._quiet += 1
+        if (
+            waiting <= HERE_MOST
+            and self._quiet < QUIET_TURNS
+            and monotonic() - self._since < GATHER_SECONDS
+            and self._loop is not None
+        ):
+            self._turn = self._loop.call_soon(self._gather)
+            return
         self._turn = None
         if not self._commit_here() and not self._wake.is_set():
             self._wake.set()
@@ -99,7 +123,6 @@ class LogWriter:
         Commits are told in their order: not while the thread has one that the event loop hasn't heard of yet.
         """
         if self._slow:
-            self._slow -= 1
             return False
         if len(self._pending) > HERE_MOST or self._closing or not self._database.acquire(blocking=False):
             return False
@@ -117,14 +140,16 @@ class LogWriter:
                 self._broken = error  # the thread has the store fail, as where its own commit does
                 return False
             if monotonic() - began > HERE_SECONDS:
-                self._slow = SLOW_TURNS
+                self._slow = SLOW_COMMITS
         finally:
             self._database.release()
         self._outcome.committed(events)
         return True
 
-    def _heard(self, events: list[Event]) -> None:
+    def _heard(self, events: list[Event], seconds: float) -> None:
         self._taken -= 1
+        if self._slow:
+            self._slow = self._slow - 1 if seconds <= HERE_SECONDS else SLOW_COMMITS
         self._outcome.committed(events)
 
     def compact(self, upto: int) -> None:
@@ -171,9 +196,10 @@ class LogWriter:
         if self._broken is not None:
             raise self._broken
         if events:
+            began = monotonic()
             with self._database:
                 self._log.commit(events)
-            self._tell(self._heard, events)
+            self._tell(self._heard, events, monotonic() - began)
         if closing:
             return False
         # A window of it at a time, so that the next commit waits little.
@@ -190,8 +216,8 @@ class LogWriter:
             self._wake.wait()
             self._wake.clear()
 
-    def _tell(self, what: Callable[..., None], argument: object) -> None:
+    def _tell(self, what: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None
         # A loop that was closed with the store open has nobody left to hear it.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(what, argument)
+            self._loop.call_soon_threadsafe(what, *arguments)

@@ -338,6 +338,20 @@ async def test_soft_writes_are_visible_at_once_and_durable_when_asked(store: Sto
     await told.aclose()
 
 
+async def test_soft_events_come_in_the_order_of_the_log(store: Store) -> None:
+    since = store.revision
+    watch = store.watch("/a/", since)
+    entry = await store.create("/a/soft", b"0", durable=False, soft=True)
+    for number in range(1, 6):
+        await store.create(f"/a/hard-{number}", b"", durable=number % 2 == 0)
+        entry = await store.update("/a/soft", b"%d" % number, entry.revision, durable=False, soft=True)
+    assert [event.revision for event in await take(watch, 11)] == list(range(since + 1, since + 12))
+    again = store.watch("/a/", since)
+    assert [event.revision for event in await take(again, 11)] == list(range(since + 1, since + 12))
+    await watch.aclose()
+    await again.aclose()
+
+
 async def test_a_watch_of_durable_events_may_begin_at_an_applied_revision(store: Store) -> None:
     soft = await store.create("/a/x", b"1", durable=False)
     watch = store.watch("/a/", soft.revision)

@@ -201,6 +201,19 @@ async def test_a_relist_turns_differences_into_changes(api, informers: Informers
     assert {each.name for each in pods.values()} == {"same", "changed", "new"}
 
 
+async def test_who_asked_is_told_of_every_listing_but_the_first(api, informers: Informers) -> None:
+    api.put(POD, pod("a"))
+    pods, told = informers.watch(POD, Pod), asyncio.Event()
+    pods.on_relist(told.set)
+    await synced(informers)
+    await watching(api)
+    assert not told.is_set()
+    api.break_watches()
+    async with asyncio.timeout(10):
+        await told.wait()
+    assert [each.name for each in pods.values()] == ["a"]
+
+
 async def test_a_deletion_that_a_relist_hides_behind_a_new_object_is_a_change(api, informers: Informers) -> None:
     first = api.put(POD, pod("a"))
     pods, uids = informers.watch(POD, Pod), []

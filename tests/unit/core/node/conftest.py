@@ -32,7 +32,7 @@ class MemoryApi:
         self.gate: asyncio.Event = asyncio.Event()
         self.gate.set()
         self.revision = 0
-        self._watchers: list[tuple[str, str, asyncio.Queue[RawEvent]]] = []
+        self._watchers: list[tuple[str, str, asyncio.Queue[RawEvent | ServiceUnavailable]]] = []
         self._changed = asyncio.Event()
 
     # Transport
@@ -55,12 +55,15 @@ class MemoryApi:
         return json.dumps(self._answer(method, path, dict(query or {}), document)).encode()
 
     async def watch(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[list[RawEvent], None]:
-        queue: asyncio.Queue[RawEvent] = asyncio.Queue()
+        queue: asyncio.Queue[RawEvent | ServiceUnavailable] = asyncio.Queue()
         entry = (path, query.get("fieldSelector", ""), queue)
         self._watchers.append(entry)
         try:
             while True:
-                yield [await queue.get()]
+                found = await queue.get()
+                if isinstance(found, ServiceUnavailable):
+                    raise found
+                yield [found]
         finally:
             self._watchers.remove(entry)
 
@@ -133,6 +136,12 @@ class MemoryApi:
     def delete_gracefully(self, path: str, grace: int) -> None:
         metadata = {"deletionTimestamp": timestamp(), "deletionGracePeriodSeconds": grace}
         self.put(path, _merged(self.objects[path], {"metadata": metadata}))
+
+    def crash(self, path: str, document: Document) -> None:
+        """Come back with an object as it was at some time before: its last writes were not durable."""
+        self.objects[path] = document
+        for _, _, queue in self._watchers:
+            queue.put_nowait(ServiceUnavailable("the connection broke"))
 
     def _tell(self, path: str, kind: str, document: Document) -> None:
         for collection, fields, queue in self._watchers:

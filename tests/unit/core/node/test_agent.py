@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -440,3 +441,14 @@ async def test_status_survives_an_api_that_is_away(cluster: Any) -> None:
     await cluster.api.until(
         lambda: cluster.status(path)["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 7
     )
+
+
+async def test_a_status_that_a_crash_of_the_api_took_back_is_posted_again(cluster: Any) -> None:
+    await cluster.agent(FakeRuntime())
+    path = cluster.pod()
+    bound = json.loads(json.dumps(cluster.api.objects[path]))
+    await cluster.until_ready(path)
+    cluster.api.crash(path, bound)
+    assert "podIP" not in cluster.api.objects[path].get("status", {})
+    status = await cluster.until_ready(path)
+    assert status["podIP"].startswith("10.")

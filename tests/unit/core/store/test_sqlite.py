@@ -131,6 +131,66 @@ async def test_a_few_writes_are_committed_by_the_event_loop_and_many_by_the_thre
     await again.close()
 
 
+async def cascade(store: SqliteStore, gap: int) -> None:
+    """Three soft-acknowledged writes, each some turns of the event loop after the one that it follows from."""
+    for name in ("scale", "pod", "binding"):
+        await store.create(f"/a/{name}", b"", durable=False)
+        for _ in range(gap):
+            await asyncio.sleep(0)
+
+
+async def test_a_cascade_of_writes_is_one_commit(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sqlite_writer, "HERE_SECONDS", 60.0)
+    monkeypatch.setattr(sqlite_writer, "GATHER_SECONDS", 60.0)
+    commit, batches = SqliteLog.commit, []
+
+    def seen(log: SqliteLog, events) -> None:
+        batches.append([event.key for event in events])
+        commit(log, events)
+
+    monkeypatch.setattr(SqliteLog, "commit", seen)
+    store = SqliteStore(tmp_path / "state.db")
+    await cascade(store, sqlite_writer.QUIET_TURNS - 1)
+    await store.durable(store.revision)
+    assert batches == [["/a/scale", "/a/pod", "/a/binding"]]
+    await store.create("/a/later", b"")
+    assert batches[1:] == [["/a/later"]]
+    await store.close()
+
+
+async def test_writes_without_end_put_no_commit_off_for_long(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sqlite_writer, "HERE_SECONDS", 60.0)
+    monkeypatch.setattr(sqlite_writer, "GATHER_SECONDS", 0.0)
+    store = SqliteStore(tmp_path / "state.db")
+    first = asyncio.create_task(store.create("/a/first", b""))
+    writes = 0
+    async with asyncio.timeout(10):
+        while not first.done():
+            await store.create(f"/a/{writes}", b"", durable=False)
+            writes += 1
+            await asyncio.sleep(0)
+    assert writes <= sqlite_writer.HERE_MOST
+    await store.close()
+
+
+async def test_a_disk_that_was_slow_once_is_trusted_again(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sqlite_writer, "HERE_SECONDS", -1.0)
+    commit, by = SqliteLog.commit, []
+
+    def seen(log: SqliteLog, events) -> None:
+        by.append(threading.current_thread() is threading.main_thread())
+        commit(log, events)
+
+    monkeypatch.setattr(SqliteLog, "commit", seen)
+    store = SqliteStore(tmp_path / "state.db")
+    await store.create("/a/slow", b"")
+    monkeypatch.setattr(sqlite_writer, "HERE_SECONDS", 60.0)
+    for number in range(sqlite_writer.SLOW_COMMITS + 1):
+        await store.create(f"/a/{number}", b"")
+    assert by == [True, *[False] * sqlite_writer.SLOW_COMMITS, True]
+    await store.close()
+
+
 async def test_a_slow_disk_is_left_to_the_thread(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(sqlite_writer, "HERE_SECONDS", -1.0)
     commit, by = SqliteLog.commit, []
@@ -192,6 +252,73 @@ async def test_nobody_outside_hears_of_a_write_before_it_is_durable(tmp_path: Pa
     assert (await late_heard)[0].revision == since + 1
     for watch in (durable, applied, late):
         await watch.aclose()
+    await store.close()
+
+
+async def test_a_soft_write_is_told_at_once_but_never_before_a_hard_one(tmp_path: Path, monkeypatch) -> None:
+    gate = Gate(monkeypatch)
+    store = SqliteStore(tmp_path / "state.db")
+    watch = store.watch("/a/", store.revision)
+    first = await store.create("/a/first", b"", durable=False, soft=True)
+    assert [event.revision for event in watch.take()] == [first.revision]
+    changed = await store.update("/a/first", b"1", first.revision, durable=False, soft=True)
+    late = store.watch("/a/", first.revision - 1)
+    assert [event.revision for event in late.take()] == [first.revision, changed.revision]
+    await late.aclose()
+    await gate.began()
+    hard = asyncio.create_task(store.create("/a/hard", b""))
+    await asyncio.sleep(0)
+    behind = await store.update("/a/first", b"2", changed.revision, durable=False, soft=True)
+    assert [event.revision for event in watch.take()] == [changed.revision], "a hard write before it isn't durable"
+    early = store.watch("/a/", changed.revision)
+    assert early.take() == []
+    gate.open()
+    async with asyncio.timeout(10):
+        made = await hard
+        await store.durable(behind.revision)
+    assert [event.revision for event in watch.take()] == [made.revision, behind.revision]
+    assert [event.revision for event in early.take()] == [made.revision, behind.revision]
+    for each in (watch, early):
+        await each.aclose()
+    await store.close()
+
+
+async def test_who_saw_a_soft_write_that_a_crash_took_back_is_sent_to_list_anew(tmp_path: Path) -> None:
+    """A process tells of soft writes whose commit never begins, and ends as a crash ends it."""
+    path = tmp_path / "state.db"
+    code = f"""
+import asyncio, os, threading
+from pathlib import Path
+from core.store.sqlite import SqliteStore
+from core.store.sqlite_log import SqliteLog
+
+async def main():
+    store = SqliteStore(Path({str(path)!r}))
+    pod = await store.create("/pods/a", b"bound")
+    SqliteLog.commit = lambda log, events: threading.Event().wait()
+    watch = store.watch("/pods/", pod.revision)
+    await store.update("/pods/a", b"ready", pod.revision, durable=False, soft=True)
+    [told] = watch.take()
+    os.write(1, f"{{pod.revision}} {{told.revision}} {{told.value.decode()}}".encode())
+    os._exit(9)
+
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )  # fmt: skip
+    assert done.returncode == 9, done.stderr
+    durable, told, value = done.stdout.split()
+    assert value == "ready"
+    store = SqliteStore(path)
+    assert [(each.value, each.revision) for each in (await store.list("/pods/")).entries] == [(b"bound", int(durable))]
+    assert store.revision > int(told), "a revision that was told is another write's"
+    with pytest.raises(Compacted):
+        store.watch("/pods/", int(told))
+    watch = store.watch("/pods/", int(durable))
+    again = await store.update("/pods/a", b"ready", int(durable), durable=False, soft=True)
+    assert [event.revision for event in watch.take()] == [again.revision]
+    await watch.aclose()
     await store.close()
 
 
