@@ -16,6 +16,8 @@ from core.errors import NotFound
 __all__ = ["EndpointSliceController"]
 
 WORKERS = 8
+POD_DELAY = 0.03
+"""Seconds in which changes of Pods come together to one write of a slice. A Pod that is to go serves for longer than that."""
 
 
 class EndpointSliceController:
@@ -61,7 +63,7 @@ class EndpointSliceController:
                 continue
             for term in _label_terms(pod):
                 for service in self._services.by_index("label", term):
-                    self.queue.add(service.key)
+                    self.queue.add_after(service.key, POD_DELAY)
 
     def on_slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         if new is None:
@@ -72,7 +74,7 @@ class EndpointSliceController:
         key = _service_key(new)
         if old is None:
             self._expected.created(key)
-        self.queue.add(key)
+        self.queue.add_after(key, POD_DELAY)
 
     async def sync(self, key: str) -> None:
         """One reconcile of the Service `namespace/name`. Slices of a Service that is gone go with it, as its dependents."""

@@ -47,11 +47,13 @@ class Expectations:
         if found is not None:
             found.creations = max(found.creations - count, 0)
 
-    def deleted(self, key: str, uid: str) -> None:
-        """A deletion was seen, or failed."""
+    def deleted(self, key: str, uid: str) -> bool:
+        """A deletion was seen, or failed; whether it was expected."""
         found = self._expected.get(key)
-        if found is not None:
-            found.deletions.discard(uid)
+        if found is None or uid not in found.deletions:
+            return False
+        found.deletions.discard(uid)
+        return True
 
     def observe(self, kind: Kind, old: ObjectView | None, new: ObjectView | None) -> Iterator[str]:
         """Take in an informer's event; yields the keys of the objects of `kind` that control what it is about."""

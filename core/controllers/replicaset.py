@@ -25,8 +25,8 @@ __all__ = ["ReplicaSetController"]
 log = logging.getLogger(__name__)
 
 WORKERS = 16
-STATUS_DELAY = 0.02
-"""Seconds in which changes of Pods come together to one write of the status."""
+STATUS_DELAY = 0.05
+"""Seconds in which changes that only the status shows come together to one write of it: who waits for a Pod has better use for the processor."""
 
 
 class ReplicaSetController:
@@ -40,6 +40,8 @@ class ReplicaSetController:
         self._pods.add_index("controller", _controller)
         self._sets.add_index("namespace", lambda found: [found.namespace])
         self._expected = Expectations()
+        self._untrusted: set[str] = set()
+        """Sets that were looked at while the cache didn't show yet what was asked for: they are looked at again once it does."""
         self._recorder = Recorder(client, component="replicaset-controller")
         self.queue = WorkQueue()
         self._reconciler = Reconciler("replicaset", self.sync, queue=self.queue, workers=WORKERS)
@@ -61,15 +63,18 @@ class ReplicaSetController:
         if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
             self._expected.forget(old.key)
         found = new or old
-        if found is not None:
+        if old is not None and new is not None and _same_wish(old, new):
+            self.queue.add_after(new.key, STATUS_DELAY)
+        elif found is not None:
             self.queue.add(found.key)
 
     def on_pod(self, old: Pod | None, new: Pod | None) -> None:
         before, after = self._owner(old), self._owner(new)
+        asked = False
         if before is not None and old is not None and (new is None or new.metadata.deletion_timestamp is not None):
-            self._expected.deleted(before, old.metadata.uid)
+            asked = self._expected.deleted(before, old.metadata.uid) or old.metadata.deletion_timestamp is not None
         if before is not None and before != after:
-            self.queue.add(before)
+            self._recount(before, late=asked)
         if new is None:
             return
         if after is None:
@@ -78,11 +83,16 @@ class ReplicaSetController:
             return
         if old is None:
             self._expected.created(after)
-        if new.metadata.deletion_timestamp is None and not new.terminal and before in (None, after):
-            # A Pod on its way to readiness changes but what the status counts: that can wait until it serves.
-            self.queue.add_after(after, STATUS_DELAY)
+        # A Pod on its way to readiness, or to an end that was asked for, changes but what the status counts.
+        going = new.metadata.deletion_timestamp is not None or new.terminal
+        self._recount(after, late=before in (None, after) and (asked or not going))
+
+    def _recount(self, key: str, *, late: bool) -> None:
+        """Look at the set again: `late` where only its status is to change."""
+        if late and not (key in self._untrusted and self._expected.satisfied(key, monotonic())):
+            self.queue.add_after(key, STATUS_DELAY)
         else:
-            self.queue.add(after)
+            self.queue.add(key)
 
     def _owner(self, pod: Pod | None) -> str | None:
         """The key of the ReplicaSet that controls the Pod, where it is known by that uid."""
@@ -106,10 +116,13 @@ class ReplicaSetController:
     async def sync(self, key: str) -> float | None:
         """One reconcile of `namespace/name`; seconds until a Pod becomes available, where that is to come."""
         found = self._sets.get(key)
+        self._untrusted.discard(key)
         if found is None:
             self._expected.forget(key)
             return None
         trusted = self._expected.satisfied(key, monotonic())
+        if not trusted:
+            self._untrusted.add(key)
         uid = found.metadata.uid
         claim = replicas.claim(
             found, [*self._pods.by_index("controller", uid), *self._pods.by_index("controller", f"{found.namespace}/")]
@@ -120,8 +133,8 @@ class ReplicaSetController:
         try:
             await self._release(found, claim.release)
             owned += await self._adopt(found, claim.adopt)
-            if trusted:
-                await self._manage(key, found, owned)
+            if trusted and await self._manage(key, found, owned):
+                return STATUS_DELAY
         except _Failed as error:
             failure, text = error.error, f"{error.reason}: {error.error.message}"
         await self._write_status(found, owned, text)
@@ -131,7 +144,8 @@ class ReplicaSetController:
         wait = [replicas.available_in(pod, found.spec.min_ready_seconds, now) for pod in owned]
         return min((each for each in wait if each), default=None)
 
-    async def _manage(self, key: str, found: ReplicaSet, owned: Sequence[Pod]) -> None:
+    async def _manage(self, key: str, found: ReplicaSet, owned: Sequence[Pod]) -> bool:
+        """Create or delete what is to be; whether there was anything."""
         plan = replicas.plan(found, owned)
         if plan.create:
             self._expected.expect(key, monotonic(), creations=plan.create)
@@ -142,6 +156,7 @@ class ReplicaSetController:
             errors = await _together([lambda pod=pod: self._delete(key, found, pod) for pod in plan.delete])  # type: ignore[misc]
             if errors:
                 raise _Failed("FailedDelete", errors[0])
+        return bool(plan.create or plan.delete)
 
     async def _create(self, key: str, found: ReplicaSet, document: Document, count: int) -> None:
         """In batches of 1, 2, 4 ...: where the first is refused (quota, admission), the rest isn't tried."""
@@ -224,6 +239,12 @@ class _Failed(Exception):
     def __init__(self, reason: str, error: ApiError) -> None:
         super().__init__(reason)
         self.reason, self.error = reason, error
+
+
+def _same_wish(old: ReplicaSet, new: ReplicaSet) -> bool:
+    """Whether a change left alone what the set asks for: its status changed, or its annotations."""
+    was, now = old.metadata, new.metadata
+    return (was.uid, was.generation, was.deletion_timestamp) == (now.uid, now.generation, now.deletion_timestamp)
 
 
 def _controller(pod: Pod) -> list[str]:

@@ -28,7 +28,9 @@ __all__ = ["FunctionController", "FunctionObject"]
 log = logging.getLogger(__name__)
 
 POD_DELAY = 0.02
-"""Seconds in which changes of Pods come together to one look."""
+"""Seconds in which changes of Pods come together to one look, where one became ready that traffic may wait for."""
+LATE = 0.1
+"""The same where they change only what the status tells: calls that wait for an instance have better use for the processor."""
 WORKERS = 16
 REPLICAS_DELAY = 1.0
 """Seconds that a change of `status.replicas` alone may wait: it is for people, and scaling must not wait for its write."""
@@ -69,7 +71,7 @@ class FunctionController:
         self.queue = WorkQueue()
         self._reconciler = Reconciler("function", self.sync, queue=self.queue, workers=WORKERS)
         self._functions.add_handler(self.on_function)
-        self._sets.add_handler(self.on_child)
+        self._sets.add_handler(self.on_set)
         self._services.add_handler(self.on_child)
         self._pods.add_handler(self.on_pod)
         self._keys.add_handler(self.on_key)
@@ -112,15 +114,27 @@ class FunctionController:
                 if controller is not None and controller.kind == names.FUNCTION.kind:
                     self.queue.add(f"{each.namespace}/{controller.name}")
 
+    def on_set(self, old: ReplicaSet | None, new: ReplicaSet | None) -> None:
+        """Scaling a revision, and its counts, change nothing here but what the status tells."""
+        if old is None or new is None or not _same_revision(old, new):
+            self.on_child(old, new)
+        elif old.status.replicas != new.status.replicas and (controller := new.metadata.controller) is not None:
+            key = f"{new.namespace}/{controller.name}"
+            self._late.setdefault(key, self._clock())
+            self.queue.add_after(key, REPLICAS_DELAY)
+
     def on_pod(self, old: Pod | None, new: Pod | None) -> None:
         if old is not None and new is not None and old.status == new.status:
             return
         found = new or old
-        if found is not None:
-            function = found.metadata.labels.get(names.LABEL_FUNCTION)
-            if function:
-                # What Pods tell, the status shows: that can wait until they serve.
-                self.queue.add_after(f"{found.namespace}/{function}", POD_DELAY)
+        function = found.metadata.labels.get(names.LABEL_FUNCTION) if found is not None else None
+        if found is None or not function:
+            return
+        key = f"{found.namespace}/{function}"
+        known = self._functions.get(key)
+        revision = found.metadata.labels.get(names.LABEL_REVISION)
+        serves = known is not None and known.status.get("latestReadyRevision") == revision
+        self.queue.add_after(key, LATE if serves or not found.ready else POD_DELAY)
 
     # One reconcile
 
@@ -386,6 +400,17 @@ def _packaged(function: Function) -> Verdict:
             "False", "PackageMissing", "spec.package.digest is not set: upload a package, or run faas deploy"
         )
     return Verdict("True", "PackageSet", spec.package.digest)
+
+
+def _same_revision(old: ReplicaSet, new: ReplicaSet) -> bool:
+    """Whether a change left alone all but `replicas` and the counts."""
+    return (
+        old.metadata.labels == new.metadata.labels
+        and old.metadata.annotations == new.metadata.annotations
+        and old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
+        and old.metadata.owner_references == new.metadata.owner_references
+        and (old.metadata.generation == new.metadata.generation or old.spec.template == new.spec.template)
+    )
 
 
 def _owner_uid(found: ReplicaSet) -> list[str]:

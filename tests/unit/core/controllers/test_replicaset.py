@@ -6,6 +6,7 @@ from typing import Any
 
 from core.api.kinds import NAMESPACE, POD, REPLICA_SET
 from core.api.views import Pod, ReplicaSet
+from core.client.workqueue import WorkQueue
 from core.controllers.replicaset import ReplicaSetController
 
 
@@ -111,3 +112,39 @@ async def test_an_orphan_that_comes_later_is_adopted_and_counted(plane) -> None:
     }
     await plane.client.create(POD, orphan, "default")
     await plane.until(lambda: "orphan" in adopted and len(pods.values()) == 1)
+
+
+async def test_nothing_is_written_between_a_scale_and_its_pod(plane) -> None:
+    """Who waits for the Pod doesn't wait for the status of its set, which follows."""
+    pods, sets = await plane.see(POD, Pod), await plane.see(REPLICA_SET, ReplicaSet)
+    await plane.run(ReplicaSetController(plane.client, plane.informers))
+    await plane.client.create(REPLICA_SET, replica_set("rs", 0), "default")
+    await plane.until(lambda: sets.get("default/rs") and sets.get("default/rs").status.observed_generation == 1)
+    scaled = await plane.client.scale(REPLICA_SET, "rs", "default", 1)
+    found = await plane.until(lambda: pods.values())
+    version = int(scaled["metadata"]["resourceVersion"])
+    assert int(found[0].metadata.resource_version) == version + 1
+    status = await plane.until(lambda: (its := sets.get("default/rs").status).replicas == 1 and its)
+    assert status.observed_generation == 2
+    assert int(sets.get("default/rs").metadata.resource_version) == version + 2, "one write of the status is enough"
+
+
+async def test_a_set_that_changed_before_its_cache_did_is_looked_at_once_it_does(plane) -> None:
+    controller = ReplicaSetController(plane.client, plane.informers)
+    await plane.client.create(REPLICA_SET, replica_set("rs", 1), "default")
+    await plane.synced()
+    await plane.informers.stop()  # from here on the cache stands still
+    controller.queue.close()
+    controller.queue = queue = WorkQueue()
+    await controller.sync("default/rs")
+    made = (await plane.client.list(POD, "default", as_=Pod))[0]
+    controller.on_pod(None, made[0])
+    assert len(queue) == 0, "its status alone changes, which can wait"
+    await plane.client.delete(POD, made[0].name, "default", grace=0)
+    await controller.sync("default/rs")  # the cache has no Pod: another is made
+    await controller.sync("default/rs")  # and now it isn't trusted
+    made = (await plane.client.list(POD, "default", as_=Pod))[0]
+    controller.on_pod(None, made[0])
+    assert len(queue) == 1
+    queue.close()
+    await controller.stop()

@@ -318,3 +318,24 @@ async def test_a_status_ahead_of_the_cache_makes_no_second_revision(plane: Any) 
     sets, _ = await plane.client.list(REPLICA_SET, "default", as_=ReplicaSet)
     assert [each.name for each in sets] == ["hello-00001"]
     await controller.stop()
+
+
+async def test_scaling_a_revision_that_serves_leaves_its_function_alone_for_a_moment(plane, world) -> None:
+    """Calls that wait for the Pod come first; only `status.replicas` has to be written, and that within a second."""
+    await world.apply(scale={"initial": 0})
+    await world.condition_is("True", "RevisionReady")
+    await plane.settle()
+    queue = world.controller.queue
+    looked: list[str] = []
+    add = queue.add
+    queue.add = lambda key: (looked.append(key), add(key))
+    version = world.functions.get(KEY).metadata.resource_version
+    await plane.client.scale(REPLICA_SET, "hello-00001", "default", 1)
+    await plane.until(lambda: world.pods.values() and world.sets.get("default/hello-00001").status.replicas == 1)
+    assert looked == []
+    assert world.functions.get(KEY).metadata.resource_version == version
+    await plane.until(lambda: world.status.get("replicas") == 1)
+    await plane.client.patch(
+        REPLICA_SET, "hello-00001", "default", {"metadata": {"annotations": {"faaslite.dev/scale": "{}"}}}
+    )
+    await plane.until(lambda: world.sets.get("default/hello-00001").metadata.annotations["faaslite.dev/scale"] != "{}")
