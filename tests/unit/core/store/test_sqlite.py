@@ -78,6 +78,12 @@ async def test_a_killed_process_loses_no_acknowledged_write_and_no_revision_is_r
         await store.close()
 
 
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    """A program in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+
+
 class Gate:
     """Holds up commits until `open`; `batches` are the sizes of those that were begun."""
 
@@ -304,9 +310,7 @@ async def main():
 
 asyncio.run(main())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )  # fmt: skip
+    done = run(code)
     assert done.returncode == 9, done.stderr
     durable, told, value = done.stdout.split()
     assert value == "ready"
