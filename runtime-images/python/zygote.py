@@ -155,7 +155,7 @@ class Generations:
                 for each in descriptors[1:]:
                     os.write(each, b"0")  # into its control groups, of which these are cgroup.procs
                     os.close(each)
-                self.be_child(theirs, spec, request["waits"])
+                self.be_child(theirs, spec, request["waits"], request["folder"])
                 os._exit(0)
             for each in descriptors[1:]:
                 os.close(each)
@@ -175,13 +175,13 @@ class Generations:
         if "seccomp" in held:
             hold.install_filter()
 
-    def be_child(self, control: socket.socket, spec: dict[str, Any], waits: bool) -> None:
-        """Wait for a function, and become it. `waits` says whether there is time to prepare."""
+    def be_child(self, control: socket.socket, spec: dict[str, Any], waits: bool, folder: str) -> None:
+        """Wait for a function, and become it. `waits` says whether there is time to prepare, in `folder`, which is the child's own."""
         os.setsid()
         self.isolation.parent_death_signal(self.sandboxer)
         loop = self.server.new_loop()
         if waits:
-            self.rehearsal.touch(loop)
+            self.rehearsal.touch(loop, folder)
         rules = self.isolation.Ruleset() if "landlock" in spec["isolation"] else None
         if rules is not None:
             for path in spec["readable"]:
@@ -205,7 +205,7 @@ class Generations:
         environment["FAASLITE_READY_FD"] = str(control.fileno())
         control.detach()
         os.environ.clear()
-        os.environ.update(environment)
+        self.rehearsal.take_environment(environment)
         os.umask(0o022)
         os.chdir(adoption["directory"])
         if rules is not None:

@@ -325,6 +325,9 @@ def _encode(part: Any) -> bytes:
 
 def _adapt(handler: Any) -> Callable[[Event, Context], Any]:
     """Handlers may take less than (event, context)."""
+    code = getattr(handler, "__code__", None) if inspect.isfunction(handler) and not handler.__dict__ else None
+    if code is not None and code.co_argcount >= 2:
+        return handler  # type: ignore[no-any-return]
     try:
         parameters = list(inspect.signature(handler).parameters.values())
     except (TypeError, ValueError):

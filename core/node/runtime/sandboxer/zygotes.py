@@ -364,7 +364,9 @@ class Zygote:
         self.members.add(child)
         places = cgroup.open_procs() if cgroup is not None else []
         try:
-            self.channel.send({"op": "fork", "waits": waits}, [child.channel.theirs.fileno(), *places])
+            self.channel.send(
+                {"op": "fork", "waits": waits, "folder": slot.tmp}, [child.channel.theirs.fileno(), *places]
+            )
         finally:
             for each in places:
                 os.close(each)
