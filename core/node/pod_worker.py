@@ -234,7 +234,11 @@ class PodWorker:
             )
             self._stop_probes(name)
             self._probes[name] = probes
-            probes.start(started=record.started, age=wall() - info.started_at if posted else 0.0)
+            probes.start(
+                started=record.started,
+                age=wall() - info.started_at if posted else 0.0,
+                announces=info.announces and not info.announced_ready,
+            )
 
     def _exited(self, record: ContainerRecord, info: ContainerInfo) -> None:
         self._stop_probes(record.spec.name)

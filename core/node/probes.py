@@ -24,6 +24,8 @@ OnFailure = Callable[[str, str], None]
 """(kind, message) of every counted failure."""
 
 RAMP = 0.02
+ANNOUNCEMENT = 1.0
+"""Seconds that a container which announces itself is left alone at first: it starts sooner where nobody asks it whether it has."""
 
 
 def action(probe: views.Probe) -> Mapping[str, Any]:
@@ -60,8 +62,11 @@ class _Probe:
             self._task.cancel()
 
     def succeed(self) -> None:
-        """A success that didn't need a look."""
-        if self._task is None and not self._stopped:
+        """A success that didn't need a look; one that is under way has nothing more to find out."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if not self._stopped:
             self._count(Checked(True))
             if not self._stopped:
                 self._after(self._probe.period_seconds)
@@ -79,7 +84,8 @@ class _Probe:
         try:
             found = await check(action(self._probe), self._target, max(self._probe.timeout_seconds, 1))
         finally:
-            self._task = None
+            if self._task is asyncio.current_task():
+                self._task = None
         if self._stopped:
             return
         if not found.ok and self.holds is None and self._ramp < self._probe.period_seconds:
@@ -117,9 +123,12 @@ class ContainerProbes:
             kind: _Probe(kind, probe, target, self._changed, on_failure) for kind, probe in self._specs.items()
         }
         self._running = False
+        self._patience = 0.0
 
-    def start(self, *, started: bool = False, age: float = 0.0) -> None:
-        """`started`: startup succeeded before (an agent's restart); `age` is the seconds that the container has run."""
+    def start(self, *, started: bool = False, age: float = 0.0, announces: bool = False) -> None:
+        """`started`: startup succeeded before (an agent's restart); `age` is the seconds that the container has run; `announces`:
+        it is expected to say itself that it is ready."""
+        self._patience = ANNOUNCEMENT if announces else 0.0
         if "startup" in self._probes and not started:
             self._begin("startup", age)
         else:
@@ -127,6 +136,7 @@ class ContainerProbes:
 
     def announce(self) -> None:
         """The container said that it is ready."""
+        self._patience = 0.0
         startup, readiness = self._probes.get("startup"), self._probes.get("readiness")
         if startup is not None and startup.holds is None:
             startup.succeed()
@@ -138,7 +148,8 @@ class ContainerProbes:
             each.stop()
 
     def _begin(self, kind: str, age: float = 0.0) -> None:
-        self._probes[kind].start(max(self._specs[kind].initial_delay_seconds - age, 0.0))
+        delay = max(self._specs[kind].initial_delay_seconds - age, 0.0)
+        self._probes[kind].start(delay if kind == "liveness" else max(delay, self._patience))
 
     def _go_on(self, age: float = 0.0) -> None:
         if not self._running:

@@ -148,6 +148,8 @@ class ContainerInfo:
     message: str = ""
     """What the container wrote to its termination message path, 4096 bytes at most."""
     announced_ready: bool = False
+    announces: bool = False
+    """Whether it is going to say so (`announced_ready`) once it is ready, so that nobody need ask it meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

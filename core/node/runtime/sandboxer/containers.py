@@ -161,7 +161,6 @@ class Container:
             self.adopted = self.description(child, argv, listener is not None)
             if child.cgroup is not None:
                 child.cgroup.limit(spec.cpu or sandbox.spec.cpu, spec.memory or sandbox.spec.memory)
-            self._log = LogFile(str(Path(sandbox.spec.log_dir) / spec.name / f"{spec.attempt}.log"))
             writers: list[int] = []
             for stream in ("stdout", "stderr"):
                 reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -176,6 +175,8 @@ class Container:
             finally:
                 for writer in writers:
                     os.close(writer)
+            # While the child is at work already: what it says waits in its pipes.
+            self._log = LogFile(str(Path(sandbox.spec.log_dir) / spec.name / f"{spec.attempt}.log"))
         except BaseException:
             self._close_pipes()
             child.on_ready = child.on_exit = None
@@ -188,7 +189,8 @@ class Container:
         self.child = child
         self._loading = True
         child.zygote.loading += 1
-        self._change(RuntimeEventType.STARTED, state=ContainerState.RUNNING, started_at=wall())
+        announces = self.adopted["announces"]
+        self._change(RuntimeEventType.STARTED, state=ContainerState.RUNNING, started_at=wall(), announces=announces)
 
     def description(self, child: Child, argv: list[str], listens: bool) -> dict[str, Any]:
         """What the child is to become. Places the volumes."""

@@ -125,6 +125,38 @@ async def test_announcement_is_the_first_success() -> None:
     assert commands.calls == 0
 
 
+async def test_who_announces_itself_is_not_asked_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = Commands()
+    commands.results = [0]
+    quiet = Watched(commands, startup={}, readiness={})
+    quiet.probes.start(announces=True)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert commands.calls == 0
+    quiet.probes.announce()
+    assert await quiet.until(2) == [("startup", True), ("readiness", True)]
+    assert commands.calls == 0
+    # Where the announcement doesn't come, looks do.
+    monkeypatch.setattr("core.node.probes.ANNOUNCEMENT", 0.01)
+    lost = Watched(commands, startup={}, readiness={})
+    lost.probes.start(announces=True)
+    assert await lost.until(2) == [("startup", True), ("readiness", True)]
+    assert commands.calls >= 2
+
+
+async def test_an_announcement_counts_though_a_look_is_under_way() -> None:
+    """The container answers only later, as one that is busy with its start does."""
+    commands = Commands()
+    commands.results, commands.delay = [0], 60.0
+    watched = Watched(commands, startup={}, readiness={})
+    watched.probes.start()
+    while not commands.calls:
+        await asyncio.sleep(0)
+    watched.probes.announce()
+    assert await watched.until(2) == [("startup", True), ("readiness", True)]
+    assert watched.failures == []
+
+
 async def test_liveness_fails_at_its_threshold() -> None:
     commands = Commands()
     commands.results = [0, 1]

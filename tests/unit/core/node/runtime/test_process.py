@@ -269,6 +269,17 @@ async def test_pods_outlive_the_agent_and_die_with_the_sandboxer():
         os.close(descriptor)
 
 
+async def test_who_will_announce_itself_is_told_apart():
+    async with sandboxed() as world:
+        sandbox, spec = world.pod("u1", HELLO, "127.91.0.9")
+        found = await world.runtime.run_pod(sandbox, [spec])
+        assert found.containers[0].announces
+        plain, command = world.pod("u2", HELLO, "127.91.0.10")
+        found = await world.runtime.run_pod(plain, [replace(command, command=("sleep", "60"))])
+        assert not found.containers[0].announces
+        assert (await world.wait(RuntimeEventType.READY, "u1")).announces
+
+
 async def test_memory_beyond_the_limit_is_an_oom_kill():
     async with sandboxed() as world:
         assert "cgroup" in (await world.runtime.info()).isolation
