@@ -91,6 +91,7 @@ def container_spec(
         user=None if user is None else int(user),
         group=None if security.get("runAsGroup") is None else int(security["runAsGroup"]),
         read_only_root=bool(security.get("readOnlyRootFilesystem")),
+        no_capabilities=_no_capabilities(security.get("capabilities") or {}),
         attempt=attempt,
         termination_message_path=container.termination_message_path or "/dev/termination-log",
         tty=container.tty,
@@ -98,8 +99,15 @@ def container_spec(
     )
 
 
+def _no_capabilities(asked: Mapping[str, Sequence[str]]) -> bool:
+    """The only thing that this node knows to do with capabilities is to take all of them."""
+    return "ALL" in (asked.get("drop") or ()) and not asked.get("add")
+
+
 def _mount(mount: views.VolumeMount, volumes: Mapping[str, Prepared]) -> Mount:
     prepared = volumes.get(mount.name)
     if prepared is None:
         raise ConfigError(f"there is no volume {mount.name!r} in this Pod")
+    if prepared.scratch:
+        return Mount("", mount.mount_path, mount.read_only, prepared.scratch)
     return Mount(host_path(prepared, mount.sub_path), mount.mount_path, mount.read_only or prepared.read_only)

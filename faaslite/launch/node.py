@@ -12,15 +12,17 @@ from pathlib import Path
 
 import aiohttp
 
+from core.api import quantity
 from core.errors import NotFound, ServiceUnavailable
 from core.node.agent import Agent
-from core.node.runtime.base import ContainerSpec, Runtime
+from core.node.runtime.base import ContainerSpec, Mount, Runtime
 from core.node.runtime.process import ProcessRuntime
 from core.node.runtime.sandboxer import main as sandboxer
 from core.node.runtime.sandboxer.node import Settings as SandboxerSettings
 from core.node.server import Serving
 from core.node.volumes.archive import ArchiveVolumes
 from faaslite.api.names import LABEL_FUNCTION, PACKAGE_DRIVER, PROCESS_TAINT
+from faaslite.controllers.resources import TMP, TMP_SIZE, USER
 from faaslite.launch import slices
 from faaslite.launch.bootstrap import Closing
 from faaslite.launch.child import Component, run_components
@@ -116,7 +118,7 @@ def _runtime(cluster: Cluster, name: str, number: int) -> Runtime:
     from core.node.runtime.docker_warm import WarmSettings
 
     engine, settings = cluster.engine, cluster.settings
-    shapes = [Shape.of(ContainerSpec("", each)) for each in _WARM_IMAGES]
+    shapes = [Shape.of(_function_container(each)) for each in _WARM_IMAGES]
     return DockerRuntime(
         engine.node(name),
         state_dir=cluster.home.node(name) / "docker",
@@ -126,6 +128,14 @@ def _runtime(cluster: Cluster, name: str, number: int) -> Runtime:
         supernet=engine.supernet if settings.nodes > 1 else "",
         warm=WarmSettings(settings.warm, settings.warm_memory << 20, shapes),
     )
+
+
+def _function_container(image: str) -> ContainerSpec:
+    """What every function of that image has in common, as the function controller renders it."""
+    tmp = Mount("", TMP, scratch=quantity.whole(TMP_SIZE))
+    return ContainerSpec(
+        "", image, user=USER, group=USER, read_only_root=True, no_capabilities=True, mounts=(tmp,)
+    )  # fmt: skip
 
 
 def _capacity(cluster: Cluster) -> dict[str, str]:

@@ -68,11 +68,16 @@ class ContainerState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A host file or folder that the container sees at `container_path`."""
+    """A host file or folder that the container sees at `container_path`.
+
+    With `scratch` (bytes) it is none of the host's: an empty folder in memory that the runtime makes with the container, and that
+    takes no more than that; `host_path` is "" then.
+    """
 
     host_path: str
     container_path: str
     read_only: bool = False
+    scratch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ class ContainerSpec:
 
     `cpu` is in cores, `cpu_request` likewise, `memory` in bytes; 0 is no limit. `attempt` is the restart count, part of the log file's
     name. `ports` are the TCP ports that the container declares; a process runtime binds the first of them on the Pod's
-    address and passes the listening descriptor.
+    address and passes the listening descriptor. With `no_capabilities` even root of the container has none.
     """
 
     name: str
@@ -122,6 +127,7 @@ class ContainerSpec:
     user: int | None = None
     group: int | None = None
     read_only_root: bool = False
+    no_capabilities: bool = False
     attempt: int = 0
     stop_signal: str = ""
     termination_message_path: str = "/dev/termination-log"

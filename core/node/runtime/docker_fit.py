@@ -35,11 +35,15 @@ class Shape:
     cpu_request: float = 0.0
     memory: int = 0
     read_only_root: bool = False
+    no_capabilities: bool = False
+    scratches: tuple[tuple[str, int], ...] = ()
+    """Folders in memory: container path, bytes."""
 
     @classmethod
     def of(cls, spec: ContainerSpec) -> Shape:
         return cls(
             normal_image(spec.image), spec.user, spec.group, spec.cpu, spec.cpu_request, spec.memory, spec.read_only_root,
+            spec.no_capabilities, tuple(sorted((each.container_path, each.scratch) for each in spec.mounts if each.scratch)),
         )  # fmt: skip
 
     def document(self) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def unfit(sandbox: SandboxSpec, containers: Sequence[ContainerSpec]) -> str:
         if differs:
             return f"the container has {what}"
     for each in spec.mounts:
-        if place(each.container_path) is None:
+        if not each.scratch and place(each.container_path) is None:
             return f"a volume is mounted at {each.container_path}, where none can appear in a started container"
     if sum(len(name) + len(value) + 8 for name, value in spec.env.items()) > MAX_MESSAGE:
         return "its environment is too large to be handed over"

@@ -45,6 +45,8 @@ class Slot:
     def prepare(self, sandbox: SandboxSpec, spec: ContainerSpec, labels: Mapping[str, str]) -> Adoption:
         """Everything that makes it this Pod's but the word to begin. Raises OSError where a step fails: then it is good for nothing."""
         for each in spec.mounts:
+            if each.scratch:  # the container was made with it
+                continue
             where = place(each.container_path)
             assert where is not None
             target = self.folder / where

@@ -76,6 +76,11 @@ def container_labels(spec: ContainerSpec) -> dict[str, str]:
     }
 
 
+def scratch_options(size: int) -> str:
+    """Of a file system in memory that anybody in the container may write; what lies in it counts as the container's memory."""
+    return f"rw,nosuid,nodev,exec,size={size},mode=1777"
+
+
 def _endpoint(network: str, address: str) -> dict[str, Any]:
     return {"EndpointsConfig": {network: {"IPAMConfig": {"IPv4Address": address}}}}
 
@@ -131,6 +136,7 @@ def container_body(
             *(
                 {"Type": "bind", "Source": each.host_path, "Target": each.container_path, "ReadOnly": each.read_only}
                 for each in spec.mounts
+                if not each.scratch
             ),
             {"Type": "bind", "Source": notify, "Target": NOTIFY_FOLDER, "ReadOnly": True},
             {"Type": "bind", "Source": termination, "Target": spec.termination_message_path},
@@ -150,7 +156,9 @@ def container_body(
     else:
         host |= _network(sandbox, network)
         body |= {"Hostname": sandbox.hostname, "NetworkingConfig": _endpoint(network, address)}
-    if spec.user not in (None, 0):
+    if scratches := {each.container_path: scratch_options(each.scratch) for each in spec.mounts if each.scratch}:
+        host["Tmpfs"] = scratches
+    if spec.no_capabilities or spec.user not in (None, 0):
         host["CapDrop"] = ["ALL"]
     if spec.user is not None:
         body["User"] = f"{spec.user}:{spec.group}" if spec.group is not None else str(spec.user)

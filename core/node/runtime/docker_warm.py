@@ -21,7 +21,7 @@ from typing import Any
 from core.clock import wall
 from core.node.addresses import AddressPool
 from core.node.runtime import docker_spec as said
-from core.node.runtime.base import ContainerSpec, ImageNotFound, RuntimeFailure, SandboxSpec
+from core.node.runtime.base import ContainerSpec, ImageNotFound, Mount, RuntimeFailure, SandboxSpec
 from core.node.runtime.docker_engine import Absent, Engine
 from core.node.runtime.docker_fit import ROOTS, Shape, shares
 from core.node.runtime.docker_slot import Slot, control_socket, prepare_folder, remove_folder
@@ -324,6 +324,7 @@ class WarmPool:
         spec = ContainerSpec(
             "", shape.image, command, (), {"FAASLITE_CONTROL": f"{said.NOTIFY_FOLDER}/control"}, user=shape.user, group=shape.group,
             cpu=shape.cpu, cpu_request=shape.cpu_request, memory=shape.memory, read_only_root=shape.read_only_root,
+            no_capabilities=shape.no_capabilities, mounts=tuple(Mount("", path, scratch=size) for path, size in shape.scratches),
         )  # fmt: skip
         body = said.container_body(
             sandbox, spec, {}, network=self._network, address=address, pause="",

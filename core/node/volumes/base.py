@@ -65,10 +65,11 @@ class VolumeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Where the volume is on the host; `read_only` holds for every mount of it."""
+    """Where the volume is on the host; `read_only` holds for every mount of it. With `scratch` (bytes) the runtime makes it instead."""
 
     path: Path
     read_only: bool = False
+    scratch: int = 0
 
 
 class VolumeType(Protocol):

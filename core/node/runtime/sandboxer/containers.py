@@ -195,10 +195,12 @@ class Container:
     def description(self, child: Child, argv: list[str], listens: bool) -> dict[str, Any]:
         """What the child is to become. Places the volumes."""
         spec, slot, layer = self.spec, child.slot, self.layer
-        mounts = [each for each in spec.mounts if not layer or each.host_path != layer]
+        mounts = [each for each in spec.mounts if not each.scratch and (not layer or each.host_path != layer)]
         readable, writable = slot.place(mounts)
         env = defaults(spec)
         exact = {spec.termination_message_path: slot.message_path}
+        # What is in memory, and bounded, is the slot's own tmp, which was there before the Pod came.
+        exact |= {each.container_path: slot.tmp for each in spec.mounts if each.scratch}
         if layer:
             exact[env["FAASLITE_LAYER"]] = child.zygote.layer
             readable.append(layer)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from core.api import views
+from core.apiserver.admission.podsecurity import violations
 from faaslite.api.function import Function, validate
 from faaslite.api.names import PORT
 from faaslite.api.wire import ScalePolicy
@@ -51,8 +52,9 @@ def test_the_pod_of_a_python_function() -> None:
         "layer": "/var/faaslite/layer",
         "secret-0": "/var/run/secrets/faaslite/db",
         "secret-1": "/var/run/secrets/faaslite/a.b",
+        "tmp": "/tmp",
     }
-    assert all(each.read_only for each in container.volume_mounts)
+    assert all(each.read_only for each in container.volume_mounts if each.name != "tmp")
     volumes = {each.name: each for each in found.spec.volumes}
     assert volumes["package"].csi == {
         "driver": "packages.faaslite.dev",
@@ -99,6 +101,23 @@ def test_the_pod_of_an_image() -> None:
     assert container.readiness_probe is not None
     assert container.readiness_probe.tcp_socket == {"port": PORT}
     assert "runAsNonRoot" not in container.security_context
+
+
+@pytest.mark.parametrize("runtime", ["python", "node"])
+def test_a_functions_pod_passes_the_restricted_level(runtime: str) -> None:
+    """So that a namespace of any cluster can enforce it: nothing is asked of the node that it could refuse."""
+    found = function(runtime=runtime, secrets=["db"], package={"digest": DIGEST, "layer": LAYER})
+    template = resources.replica_set(found, "hello-00002", resources.pod_template(found), "uid")["spec"]["template"]
+    assert list(violations(template, "restricted")) == []
+    context = template["spec"]["containers"][0]["securityContext"]
+    assert context["readOnlyRootFilesystem"] is True and context["runAsUser"] != 0
+
+
+def test_the_pod_of_an_image_passes_the_baseline() -> None:
+    found = function(runtime="image", image="nginx:1")
+    template = resources.replica_set(found, "hello-00002", resources.pod_template(found), "uid")["spec"]["template"]
+    assert list(violations(template, "baseline")) == []
+    assert template["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] is False
 
 
 def test_values_from_elsewhere() -> None:

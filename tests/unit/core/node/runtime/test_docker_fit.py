@@ -17,7 +17,8 @@ SPEC = ContainerSpec("function", "faaslite/python", env={"A": "1"}, mounts=(PACK
 
 def test_a_functions_pod_fits() -> None:
     secret = Mount("/host/db", "/var/run/secrets/faaslite/db", True)
-    assert unfit(SANDBOX, [replace(SPEC, mounts=(PACKAGE, secret))]) == ""
+    tmp = Mount("", "/tmp", scratch=1 << 20)
+    assert unfit(SANDBOX, [replace(SPEC, mounts=(PACKAGE, secret, tmp))]) == ""
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,8 @@ def test_a_volume_has_its_place_in_the_containers_folder() -> None:
 
 def test_limits_make_the_shape_and_what_comes_with_the_pod_does_not() -> None:
     assert Shape.of(SPEC) == Shape.of(replace(SPEC, env={}, mounts=(), name="other"))
-    for changes in ({"memory": 1 << 26}, {"cpu": 0.5}, {"cpu_request": 0.1}, {"user": 1}, {"read_only_root": True}, {"image": "faaslite/node"}):  # fmt: skip
+    for changes in ({"memory": 1 << 26}, {"cpu": 0.5}, {"cpu_request": 0.1}, {"user": 1}, {"read_only_root": True}, {"no_capabilities": True},
+                    {"mounts": (Mount("", "/tmp", scratch=1),)}, {"image": "faaslite/node"}):  # fmt: skip
         assert Shape.of(SPEC) != Shape.of(replace(SPEC, **changes))  # type: ignore[arg-type]
 
 

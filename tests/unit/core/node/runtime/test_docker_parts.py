@@ -47,6 +47,14 @@ def test_limits_and_security() -> None:
     assert (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"]) == (True, ["ALL"], ["no-new-privileges"])
     assert found["User"] == "1000:1001"
     assert "CapDrop" not in body()["HostConfig"]
+    assert body(no_capabilities=True)["HostConfig"]["CapDrop"] == ["ALL"]
+
+
+def test_a_folder_in_memory_is_bounded() -> None:
+    host = body(mounts=(Mount("", "/tmp", scratch=1 << 20), Mount("/h", "/x")))["HostConfig"]
+    assert "size=1048576" in host["Tmpfs"]["/tmp"] and "nosuid" in host["Tmpfs"]["/tmp"]
+    assert [each["Target"] for each in host["Mounts"] if each["Source"] == "/h"] == ["/x"]
+    assert all(each["Target"] != "/tmp" for each in host["Mounts"])
 
 
 def test_a_solitary_container_has_the_pods_network() -> None:

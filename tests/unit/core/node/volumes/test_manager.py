@@ -61,6 +61,30 @@ async def test_empty_dir_is_anybodys_and_goes_with_the_pod(volumes: Volumes, tmp
     assert not (tmp_path / "pods" / "u").exists()
 
 
+def mounted(*mounts: dict[str, Any], **source: str) -> views.Pod:
+    """A Pod with a volume in memory, and a container for each of `mounts`."""
+    containers = [{"name": f"c{number}", "volumeMounts": [mount]} for number, mount in enumerate(mounts)]
+    volume = {"name": "v", "emptyDir": {"medium": "Memory", **source}}
+    metadata = {"name": "p", "namespace": "ns", "uid": "u"}
+    return msgspec.convert({"metadata": metadata, "spec": {"volumes": [volume], "containers": containers}}, views.Pod)
+
+
+async def test_a_folder_in_memory_is_the_runtimes(volumes: Volumes, tmp_path: Path) -> None:
+    here = {"name": "v", "mountPath": "/tmp"}
+    assert (await volumes.prepare(mounted(here)))["v"].scratch == 512 << 20
+    assert (await volumes.prepare(mounted(here, sizeLimit="1Mi")))["v"].scratch == 1 << 20
+    assert not (tmp_path / "pods" / "u").exists()
+    with pytest.raises(VolumeError, match="lots"):
+        await volumes.prepare(mounted(here, sizeLimit="lots"))
+
+
+async def test_a_folder_in_memory_that_is_shared_lies_on_disk(volumes: Volumes) -> None:
+    here = {"name": "v", "mountPath": "/tmp"}
+    for one in (mounted(here, here), mounted({**here, "subPath": "a"})):
+        found = (await volumes.prepare(one))["v"]
+        assert found.scratch == 0 and found.path.is_dir()
+
+
 async def test_secret_files_and_modes(volumes: Volumes, known: Known) -> None:
     known.secrets["s"] = {"a": "1", "b": "2"}
     found = await volumes.prepare(
