@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.api.kinds import Kind
 
 __all__ = [
-    "ANNOTATION_REVISION_HASH", "ANNOTATION_SCALE", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON",
+    "ANNOTATION_CONCURRENCY", "ANNOTATION_REVISION_HASH", "ANNOTATION_RPS", "ANNOTATION_SCALE", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON",
     "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_FUNCTION", "LABEL_KEY", "LABEL_REVISION", "LAYER_PATH", "LIVE_PATH", "MODULES_PATH", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
     "READY_PATH", "SECRETS_PATH", "SYSTEM_NAMESPACE", "revision_name",
 ]  # fmt: skip
@@ -20,6 +20,9 @@ LABEL_KEY = "faaslite.dev/key"
 """On a Secret (any value): the hash of a key that may call functions of its namespace, see `faas key create`."""
 ANNOTATION_SCALE = "faaslite.dev/scale"
 """On a revision's ReplicaSet: the JSON of `faaslite.api.wire.ScalePolicy`, all that the autoscaler needs to know."""
+ANNOTATION_RPS = "faaslite.dev/rps"
+ANNOTATION_CONCURRENCY = "faaslite.dev/concurrency"
+"""On a Namespace: calls a second, and calls under way, that the gateway lets through to all its functions together."""
 ANNOTATION_REVISION_HASH = "faaslite.dev/template-hash"
 PROCESS_TAINT = "faaslite.dev/process-runtime"
 """Taint (NoSchedule) of process nodes, tolerated by function Pods: only `faaslite/<runtime>` images run there."""

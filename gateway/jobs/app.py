@@ -48,6 +48,7 @@ from gateway.jobs.packages import Packages
 from gateway.jobs.replies import HANDLERS
 from gateway.jobs.server import SocketServer
 from gateway.jobs.waits import Waits
+from gateway.withdrawals import watch_withdrawals
 
 __all__ = ["Jobs"]
 
@@ -90,6 +91,8 @@ class Jobs:
         self._functions: Informer[FunctionView] = informers.watch(FUNCTION, FunctionView)
         self._replica_sets = informers.watch(REPLICA_SET, ReplicaSet, labels=LABEL_FUNCTION)
         self._functions.add_handler(self._function_changed)
+        self._access = Access(client)
+        watch_withdrawals(informers, self._access.forget)
         self._packages = Packages(data_dir / "packages")
         self._running: _Running | None = None
 
@@ -126,7 +129,7 @@ class Jobs:
             identity = f"{socket.gethostname()}:{self._data_dir}"
             leadership = Leadership(self._client, LEASE_NAME, SYSTEM_NAMESPACE, identity, parts)
         accepting = AsyncCalls(self._functions, calls, self._clock)
-        access = Access(self._client)
+        access = self._access
         routes = [
             *PackageRoutes(access, self._packages).routes(),
             *CallRoutes(access, calls, Waits(calls), self._functions.get, self._clock).routes(),

@@ -11,11 +11,12 @@ from core.api.kinds import SUBJECT_ACCESS_REVIEW, TOKEN_REVIEW
 from core.client.rest import Client
 from core.errors import Forbidden, Unauthorized
 from faaslite.api.names import FUNCTION
+from gateway.withdrawals import token_end
 
 __all__ = ["Access", "Caller"]
 
 REMEMBERED = 10.0
-"""Seconds that an answer is used again: how long a withdrawn token or right still works."""
+"""Seconds that an answer is used again. A token that is withdrawn by then is forgotten as soon as we hear of it (`forget`)."""
 MOST_REMEMBERED = 4096
 NODES = "system:nodes"
 
@@ -39,11 +40,14 @@ class _Memory:
             return None
         return found[1]
 
-    def keep(self, key: object, answer: object) -> None:
+    def keep(self, key: object, answer: object, seconds: float = REMEMBERED) -> None:
         self._answers.pop(key, None)
         while len(self._answers) >= MOST_REMEMBERED:
             del self._answers[next(iter(self._answers))]
-        self._answers[key] = (self._clock() + REMEMBERED, answer)
+        self._answers[key] = (self._clock() + seconds, answer)
+
+    def clear(self) -> None:
+        self._answers.clear()
 
 
 class Access:
@@ -53,6 +57,13 @@ class Access:
         self._client = client
         self._tokens = _Memory(clock)
         self._rights = _Memory(clock)
+        self._forgotten = 0
+
+    def forget(self) -> None:
+        """Somebody lost a credential or a right, or was given one: ask again, of everybody. Answers under way aren't remembered."""
+        self._forgotten += 1
+        self._tokens.clear()
+        self._rights.clear()
 
     async def caller(self, authorization: str | None) -> Caller:
         """Whose bearer token this `Authorization` header has. Raises `Unauthorized`, and what the API raises."""
@@ -61,7 +72,7 @@ class Access:
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized("a bearer token is needed: Authorization: Bearer TOKEN")
         key = hashlib.sha256(token.encode()).digest()
-        found = self._tokens.get(key)
+        found, before = self._tokens.get(key), self._forgotten
         if found is None:
             review = {"apiVersion": TOKEN_REVIEW.api_version, "kind": TOKEN_REVIEW.kind, "spec": {"token": token}}
             status = (await self._client.create(TOKEN_REVIEW, review)).get("status") or {}
@@ -70,7 +81,10 @@ class Access:
             found = False
             if status.get("authenticated"):
                 found = Caller(user.get("username", ""), tuple(user.get("groups") or ()), user.get("uid", ""))
-            self._tokens.keep(key, found)
+            ends = token_end(token)
+            seconds = REMEMBERED if ends is None or not found else min(REMEMBERED, ends - clocks.wall())
+            if self._forgotten == before:
+                self._tokens.keep(key, found, seconds)
         if found is False:
             raise Unauthorized("the bearer token is not valid")
         caller: Caller = found
@@ -79,7 +93,7 @@ class Access:
     async def may(self, caller: Caller, verb: str, namespace: str) -> None:
         """Raises `Forbidden` unless `caller` may `verb` functions in `namespace` ("" is every namespace)."""
         key = (caller, verb, namespace)
-        allowed = self._rights.get(key)
+        allowed, before = self._rights.get(key), self._forgotten
         if allowed is None:
             review = {
                 "apiVersion": SUBJECT_ACCESS_REVIEW.api_version,
@@ -95,7 +109,8 @@ class Access:
             }  # fmt: skip
             status = (await self._client.create(SUBJECT_ACCESS_REVIEW, review)).get("status") or {}
             allowed = bool(status.get("allowed"))
-            self._rights.keep(key, allowed)
+            if self._forgotten == before:
+                self._rights.keep(key, allowed)
         if not allowed:
             where = f'in the namespace "{namespace}"' if namespace else "in all namespaces"
             raise Forbidden(f'"{caller.name}" may not {verb} functions {where}')

@@ -19,6 +19,7 @@ from core.api.kinds import SUBJECT_ACCESS_REVIEW, TOKEN_REVIEW
 from core.client.rest import Client
 from core.errors import ApiError
 from faaslite.api.names import FUNCTION
+from gateway.withdrawals import token_end
 from gateway.worker.activator import Activator
 from gateway.worker.call import Call
 from gateway.worker.concurrency import Revision
@@ -31,7 +32,7 @@ __all__ = ["Access", "Denied"]
 log = logging.getLogger(__name__)
 
 REMEMBERED = 10.0
-"""Seconds that an answer is used again: how long a withdrawn token or right still works."""
+"""Seconds that an answer is used again. A token that is withdrawn by then is forgotten as soon as we hear of it (`forget`)."""
 MOST_REMEMBERED = 4096
 KEY_PREFIX = b"fk_"
 _AUTHORIZATION = re.compile(rb"(?im)^authorization:[^\r\n]*\r\n")
@@ -53,6 +54,15 @@ class Access:
         self._router = router
         self._answers: dict[tuple[bytes, str], tuple[float, Denied | None]] = {}
         self._asking: dict[tuple[bytes, str], asyncio.Task[Denied | None]] = {}
+        self._running: set[asyncio.Task[Denied | None]] = set()
+        self._forgotten = 0
+
+    def forget(self) -> None:
+        """Somebody lost a credential or a right, or was given one: ask again, of everybody. Answers under way aren't remembered."""
+        self._forgotten += 1
+        self._answers.clear()
+        # What is asked anew must not get the answer of a question that was put before.
+        self._asking.clear()
 
     def guard(
         self, route: Route, fields: RequestFields, forward: Callable[[Call], None] | None = None
@@ -138,21 +148,29 @@ class Access:
             task = self._asking[place] = asyncio.get_running_loop().create_task(
                 self._ask(place, token, route), name="token review"
             )
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
         task.add_done_callback(
             lambda done: done.cancelled() or self._decide(call, revision, done.result(), enter)  # type: ignore[func-returns-value]
         )
 
     async def _ask(self, place: tuple[bytes, str], token: bytes, route: Route) -> Denied | None:
+        before, text = self._forgotten, token.decode("latin-1")
         try:
-            denied = await self._review(token.decode("latin-1"), route)
+            denied = await self._review(text, route)
         except ApiError as error:
             log.warning("a token can't be reviewed: %s", error)
             return Denied(ACCESS_UNKNOWN, "the cluster's API can't say who may call this function now")
         finally:
-            del self._asking[place]
+            if self._asking.get(place) is asyncio.current_task():
+                del self._asking[place]
+        if self._forgotten != before:
+            return denied
+        ends = token_end(text)
+        left = REMEMBERED if ends is None or denied is not None else min(REMEMBERED, ends - time())
         while len(self._answers) >= MOST_REMEMBERED:
             del self._answers[next(iter(self._answers))]
-        self._answers[place] = (monotonic() + REMEMBERED, denied)
+        self._answers[place] = (monotonic() + left, denied)
         return denied
 
     async def _review(self, token: str, route: Route) -> Denied | None:
@@ -184,7 +202,7 @@ class Access:
         return Denied(FORBIDDEN, f'"{user.get("username", "")}" may not create functions/invoke in "{route.namespace}"')
 
     async def stop(self) -> None:
-        tasks = list(self._asking.values())
+        tasks = list(self._running)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -19,6 +19,7 @@ from core.client.informer import Informers
 from core.client.rest import Client
 from faaslite.api.names import FUNCTION, LABEL_FUNCTION
 from faaslite.api.wire import Notice
+from gateway.withdrawals import watch_withdrawals
 from gateway.worker import metrics, siblings
 from gateway.worker.access import Access
 from gateway.worker.activator import Activator
@@ -245,6 +246,7 @@ class Worker:
         )
         functions = self._informers.watch(FUNCTION, Function)
         pods = self._informers.watch(POD, views.Pod, labels=LABEL_FUNCTION)
+        watch_withdrawals(self._informers, gateway.access.forget)
         functions.add_handler(gateway.router.on_function)
         pods.add_handler(gateway.router.on_pod)
         await self._informers.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import msgspec
 import pytest
 
@@ -118,3 +120,45 @@ async def test_memory_is_bounded(access, api, monkeypatch):
 def test_nodes_are_known_by_their_group():
     assert Access.is_node(Caller("system:node:a", ("system:nodes",)))
     assert not Access.is_node(Caller("system:node:a", ()))
+
+
+async def test_a_withdrawn_token_is_asked_for_at_once(access, api):
+    caller = await access.caller("Bearer good")
+    await access.may(caller, "get", "team")
+    api.users.clear()
+    api.allowed.clear()
+    assert await access.caller("Bearer good") == caller
+    access.forget()
+    with pytest.raises(Unauthorized):
+        await access.caller("Bearer good")
+    with pytest.raises(Forbidden):
+        await access.may(caller, "get", "team")
+
+
+async def test_an_answer_from_before_the_withdrawal_is_not_remembered(access, api):
+    asked = api.request
+
+    async def withdrawn_meanwhile(*arguments, **more):
+        answer = await asked(*arguments, **more)
+        access.forget()
+        return answer
+
+    api.request = withdrawn_meanwhile
+    await access.caller("Bearer good")
+    api.request, count = asked, len(api.asked)
+    await access.caller("Bearer good")
+    assert len(api.asked) == count + 1
+
+
+async def test_a_token_is_not_remembered_beyond_its_end(access, api, monkeypatch, clock):
+    claims = base64.urlsafe_b64encode(msgspec.json.encode({"exp": 1003.0})).decode().rstrip("=")
+    token = f"e30.{claims}.x"
+    api.users[token] = api.users["good"]
+    monkeypatch.setattr(auth.clocks, "wall", lambda: 1000.0)
+    await access.caller(f"Bearer {token}")
+    del api.users[token]
+    clock.now += 2
+    await access.caller(f"Bearer {token}")
+    clock.now += 2
+    with pytest.raises(Unauthorized):
+        await access.caller(f"Bearer {token}")
