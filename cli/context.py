@@ -27,7 +27,7 @@ def home_folder(data_dir: Path | None = None) -> Path:
 
 
 def kubeconfig_file() -> Path:
-    """`$FAASLITE_KUBECONFIG`, else the data dir's, else `$KUBECONFIG`. Raises Unreachable where there is none."""
+    """`$FAASLITE_KUBECONFIG`, else the data dir's, else `$KUBECONFIG`, else `~/.kube/config`. Raises Unreachable where there is none."""
     if named := os.environ.get("FAASLITE_KUBECONFIG"):
         return Path(named)
     own = home_folder() / "kubeconfig"
@@ -35,6 +35,9 @@ def kubeconfig_file() -> Path:
         return own
     if found := os.environ.get("KUBECONFIG"):
         return Path(found.split(":")[0])
+    usual = Path.home() / ".kube" / "config"
+    if usual.exists():
+        return usual
     raise Unreachable(f"there is no cluster: {own} doesn't exist; start one with `faas up`, or set FAASLITE_KUBECONFIG")
 
 
@@ -63,13 +66,16 @@ def run(work: Callable[[Client], Awaitable[T]], config: Path | None = None) -> T
 
 
 def gateway() -> Gateway:
-    """The cluster's gateway: `$FAASLITE_GATEWAY`, else where the data dir's cluster listens."""
+    """The cluster's gateway: `$FAASLITE_GATEWAY`, else what the kubeconfig says of it, else where the data dir's cluster listens."""
     from cli.gateway import Gateway
     from faaslite.launch.home import Home
     from faaslite.launch.settings import ClusterSettings
 
-    url = os.environ.get("FAASLITE_GATEWAY")
+    url = os.environ.get("FAASLITE_GATEWAY") or _announced()
     authority: Path | None = None
+    ca = ""
+    if url and not os.environ.get("FAASLITE_GATEWAY"):
+        ca = _authority()
     if not url:
         home = Home(home_folder())
         settings = ClusterSettings.load(home.settings)
@@ -78,7 +84,32 @@ def gateway() -> Gateway:
         url = settings.gateway_url
         if settings.gateway_tls and not settings.gateway_cert:
             authority = home.pki / "ca.crt"
-    return Gateway(url, token=_token(), authority=authority)
+    return Gateway(url, token=_token(), authority=authority, ca=ca)
+
+
+def _announced() -> str:
+    """The gateway that the kubeconfig's context names, "" where it names none."""
+    import yaml
+
+    from cli.kubeconfigs import gateway_of
+
+    try:
+        document = yaml.safe_load(kubeconfig_file().read_text())
+    except (OSError, Unreachable, yaml.YAMLError):
+        return ""
+    return gateway_of(document) if isinstance(document, dict) else ""
+
+
+def _authority() -> str:
+    """The CA (PEM) of the kubeconfig's cluster, which may have made the gateway's certificate too; "" where it names none."""
+    import base64
+
+    import yaml
+
+    document = yaml.safe_load(kubeconfig_file().read_text())
+    context = next(each["context"] for each in document["contexts"] if each["name"] == document["current-context"])
+    cluster = next(each["cluster"] for each in document["clusters"] if each["name"] == context["cluster"])
+    return base64.b64decode(cluster.get("certificate-authority-data") or "").decode()
 
 
 def _token() -> str:

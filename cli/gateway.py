@@ -20,10 +20,13 @@ Response = http.client.HTTPResponse
 
 class Gateway:
     """Where the gateway is, and the token that the platform's own paths ask for; `authority` is the CA of its certificate, where it isn't one
-    that this machine knows."""
+    that this machine knows; `ca` (PEM) one that is trusted beside those."""
 
-    def __init__(self, url: str, token: str = "", timeout: float = 330.0, authority: Path | None = None) -> None:
+    def __init__(
+        self, url: str, token: str = "", timeout: float = 330.0, authority: Path | None = None, ca: str = ""
+    ) -> None:
         self._authority = authority
+        self._ca = ca
         self.url = url.rstrip("/")
         self._token = token
         self._timeout = timeout
@@ -48,6 +51,8 @@ class Gateway:
         connection: http.client.HTTPConnection
         if parts.scheme == "https":
             trust = ssl.create_default_context(cafile=str(self._authority) if self._authority else None)
+            if self._ca:
+                trust.load_verify_locations(cadata=self._ca)
             connection = http.client.HTTPSConnection(host, parts.port, timeout=self._timeout, context=trust)
         else:
             connection = http.client.HTTPConnection(host, parts.port, timeout=self._timeout)

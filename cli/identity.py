@@ -1,163 +1,97 @@
-"""`faas token` and `faas whoami`: who somebody is to the cluster, and what is given to people and machines to be somebody."""
+"""`faas whoami`: who somebody is to the cluster, and what that gives."""
 
 from __future__ import annotations
 
-import contextlib
-import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.context import kubeconfig_file, run
-from cli.errors import CliError, Usage
-from cli.options import Namespace, Output
-from cli.output import Format, age, echo, emit, note, table
-from core.api.kinds import ROLE_BINDING, SELF_SUBJECT_REVIEW, SERVICE_ACCOUNT
+from cli.context import connect
+from cli.options import Output
+from cli.output import Format, echo, emit
+from core.api.kinds import CLUSTER_ROLE_BINDING, NAMESPACE, ROLE_BINDING, SELF_SUBJECT_REVIEW, Kind
 from core.api.meta import Document
 
 if TYPE_CHECKING:
     from core.client.rest import Client
 
-__all__ = ["app", "register"]
-
-_SHORTEST, _LONGEST = 600.0, 365 * 86400.0
-
-app = typer.Typer(help="Tokens for people and machines of a team.", no_args_is_help=True, rich_markup_mode=None)
+__all__ = ["concerns", "register"]
 
 
 def register(root: typer.Typer) -> None:
     root.command()(whoami)
 
 
-@app.command()
-def create(
-    role: Annotated[str, typer.Option(help="developer, viewer or ci.")],
-    name: Annotated[str, typer.Option(help="Whose it is.", show_default="the role")] = "",
-    ttl: Annotated[str, typer.Option(help="How long it is worth something, such as 30d or 12h.")] = "30d",
-    kubeconfig: Annotated[bool, typer.Option(help="Print a kubeconfig with it, not the token alone.")] = False,
-    namespace: Namespace = "default",
-) -> None:
-    """Make a token that may do what the role says in one namespace, and nothing elsewhere."""
-    from faaslite.api.tenancy import ROLES, role_binding
-
-    if role not in ROLES:
-        raise Usage(f"--role {role!r} is not known; there are {', '.join(ROLES)}")
-    seconds = _seconds(ttl)
-    account = name or role
-
-    async def make(client: Client) -> Document:
-        await _ensure(client, account, namespace, role_binding(namespace, role, account))
-        request = {"spec": {"expirationSeconds": int(seconds)}}
-        made: Document = await client.create(SERVICE_ACCOUNT, request, namespace, name=account, subresource="token")
-        return made
-
-    status = run(make)["status"]
-    note(
-        f"{account} is {role} in {namespace} until {status['expirationTimestamp']}; delete it with `faas token delete {account} -n {namespace}`"
-    )
-    echo(_kubeconfig(status["token"], namespace).rstrip() if kubeconfig else status["token"])
-
-
-async def _ensure(client: Client, account: str, namespace: str, binding: Document) -> None:
-    """The account and its binding; an account that has another role keeps it, and that is an error."""
-    from core.errors import AlreadyExists
-
-    with contextlib.suppress(AlreadyExists):
-        await client.create(SERVICE_ACCOUNT, {"metadata": {"name": account, "namespace": namespace}}, namespace)
-    try:
-        await client.create(ROLE_BINDING, binding, namespace)
-    except AlreadyExists:
-        found = await client.get(ROLE_BINDING, binding["metadata"]["name"], namespace)
-        if found["roleRef"]["name"] != binding["roleRef"]["name"]:
-            has = found["roleRef"]["name"].removeprefix("faaslite-")
-            raise CliError(f"{account} is {has} in {namespace} already; choose another --name") from None
-
-
-def _seconds(text: str) -> float:
-    from faaslite.api.durations import parse_duration
-
-    try:
-        days = float(text[:-1]) * 86400 if text.endswith("d") else None
-        seconds = float(days if days is not None else parse_duration(text))
-    except ValueError as error:
-        raise Usage(f"--ttl {text!r} is not a duration: write it like 30d, 12h or 45m") from error
-    if not _SHORTEST <= seconds <= _LONGEST:
-        raise Usage(f"--ttl {text} must be between 10m and 365d")
-    return seconds
-
-
-def _kubeconfig(token: str, namespace: str) -> str:
-    """The kubeconfig of this cluster with another token."""
-    import yaml
-
-    from core.client.kubeconfig import read_kubeconfig
-
-    read_kubeconfig(kubeconfig_file())  # says what is wrong with it, if anything is
-    document: dict[str, Any] = yaml.safe_load(kubeconfig_file().read_text())
-    context = next(each for each in document["contexts"] if each["name"] == document["current-context"])
-    document["contexts"] = [{"name": context["name"], "context": {**context["context"], "namespace": namespace}}]
-    document["users"] = [{"name": context["context"]["user"], "user": {"token": token}}]
-    document["clusters"] = [each for each in document["clusters"] if each["name"] == context["context"]["cluster"]]
-    text: str = yaml.safe_dump(document, sort_keys=False)
-    return text
-
-
-@app.command("list")
-def list_(namespace: Namespace = "default", output: Output = Format.table) -> None:
-    """List who has been given a role in a namespace."""
-
-    async def gather(client: Client) -> list[Document]:
-        return (await client.list(ROLE_BINDING, namespace))[0]
-
-    given = [
-        {
-            "name": subject["name"],
-            "kind": subject["kind"],
-            "role": each["roleRef"]["name"],
-            "created": each["metadata"].get("creationTimestamp"),
-        }
-        for each in run(gather)
-        for subject in each.get("subjects") or ()
-    ]
-    if output is not Format.table:
-        emit(given, output)
-        return
-    now = time.time()
-    rows = [(each["name"], each["kind"], each["role"], age(each["created"], now)) for each in given]
-    table(
-        ("NAME", "KIND", "ROLE", "AGE"),
-        rows,
-        f"nobody has a role in {namespace}; `faas token create --role developer -n {namespace}`",
-    )
-
-
-@app.command()
-def delete(name: str, namespace: Namespace = "default") -> None:
-    """Take an account away; its tokens are worth nothing from then on."""
-    from core.errors import NotFound
-
-    async def remove(client: Client) -> None:
-        await client.delete(SERVICE_ACCOUNT, name, namespace)
-        try:
-            await client.delete(ROLE_BINDING, f"faaslite-{name}", namespace)
-        except NotFound:
-            return
-
-    run(remove)
-    echo(f"{name} is gone from {namespace}, and its tokens with it")
-
-
 def whoami(output: Output = Format.table) -> None:
-    """Show who the kubeconfig's credentials are to the cluster."""
+    """Show who the kubeconfig's credentials are to the cluster, and which roles they have where."""
+    import asyncio
 
-    async def ask(client: Client) -> Document:
-        document = {"apiVersion": SELF_SUBJECT_REVIEW.api_version, "kind": SELF_SUBJECT_REVIEW.kind}
-        answer: Document = await client.create(SELF_SUBJECT_REVIEW, document)
-        return answer
+    async def main() -> dict[str, Any]:
+        async with connect() as (client, transport):
+            return await _gathered(client, transport.namespace)
 
-    found: dict[str, Any] = run(ask)["status"]["userInfo"]
+    found = asyncio.run(main())
     if output is not Format.table:
         emit(found, output)
         return
-    echo(f"User:    {found['username']}")
-    echo(f"Groups:  {', '.join(found.get('groups') or ()) or 'none'}")
+    echo(f"User:        {found['username']}")
+    echo(f"Groups:      {', '.join(found.get('groups') or ()) or 'none'}")
+    roles = [f"{each['role']} in {each['namespace'] or 'every namespace'}" for each in found["roles"]]
+    echo(f"Roles:       {'; '.join(roles) or 'none that can be seen'}")
+    echo(f"Namespaces:  {', '.join(found['namespaces']) or 'none'}")
+
+
+async def _gathered(client: Client, own: str) -> dict[str, Any]:
+    """Who one is, and the roles in what one may see: every namespace, or that of the context (`own`) and of the account."""
+    document = {"apiVersion": SELF_SUBJECT_REVIEW.api_version, "kind": SELF_SUBJECT_REVIEW.kind}
+    user: dict[str, Any] = (await client.create(SELF_SUBJECT_REVIEW, document))["status"]["userInfo"]
+    everywhere = await _seen(client, CLUSTER_ROLE_BINDING)
+    namespaces = [each["metadata"]["name"] for each in await _seen(client, NAMESPACE)]
+    if not namespaces:
+        account = user["username"].split(":")
+        home = {account[2]} if user["username"].startswith("system:serviceaccount:") and len(account) == 4 else set()
+        namespaces = sorted({own, *home})
+    roles = [{"role": each["roleRef"]["name"], "namespace": ""} for each in everywhere if concerns(each, user)]
+    having = set()
+    for namespace in namespaces:
+        for each in await _seen(client, ROLE_BINDING, namespace):
+            if concerns(each, user, namespace):
+                roles.append({"role": each["roleRef"]["name"].removeprefix("faaslite-"), "namespace": namespace})
+                having.add(namespace)
+    master = "system:masters" in (user.get("groups") or ())
+    reached = (
+        namespaces
+        if master or any(not each["namespace"] for each in roles if each["role"] in _WIDE)
+        else sorted(having)
+    )
+    return {**user, "roles": [each for each in roles if each["role"] not in _EVERYBODYS], "namespaces": reached}
+
+
+_WIDE = ("cluster-admin", "admin", "edit", "view")
+_EVERYBODYS = ("system:basic-user", "system:discovery", "system:public-info-viewer")
+"""What everybody has who is known at all."""
+
+
+async def _seen(client: Client, kind: Kind, namespace: str = "") -> list[Document]:
+    """What one may list of a kind; nothing where one may not."""
+    from core.errors import Forbidden
+
+    try:
+        found: list[Document] = (await client.list(kind, namespace))[0]
+    except Forbidden:
+        return []
+    return found
+
+
+def concerns(binding: Document, user: Document, namespace: str = "") -> bool:
+    """Whether a binding names the user, one of its groups, or the ServiceAccount that it is."""
+    for each in binding.get("subjects") or ():
+        kind, name = each.get("kind"), each.get("name")
+        if kind == "User" and name == user["username"]:
+            return True
+        if kind == "Group" and name in (user.get("groups") or ()):
+            return True
+        account = f"system:serviceaccount:{each.get('namespace') or namespace}:{name}"
+        if kind == "ServiceAccount" and account == user["username"]:
+            return True
+    return False

@@ -19,11 +19,13 @@ from cli import (
     images,
     invoke,
     keys,
+    login,
     logs,
     namespaces,
     platform,
     revisions,
     secrets,
+    tokens,
     why,
 )
 from cli.errors import exit_code
@@ -58,13 +60,13 @@ def root(
     """What every command has: `--version` ends in its callback."""
 
 
-for each in (platform, deploy, diff, dev, invoke, functions, logs, revisions, identity, why):
+for each in (platform, deploy, diff, dev, invoke, functions, logs, revisions, identity, login, why):
     each.register(app)
 app.add_typer(cron.app, name="cron")
 app.add_typer(calls.app, name="calls")
 app.add_typer(secrets.app, name="secret")
 app.add_typer(keys.app, name="key")
-app.add_typer(identity.app, name="token")
+app.add_typer(tokens.app, name="token")
 app.add_typer(namespaces.app, name="namespace")
 app.add_typer(images.app, name="images")
 

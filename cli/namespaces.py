@@ -29,7 +29,8 @@ Functions = Annotated[str | None, typer.Option(help="Functions at most.")]
 Rps = Annotated[str | None, typer.Option(help="Calls a second that the gateway lets through to the team.")]
 Concurrency = Annotated[str | None, typer.Option(help="Calls under way that it lets through.")]
 Level = Annotated[
-    str | None, typer.Option("--pod-security", help="What Pods may ask of their node: restricted, baseline, privileged.")
+    str | None,
+    typer.Option("--pod-security", help="What Pods may ask of their node: restricted, baseline, privileged."),
 ]
 Developers = Annotated[
     list[str] | None, typer.Option("--developers", help="A group whose members are developers; may be repeated.")
@@ -123,13 +124,17 @@ def _bring_about(
         note(each)
     limits = bounds.described()
     if there:
-        echo(f"namespace {name} {'changed' if done else 'is as it should be'}{f': {limits}' if limits else ', without bounds'}")
+        echo(
+            f"namespace {name} {'changed' if done else 'is as it should be'}{f': {limits}' if limits else ', without bounds'}"
+        )
     else:
         echo(
             f"namespace {name} created{f' with {limits}' if limits else ''}; deploy into it with `faas deploy PATH -n {name}`"
         )
     if any(each.startswith(NETWORK_POLICY.kind) for each in done):
-        note("its NetworkPolicy lets in the gateway and the team alone: it is stored now, and holds where the network enforces policies")
+        note(
+            "its NetworkPolicy lets in the gateway and the team alone: it is stored now, and holds where the network enforces policies"
+        )
 
 
 def _bounds(bounds: Bounds, said: dict[str, str | None]) -> Bounds:
@@ -196,7 +201,9 @@ def describe(name: str, output: Output = Format.table) -> None:
         for each in found["bindings"]
         for subject in each.get("subjects") or ()
     ]
-    table(("ROLE", "KIND", "WHO"), roles, f"nobody has a role in {name}; `faas token create --role developer -n {name}`")
+    table(
+        ("ROLE", "KIND", "WHO"), roles, f"nobody has a role in {name}; `faas token create --role developer -n {name}`"
+    )
 
 
 @app.command("list")

@@ -190,6 +190,9 @@ def _nodes(config: Path) -> list[dict[str, Any]]:
 
 def kubeconfig(
     path_only: Annotated[bool, typer.Option("--path", help="Print where it is, not what it says.")] = False,
+    fingerprint: Annotated[
+        bool, typer.Option("--fingerprint", help="Print the fingerprint of the cluster's CA, for `faas login`.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Print the kubeconfig; `export KUBECONFIG=$(faas kubeconfig --path)` sets kubectl up."""
@@ -198,9 +201,23 @@ def kubeconfig(
     path = home_folder(data_dir) / "kubeconfig"
     try:
         text = path.read_text()
+        if fingerprint:
+            echo(_fingerprint(text))
+            return
         sys.stdout.write(f"{path}\n" if path_only else text)
     except FileNotFoundError as error:
         raise NotRunning(f"there is no cluster in {path.parent} yet; start one with `faas up`") from error
+
+
+def _fingerprint(kubeconfig: str) -> str:
+    import base64
+
+    import yaml
+
+    from cli.kubeconfigs import fingerprint
+
+    (cluster,) = yaml.safe_load(kubeconfig)["clusters"]
+    return fingerprint(base64.b64decode(cluster["cluster"]["certificate-authority-data"]))
 
 
 def run_component(

@@ -20,7 +20,17 @@ from core.api.kinds import (
 from core.api.meta import Document
 from faaslite.api.names import ANNOTATION_CONCURRENCY, ANNOTATION_RPS, FUNCTION, GROUP
 
-__all__ = ["CI_ACCOUNT", "LEVELS", "ROLES", "Bounds", "changed", "read_bounds", "role_binding", "roles", "team_documents"]
+__all__ = [
+    "CI_ACCOUNT",
+    "LEVELS",
+    "ROLES",
+    "Bounds",
+    "changed",
+    "read_bounds",
+    "role_binding",
+    "roles",
+    "team_documents",
+]
 
 CI_ACCOUNT = "ci"
 ROLES = ("developer", "viewer", "ci")
@@ -53,6 +63,7 @@ def roles() -> list[Document]:
         _rule(GROUP, ["functions"], _READ),
         _rule("", ["configmaps", "events", "limitranges", "pods", "pods/log", "resourcequotas", "services"], _READ),
         _rule("apps", ["replicasets"], _READ),
+        _rule(_RBAC, ["roles", "rolebindings"], _READ),  # who may do what here, oneself among them
     ]
     deployed = [_rule(GROUP, ["functions"], _WRITE), _rule(GROUP, ["functions/invoke"], ["create", "get"])]
     secrets = _rule("", ["secrets", "configmaps"], [*_READ, *_WRITE])
@@ -203,7 +214,7 @@ def changed(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Document | 
     patch: Document = {}
     had, asked = stored.get("metadata") or {}, wanted.get("metadata") or {}
     for part in ("labels", "annotations"):
-        ours = {name: None for name in (ANNOTATION_RPS, ANNOTATION_CONCURRENCY)} if part == "annotations" else {}
+        ours = dict.fromkeys((ANNOTATION_RPS, ANNOTATION_CONCURRENCY)) if part == "annotations" else {}
         goal = {**ours, **(asked.get(part) or {})}
         now = had.get(part) or {}
         differ = {name: value for name, value in goal.items() if now.get(name) != value}
@@ -217,10 +228,10 @@ def changed(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Document | 
         patch["spec"] = wanted["spec"]
     if "hard" in (wanted.get("spec") or {}):
         goal, now = wanted["spec"]["hard"], (stored.get("spec") or {}).get("hard") or {}
-        ours = {"requests.cpu", "requests.memory", "limits.memory", "pods", _FUNCTIONS}
-        differ = {each: goal.get(each) for each in ours if goal.get(each) != now.get(each)}
-        if differ:
-            patch["spec"] = {"hard": differ}
+        bounds = ("requests.cpu", "requests.memory", "limits.memory", "pods", _FUNCTIONS)
+        moved = {each: goal.get(each) for each in bounds if goal.get(each) != now.get(each)}
+        if moved:
+            patch["spec"] = {"hard": moved}
     return patch or None
 
 

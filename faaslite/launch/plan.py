@@ -74,7 +74,7 @@ def _core(cluster: Cluster, report: int) -> None:
             Closing(store),
             encryption,
             api,
-            Bootstrap(client),
+            Bootstrap(client, {"ca.crt": cluster.pki.ca_file.read_text(), "gateway": cluster.settings.gateway_url}),
             informers,
             Controllers(client, informers, ca=cluster.pki.ca_file.read_text()),
             Scheduler(client, informers),

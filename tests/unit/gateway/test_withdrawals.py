@@ -22,7 +22,7 @@ class Watched:
 
     def watch(self, kind: Kind, _: type) -> Any:
         class One:
-            def add_handler(_, handler: Any) -> None:  # noqa: N805
+            def add_handler(_, handler: Any) -> None:
                 self.handlers[kind.plural] = handler
 
         return One()
