@@ -103,7 +103,8 @@ async def compare(planned: Sequence[Planned], target: Gateway) -> list[Differenc
             old, new = current["spec"], each.document["spec"]
             lines = spec_lines(old, new)
             if each.archive is not None and (old.get("package") or {}).get("digest") != each.archive.digest:
-                before = await asyncio.to_thread(_files_of, target, (old.get("package") or {}).get("digest", ""))
+                digest, namespace = (old.get("package") or {}).get("digest", ""), each.document["metadata"]["namespace"]
+                before = await asyncio.to_thread(_files_of, target, digest, namespace)
                 lines += [f"file {each}" for each in file_lines(before, _files(each.archive.data))]
             found.append(Difference(each.name, False, lines))
     return found
@@ -155,11 +156,11 @@ def file_lines(before: dict[str, str] | None, after: dict[str, str]) -> list[str
     return [f"{mark} {name}" for name, mark in marks.items() if mark]
 
 
-def _files_of(target: Gateway, digest: str) -> dict[str, str] | None:
+def _files_of(target: Gateway, digest: str, namespace: str) -> dict[str, str] | None:
     if not digest:
         return {}
     try:
-        return _files(target.get_package(digest))
+        return _files(target.get_package(digest, namespace))
     except NotThere:
         return None
 

@@ -88,10 +88,11 @@ class Gateway:
             return False
         return True
 
-    def get_package(self, digest: str) -> bytes:
-        """An archive from the package store. Raises NotThere, CallFailed."""
+    def get_package(self, digest: str, namespace: str) -> bytes:
+        """An archive of the namespace from the package store. Raises NotThere, CallFailed."""
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        with self.request("GET", f"/system/packages/{digest}", headers=headers) as response:
+        where = f"/system/packages/{digest}?namespace={quote(namespace)}"
+        with self.request("GET", where, headers=headers) as response:
             data = response.read()
             if response.status >= 400:
                 found = NotThere if response.status == 404 else CallFailed

@@ -75,15 +75,30 @@ class _Lines:
     def __init__(self, file: Path) -> None:
         self._file = file.open("rb")
         self._rest = b""
+        if begin := _first_data(self._file.fileno()):
+            # Its beginning was given up, in whole pages: the first line is a part of one.
+            self._file.seek(begin)
+            self._file.readline()
 
     def close(self) -> None:
         self._file.close()
 
     def read(self) -> Iterator[bytes]:
         while block := self._file.read(_BLOCK):
+            block = block.lstrip(b"\0")  # given up while we were reading
             *whole, self._rest = (self._rest + block).split(b"\n")
             for each in whole:
                 yield each + b"\n"
+
+
+def _first_data(descriptor: int) -> int:
+    """Where a file's content begins: 0, but for one whose beginning is a hole."""
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_DATA)
+    except OSError:  # there is none, or the file system doesn't say
+        return 0
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)
 
 
 class _Watch:

@@ -19,7 +19,7 @@ from core.client.reconciler import Reconciler
 from core.client.workqueue import WorkQueue
 from core.node.runtime.base import ContainerSpec, Mount, RuntimeFailure, SandboxSpec
 from core.node.runtime.guard import Guard
-from core.node.volumes.base import CsiPlugin, VolumeError
+from core.node.volumes.base import POD_NAMESPACE, CsiPlugin, VolumeError
 
 __all__ = ["Warming"]
 
@@ -63,21 +63,22 @@ class Warming:
         self._fresh.discard(key)
         try:
             spec = msgspec.convert(found.spec.template.get("spec") or {}, views.PodSpec)
-            paths = await self._fetch(spec)
+            paths = await self._fetch(spec, found.namespace)
             if fresh and len(spec.containers) == 1 and not spec.init_containers:
                 sandbox = SandboxSpec(uid="", name="", namespace=found.namespace, log_dir="")
                 await self._runtime.warm_up(sandbox, _container(spec.containers[0], paths))
         except (VolumeError, RuntimeFailure, msgspec.ValidationError) as error:
             log.info("the node can't get ready for Pods of %s: %s", key, error)
 
-    async def _fetch(self, spec: views.PodSpec) -> dict[str, str]:
+    async def _fetch(self, spec: views.PodSpec, namespace: str) -> dict[str, str]:
         """The volumes that are the same for every Pod, by name: their folders."""
         found: dict[str, str] = {}
         for volume in spec.volumes:
             source: dict[str, Any] = volume.csi or {}
             plugin = self._csi.get(str(source.get("driver", "")))
             if plugin is not None:
-                found[volume.name] = str(await plugin.prefetch(source.get("volumeAttributes") or {}))
+                attributes = {**(source.get("volumeAttributes") or {}), POD_NAMESPACE: namespace}
+                found[volume.name] = str(await plugin.prefetch(attributes))
         return found
 
 

@@ -7,7 +7,8 @@ import gc
 import os
 import platform
 import signal
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -96,7 +97,7 @@ async def _build(cluster: Cluster, name: str, number: int) -> Sequence[Component
         pod_cidr=pod_cidr(cluster, number),
         capacity=_capacity(cluster),
         taints=[{"key": PROCESS_TAINT, "effect": "NoSchedule"}] if process else [],
-        csi={PACKAGE_DRIVER: ArchiveVolumes(PACKAGE_DRIVER, fetcher.fetch, home / "packages")},
+        csi={PACKAGE_DRIVER: ArchiveVolumes(PACKAGE_DRIVER, fetcher.fetch, fetcher.check, home / "packages")},
         serving=Serving("127.0.0.1", 0, certificate, key, cluster.pki.ca_file),
         templates=LABEL_FUNCTION,
     )
@@ -157,21 +158,31 @@ class PackageFetcher:
         self._headers = {"Authorization": f"Bearer {token}", "User-Agent": f"faaslite-node ({platform.node()})"}
         self._session: aiohttp.ClientSession | None = None
 
-    async def fetch(self, digest: str) -> AsyncGenerator[bytes, None]:
+    async def fetch(self, digest: str, namespace: str) -> AsyncGenerator[bytes, None]:
         """The archive's bytes. Raises NotFound, ServiceUnavailable."""
+        async with self._asked("GET", digest, namespace) as response:
+            async for chunk in response.content.iter_chunked(_CHUNK):
+                yield chunk
+
+    async def check(self, digest: str, namespace: str) -> None:
+        """Nothing where the namespace has that package. Raises NotFound, ServiceUnavailable."""
+        async with self._asked("HEAD", digest, namespace):
+            return
+
+    @asynccontextmanager
+    async def _asked(self, method: str, digest: str, namespace: str) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session is None:
             connector = aiohttp.UnixConnector(str(self._path))
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=30.0)
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         try:
-            url = f"http://jobs/system/packages/{digest}"
-            async with self._session.get(url, headers=self._headers) as response:
+            url, query = f"http://jobs/system/packages/{digest}", {"namespace": namespace}
+            async with self._session.request(method, url, params=query, headers=self._headers) as response:
                 if response.status == 404:
-                    raise NotFound(f"the package store has no {digest}; deploy the function again")
+                    raise NotFound(f"the package store has no {digest} of {namespace}; deploy the function again")
                 if response.status != 200:
                     raise ServiceUnavailable(f"the package store answered {response.status} for {digest}")
-                async for chunk in response.content.iter_chunked(_CHUNK):
-                    yield chunk
+                yield response
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ServiceUnavailable(f"the package store doesn't answer: {error or type(error).__name__}") from error
 

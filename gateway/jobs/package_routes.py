@@ -32,19 +32,31 @@ class PackageRoutes:
 
     async def put_package(self, request: Request) -> Response:
         caller = await self._caller(request)
-        await self._access.may(caller, "create", request.query_params.get("namespace", ""))
+        namespace = request.query_params.get("namespace", "")
+        await self._access.may(caller, "create", namespace)
         digest = _digest(request)
-        new = await self._packages.put(digest, request.stream())
+        try:
+            new = await self._packages.put(digest, request.stream(), namespace)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
         return json({"digest": digest, "size": self._packages.size(digest)}, 201 if new else 200)
 
     async def get_package(self, request: Request) -> Response:
         caller = await self._caller(request)
-        if not self._access.is_node(caller):
-            await self._access.may(caller, "get", request.query_params.get("namespace", ""))
+        namespace = request.query_params.get("namespace", "")
+        node = self._access.is_node(caller)
+        if not node:
+            await self._access.may(caller, "get", namespace)
         digest = _digest(request)
         size = self._packages.size(digest)
-        if size is None:
-            raise NotFound(f"there is no package {digest}")
+        # Who may read functions in all namespaces asks without one; a node asks for the namespace of a Pod.
+        everything = not namespace and not node
+        try:
+            theirs = everything or self._packages.owned(digest, namespace)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
+        if size is None or not theirs:
+            raise NotFound(f"there is no package {digest}{f' in the namespace {namespace}' if namespace else ''}")
         headers = {"Content-Length": str(size), "ETag": f'"{digest}"'}
         if request.method == "HEAD":
             return Response(None, 200, headers, PACKAGE_TYPE)

@@ -1,6 +1,9 @@
 """The package store: archives in a folder, each under the digest of its bytes, whole or not there at all.
 
 A file's modification time is when it was last known to be of use: stored, uploaded again, or found referenced by a collection.
+
+A package belongs to the namespaces that have uploaded it: to know a digest is not to have the content. Who has it is an empty file,
+`OWNERS/NAMESPACE/DIGEST`.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Protocol
 from core.errors import FaasliteError
 from gateway.jobs.archive import check
 
-__all__ = ["DigestMismatch", "Packages", "PayloadTooLarge", "is_digest", "unused"]
+__all__ = ["ANYBODY", "DigestMismatch", "Packages", "PayloadTooLarge", "is_digest", "unused"]
 
 LARGEST = 256 << 20
 """Bytes of an archive, unless the store is told otherwise."""
@@ -28,6 +31,10 @@ KEPT = 7 * 86400.0
 SLICE = 1 << 20
 """Bytes gathered before a thread is asked to write them."""
 
+ANYBODY = ""
+"""As a namespace: every one."""
+_EVERY = "_all"
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -57,6 +64,7 @@ class Packages:
 
     def __init__(self, folder: Path, *, largest: int = LARGEST) -> None:
         self.folder = folder
+        self.owners = folder.with_name(f"{folder.name}-owners")
         self.largest = largest
 
     async def start(self) -> None:
@@ -66,6 +74,25 @@ class Packages:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for each in self.folder.glob("*.part"):
             each.unlink()
+        if not self.owners.exists():
+            # Packages from before they had owners were anybody's who knew the digest, and stay so.
+            self.owners.mkdir(mode=0o700)
+            for digest in self.stored():
+                self._give(digest, ANYBODY)
+
+    def _mark(self, digest: str, namespace: str) -> Path:
+        if namespace and not _NAMESPACE.fullmatch(namespace):
+            raise ValueError(f'"{namespace}" is not the name of a namespace')
+        return self.owners / (namespace or _EVERY) / self.path(digest).name.removesuffix(".tar.gz")
+
+    def _give(self, digest: str, namespace: str) -> None:
+        mark = self._mark(digest, namespace)
+        mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mark.touch(mode=0o600)
+
+    def owned(self, digest: str, namespace: str) -> bool:
+        """Whether the namespace has that package. ValueError for what is no digest or no namespace."""
+        return self._mark(digest, ANYBODY).exists() or (namespace != ANYBODY and self._mark(digest, namespace).exists())
 
     def path(self, digest: str) -> Path:
         """Where that package is, if it is there. ValueError for what is no digest (and so might be any path)."""
@@ -80,15 +107,21 @@ class Packages:
         except FileNotFoundError:
             return None
 
-    async def put(self, digest: str, chunks: AsyncGenerator[bytes, None]) -> bool:
-        """Store an archive; whether it is new. On disk, with its name, when this returns.
+    async def put(self, digest: str, chunks: AsyncGenerator[bytes, None], namespace: str = ANYBODY) -> bool:
+        """Store an archive for a namespace; whether it is new to it. On disk, with its name, when this returns. Whoever uploads what is there
+        already has to show that they have it.
 
         Raises `PayloadTooLarge`, `DigestMismatch`, `gateway.jobs.archive.ArchiveInvalid`; then nothing is kept.
         """
         target = self.path(digest)
+        self._mark(digest, namespace)
         if await asyncio.to_thread(_touch, target):
-            await self._receive(chunks, len)  # or the sender would see its connection break
-            return False
+            found = await self._receive(chunks, len)
+            if found != digest:
+                raise DigestMismatch(f"the archive's digest is {found}, it was sent as {digest}")
+            new = not self.owned(digest, namespace)
+            await asyncio.to_thread(self._give, digest, namespace)
+            return new
         descriptor, name = tempfile.mkstemp(".part", "upload-", self.folder)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -97,6 +130,7 @@ class Packages:
                     raise DigestMismatch(f"the archive's digest is {found}, it was sent as {digest}")
                 await asyncio.to_thread(_finish, file.fileno(), file.flush, Path(name))
             await asyncio.to_thread(_publish, Path(name), target)
+            await asyncio.to_thread(self._give, digest, namespace)
         except BaseException:
             await asyncio.to_thread(Path(name).unlink, missing_ok=True)
             raise
@@ -144,6 +178,8 @@ class Packages:
         gone = unused(self.stored(), wanted, now, kept)
         for digest in gone:
             self.path(digest).unlink(missing_ok=True)
+            for mark in self.owners.glob(f"*/{self.path(digest).name.removesuffix('.tar.gz')}"):
+                mark.unlink(missing_ok=True)
         return gone
 
 

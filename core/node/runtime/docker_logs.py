@@ -15,6 +15,7 @@ from typing import Protocol
 
 from core.clock import parse_time
 from core.node.runtime.base import RuntimeFailure
+from core.node.runtime.logbound import Bound
 
 __all__ = ["LogFile", "copy_logs", "follow", "seconds"]
 
@@ -34,11 +35,14 @@ class LogFile:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab", buffering=0)
+        self._bound = Bound(self._file.fileno())
         self.since, self.seen = _end(path)
 
     def write(self, stream: str, stamp: bytes, text: bytes) -> None:
         tag = b"F" if text.endswith(b"\n") else b"P"
-        self._file.write(b"%b %b %b %b\n" % (stamp, stream.encode(), tag, text.rstrip(b"\n").removesuffix(b"\r")))
+        line = b"%b %b %b %b\n" % (stamp, stream.encode(), tag, text.rstrip(b"\n").removesuffix(b"\r"))
+        self._file.write(line)
+        self._bound.grown(len(line))
 
     def close(self) -> None:
         self._file.close()

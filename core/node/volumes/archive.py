@@ -1,7 +1,8 @@
 """Archives as read-only volumes: a node-local cache, addressed by content.
 
 A volume names an archive by its digest (`volumeAttributes: {digest: "sha256:HEX"}`). Each archive is fetched and extracted
-once, whatever the number of Pods that ask; its folder is shared by all of them. Folders that no Pod uses stay until the
+once, whatever the number of Pods that ask; its folder is shared by all of them. That a namespace's Pod may have it at all is asked of
+the source for each namespace anew, since to know a digest is not to have the content. Folders that no Pod uses stay until the
 cache holds more than `keep` bytes, the least recently used go first. `cache_dir` belongs to one agent.
 """
 
@@ -13,20 +14,23 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 from core.clock import monotonic
 from core.errors import NotFound, ServiceUnavailable
-from core.node.volumes.base import VolumeError
+from core.node.volumes.base import POD_NAMESPACE, VolumeError
 from core.node.volumes.extract import BadArchive, Limits, extract, remove_tree
 
-__all__ = ["ArchiveVolumes", "Fetch"]
+__all__ = ["ArchiveVolumes", "Check", "Fetch"]
 
 log = logging.getLogger(__name__)
 
-Fetch = Callable[[str], AsyncIterator[bytes]]
-"""An async generator of the archive's bytes. It raises `core.errors.NotFound` where nobody has it, `ServiceUnavailable` or an OSError where the source can't be reached."""
+Fetch = Callable[[str, str], AsyncIterator[bytes]]
+"""Digest and namespace -> an async generator of the archive's bytes. It raises `core.errors.NotFound` where the namespace has none such,
+`ServiceUnavailable` or an OSError where the source can't be reached."""
+Check = Callable[[str, str], Awaitable[None]]
+"""Digest and namespace -> nothing where the namespace has that archive; raises as `Fetch`."""
 
 RETRY = 0.1
 """Seconds between tries while the source can't be reached."""
@@ -38,16 +42,26 @@ class ArchiveVolumes:
     """A `CsiPlugin`. `driver` is the name that it is registered under."""
 
     def __init__(
-        self, driver: str, fetch: Fetch, cache_dir: Path, *, keep: int = 2 << 30, limits: Limits | None = None
+        self,
+        driver: str,
+        fetch: Fetch,
+        check: Check,
+        cache_dir: Path,
+        *,
+        keep: int = 2 << 30,
+        limits: Limits | None = None,
     ) -> None:
         self.driver = driver
         self._fetch = fetch
+        self._check = check
+        self._allowed: set[tuple[str, str]] = set()
+        self._locks: dict[str, asyncio.Lock] = {}
         self._cache = cache_dir
         self._keep = keep
         self._limits = limits or Limits()
         self._users: dict[str, set[str]] = {}
         self._digests: dict[str, str] = {}
-        self._fetching: dict[str, asyncio.Task[Path]] = {}
+        self._fetching: dict[tuple[str, str], asyncio.Task[Path]] = {}
         self._sizes: dict[str, int] = {}
         self._used: dict[str, float] = {}
         self._opened = False
@@ -55,14 +69,15 @@ class ArchiveVolumes:
     async def publish(self, key: str, attributes: Mapping[str, str]) -> Path:
         digest = self._digest(attributes)
         self._use(key, digest)
+        place = (digest, attributes.get(POD_NAMESPACE, ""))
         found = self._present(digest)
-        if found is not None:
+        if found is not None and place in self._allowed:
             return found
-        task = self._fetching.get(digest)
+        task = self._fetching.get(place)
         if task is None:
-            task = asyncio.create_task(self._get(digest), name=f"fetch {digest[:19]}")
-            self._fetching[digest] = task
-            task.add_done_callback(lambda _: self._fetching.pop(digest, None))
+            task = asyncio.create_task(self._get(*place), name=f"fetch {digest[:19]}")
+            self._fetching[place] = task
+            task.add_done_callback(lambda _: self._fetching.pop(place, None))
         try:
             # Several Pods wait for one fetch; when one of them goes, the others still want it.
             return await asyncio.shield(task)
@@ -78,10 +93,11 @@ class ArchiveVolumes:
         except VolumeError:
             return None
         self._use(key, digest)
+        self._allowed.add((digest, attributes.get(POD_NAMESPACE, "")))
         return self._present(digest)
 
     async def prefetch(self, attributes: Mapping[str, str]) -> Path:
-        key = f"prefetch/{attributes.get('digest', '')}"
+        key = f"prefetch/{attributes.get('digest', '')}/{attributes.get(POD_NAMESPACE, '')}"
         try:
             return await self.publish(key, attributes)
         finally:
@@ -128,11 +144,18 @@ class ArchiveVolumes:
                 self._users.pop(digest, None)
             self._used[digest] = monotonic()
 
-    async def _get(self, digest: str) -> Path:
+    async def _get(self, digest: str, namespace: str) -> Path:
         warned = False
         while True:
             try:
-                return await self._get_once(digest)
+                async with self._locks.setdefault(digest, asyncio.Lock()):
+                    found = self._present(digest)
+                    if found is None:
+                        found = await self._get_once(digest, namespace)
+                    else:
+                        await self._check(digest, namespace)
+                self._allowed.add((digest, namespace))
+                return found
             except NotFound as error:
                 raise VolumeError(f"package {digest} isn't in the package store: {error}", "PackageNotFound") from error
             except BadArchive as error:
@@ -143,7 +166,7 @@ class ArchiveVolumes:
                     warned = True
                 await asyncio.sleep(RETRY)
 
-    async def _get_once(self, digest: str) -> Path:
+    async def _get_once(self, digest: str, namespace: str) -> Path:
         if not self._opened:
             await asyncio.to_thread(self._open)
             self._opened = True
@@ -151,7 +174,7 @@ class ArchiveVolumes:
         try:
             with os.fdopen(handle, "w+b") as file:
                 hashed, size = hashlib.sha256(), 0
-                async for chunk in self._fetch(digest):
+                async for chunk in self._fetch(digest, namespace):
                     size += len(chunk)
                     if size > self._limits.compressed:
                         raise BadArchive(f"the archive has more than {self._limits.compressed} bytes")
@@ -193,6 +216,8 @@ class ArchiveVolumes:
                 return
             oldest = min(unused, key=lambda each: self._used.get(each, 0.0))
             del self._sizes[oldest]
+            self._locks.pop(oldest, None)
+            self._allowed = {each for each in self._allowed if each[0] != oldest}
             self._used.pop(oldest, None)
             # Renamed first, so that a Pod that comes meanwhile fetches it afresh instead of finding half of it.
             doomed = self._cache / f".fetch-{oldest.removeprefix('sha256:')}.gone"

@@ -11,7 +11,11 @@ from core.api import views
 from core.errors import FaasliteError
 from core.node.env import Objects
 
-__all__ = ["CsiPlugin", "Prepared", "VolumeContext", "VolumeError", "VolumeRequest", "VolumeType"]
+__all__ = ["POD_NAMESPACE", "CsiPlugin", "Prepared", "VolumeContext", "VolumeError", "VolumeRequest", "VolumeType"]
+
+
+POD_NAMESPACE = "csi.storage.k8s.io/pod.namespace"
+"""The attribute by which a CSI driver is told whose Pod a volume is for (https://kubernetes-csi.github.io/docs/pod-info.html)."""
 
 
 class VolumeError(FaasliteError):

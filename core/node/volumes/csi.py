@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.node.volumes.base import CsiPlugin, Prepared, VolumeError, VolumeRequest
+from core.node.volumes.base import POD_NAMESPACE, CsiPlugin, Prepared, VolumeError, VolumeRequest
 
 __all__ = ["CsiVolume"]
 
@@ -19,7 +19,8 @@ class CsiVolume:
     updates = False
 
     async def prepare(self, request: VolumeRequest) -> Prepared:
-        attributes = request.source.get("volumeAttributes") or {}
+        # Last: a Pod that says so itself must not be believed.
+        attributes = {**(request.source.get("volumeAttributes") or {}), POD_NAMESPACE: request.pod.namespace}
         path = await _plugin(request).publish(request.key, attributes)
         return Prepared(path, read_only=bool(request.source.get("readOnly", True)))
 

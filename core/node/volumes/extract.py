@@ -58,6 +58,7 @@ def extract(archive: IO[bytes], target: Path, limits: Limits) -> int:
         if error.errno is None:  # gzip says so of a bad header or checksum
             raise BadArchive(f"the archive is broken: {error}") from error
         raise
+    writer.check_links()
     for folder in reversed(writer.folders):
         os.chmod(folder, _READ_ONLY)
     os.chmod(target, _READ_ONLY)
@@ -98,6 +99,14 @@ class _Writer:
             os.link(os.path.join(self.root, source), full)
         else:
             raise BadArchive(f"{member.name!r} is neither file, folder nor link")
+
+    def check_links(self) -> None:
+        """Each link by itself stays inside; through one another they might not (`up -> .`, `out -> up/../..`)."""
+        root = os.path.realpath(self.root)
+        for each in self.links:
+            found = os.path.realpath(os.path.join(root, each))
+            if found != root and not found.startswith(root + os.sep):
+                raise BadArchive(f"{each!r} leads out of the archive, through another link")
 
     def _inside(self, name: str, said: str = "") -> str:
         path = posixpath.normpath(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from core.api import views
 from core.node.env import ConfigError
-from core.node.volumes.base import Prepared, VolumeContext, VolumeError, VolumeRequest, VolumeType
+from core.node.volumes.base import POD_NAMESPACE, Prepared, VolumeContext, VolumeError, VolumeRequest, VolumeType
 from core.node.volumes.table import VOLUME_TYPES
 
 __all__ = ["Volumes", "host_path"]
@@ -69,7 +69,8 @@ class Volumes:
         for volume in pod.spec.volumes:
             plugin = self._context.csi.get(str(volume.csi.get("driver", ""))) if volume.csi else None
             if plugin is not None and volume.csi is not None:
-                plugin.adopt(f"{pod.metadata.uid}/{volume.name}", volume.csi.get("volumeAttributes") or {})
+                attributes = {**(volume.csi.get("volumeAttributes") or {}), POD_NAMESPACE: pod.namespace}
+                plugin.adopt(f"{pod.metadata.uid}/{volume.name}", attributes)
 
     async def refresh(self, pod: views.Pod) -> None:
         """Bring changed Secrets, ConfigMaps and fields into the volumes of a running Pod; what fails stays as it is."""

@@ -58,12 +58,27 @@ async def test_packages_go_in_and_out(process):
     status, body, _ = await process.request("PUT", f"{path}?namespace=team", data=data)
     assert (status, body) == (201, {"digest": digest, "size": len(data)})
     assert (await process.request("PUT", f"{path}?namespace=team", data=data))[0] == 200
-    for token in (ADMIN, NODE):
-        status, body, headers = await process.request("GET", path, token)
+    for token, where in ((ADMIN, path), (ADMIN, f"{path}?namespace=team"), (NODE, f"{path}?namespace=team")):
+        status, body, headers = await process.request("GET", where, token)
         assert (status, body, headers["Content-Type"]) == (200, data, "application/x-tar+gzip")
         assert headers["Content-Length"] == str(len(data))
-        status, body, headers = await process.request("HEAD", path, token)
+        status, body, headers = await process.request("HEAD", where, token)
         assert (status, body, headers["Content-Length"]) == (200, b"", str(len(data)))
+
+
+async def test_a_package_is_that_of_the_namespaces_that_uploaded_it(process):
+    digest, data = archive()
+    path = f"/system/packages/{digest}"
+    assert (await process.request("PUT", f"{path}?namespace=team", data=data))[0] == 201
+    for token in (ADMIN, NODE):
+        assert (await process.request("GET", f"{path}?namespace=other", token))[0] == 404
+        assert (await process.request("HEAD", f"{path}?namespace=other", token))[0] == 404
+    status, body, _ = await process.request("PUT", f"{path}?namespace=other", data=b"only the digest is known")
+    assert (status, body["error"]) == (400, "DigestMismatch")
+    assert (await process.request("GET", f"{path}?namespace=other", NODE))[0] == 404
+    assert (await process.request("GET", f"{path}?namespace=../team"))[0] == 400
+    assert (await process.request("PUT", f"{path}?namespace=other", data=data))[0] == 201
+    assert (await process.request("GET", f"{path}?namespace=other", NODE))[0] == 200
 
 
 async def test_bad_packages_are_refused_with_the_reason(process):

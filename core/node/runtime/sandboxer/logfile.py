@@ -1,9 +1,14 @@
-"""A container's log: what comes out of its pipes, as CRI lines in a file (kubernetes/cri-api, the kubelet's log format)."""
+"""A container's log: what comes out of its pipes, as CRI lines in a file (kubernetes/cri-api, the kubelet's log format).
+
+A log that has grown beyond its bound loses its beginning.
+"""
 
 from __future__ import annotations
 
 import os
 import time
+
+from core.node.runtime.logbound import Bound
 
 __all__ = ["LogFile"]
 
@@ -16,6 +21,7 @@ class LogFile:
     def __init__(self, path: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._bound = Bound(self._descriptor)
         self._partial: dict[str, bytes] = {}
         self._begun: set[str] = set()
 
@@ -61,3 +67,4 @@ class LogFile:
         view = memoryview(data)
         while view:
             view = view[os.write(self._descriptor, view) :]
+        self._bound.grown(len(data))

@@ -6,7 +6,9 @@ import gzip
 import hashlib
 import io
 import os
+import shutil
 import tarfile
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -207,3 +209,21 @@ async def test_collecting_counts_from_the_last_use(packages):
     os.utime(packages.path(DIGEST), (1, 1))
     await packages.put(DIGEST, chunks(GOOD))
     assert packages.stored()[DIGEST] > 1, "an upload is a use"
+
+
+async def test_packages_from_before_they_had_owners_stay_anybodys(tmp_path):
+    folder = tmp_path / "packages"
+    first = Packages(folder)
+    await first.start()
+    await first.put(DIGEST, chunks(GOOD), "team")
+    assert first.owned(DIGEST, "team") and not first.owned(DIGEST, "other")
+    shutil.rmtree(first.owners)
+    again = Packages(folder)
+    await again.start()
+    assert again.owned(DIGEST, "other")
+
+
+async def test_what_is_collected_has_no_owner_any_more(packages):
+    await packages.put(DIGEST, chunks(GOOD), "team")
+    assert packages.collect([], time.time() + KEPT + 60) == [DIGEST]
+    assert not packages.owned(DIGEST, "team")

@@ -15,7 +15,7 @@ import pytest
 
 from core.errors import NotFound, ServiceUnavailable
 from core.node.volumes.archive import ArchiveVolumes
-from core.node.volumes.base import VolumeError
+from core.node.volumes.base import POD_NAMESPACE, VolumeError
 from core.node.volumes.extract import BadArchive, Limits, extract, remove_tree
 
 
@@ -42,12 +42,18 @@ class Source:
     def __init__(self, *archives: bytes) -> None:
         self.archives = {digest(each): each for each in archives}
         self.fetched: list[str] = []
+        self.namespaces = {"", "team"}
         self.failures = 0
         self.gate = asyncio.Event()
         self.gate.set()
         self.asked = asyncio.Event()
 
-    async def fetch(self, wanted: str) -> AsyncIterator[bytes]:
+    async def check(self, wanted: str, namespace: str) -> None:
+        if namespace not in self.namespaces:
+            raise NotFound(f"{namespace} has none")
+
+    async def fetch(self, wanted: str, namespace: str) -> AsyncIterator[bytes]:
+        await self.check(wanted, namespace)
         self.fetched.append(wanted)
         self.asked.set()
         await self.gate.wait()
@@ -62,7 +68,7 @@ class Source:
 
 
 def volumes(source: Source, tmp: Path, **options: object) -> ArchiveVolumes:
-    return ArchiveVolumes("packages", source.fetch, tmp / "cache", **options)  # type: ignore[arg-type]
+    return ArchiveVolumes("packages", source.fetch, source.check, tmp / "cache", **options)  # type: ignore[arg-type]
 
 
 HELLO = pack(
@@ -122,6 +128,24 @@ async def test_wrong_bytes_are_refused(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "cache") == []
 
 
+async def test_to_know_a_digest_is_not_to_have_the_content(tmp_path: Path) -> None:
+    """Neither before nor after somebody else's Pod brought it to the node."""
+    source = Source(HELLO)
+    found = volumes(source, tmp_path)
+    theirs = {"digest": digest(HELLO), POD_NAMESPACE: "team"}
+    mine = {"digest": digest(HELLO), POD_NAMESPACE: "other"}
+    for _ in range(2):
+        with pytest.raises(VolumeError) as caught:
+            await found.publish("mine/v", mine)
+        assert caught.value.reason == "PackageNotFound"
+        await found.publish("theirs/v", theirs)
+    both = await asyncio.gather(found.publish("m/v", mine), found.publish("t/v", theirs), return_exceptions=True)
+    assert isinstance(both[0], VolumeError) and isinstance(both[1], Path)
+    source.namespaces.add("other")
+    assert await found.publish("mine/v", mine) == both[1]
+    assert len(source.fetched) == 1
+
+
 async def test_a_pod_that_goes_leaves_the_fetch_to_the_others(tmp_path: Path) -> None:
     source = Source(HELLO)
     source.gate.clear()
@@ -138,7 +162,7 @@ async def test_a_pod_that_goes_leaves_the_fetch_to_the_others(tmp_path: Path) ->
 async def test_what_was_fetched_ahead_is_there_and_may_be_evicted(tmp_path: Path) -> None:
     archive, other = pack((member("app.py"), b"x" * 100)), pack((member("app.py"), b"y" * 100))
     source = Source(archive, other)
-    volumes = ArchiveVolumes("d", source.fetch, tmp_path, keep=150)
+    volumes = ArchiveVolumes("d", source.fetch, source.check, tmp_path, keep=150)
     folder = await volumes.prefetch({"digest": digest(archive)})
     assert await volumes.publish("u/p", {"digest": digest(archive)}) == folder
     assert source.fetched == [digest(archive)]
@@ -224,3 +248,12 @@ def test_bad_archives_are_refused(name: str, tmp_path: Path) -> None:
 def test_broken_archives_are_refused(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(BadArchive):
         extract(io.BytesIO(data), tmp_path / "out", Limits())
+
+
+def test_links_through_links_stay_inside(tmp_path: Path) -> None:
+    """Each of these is inside by itself; the second leads out by way of the first."""
+    climbing = pack(
+        (member("a/b/c/up", tarfile.SYMTYPE, "../../.."), b""), (member("out", tarfile.SYMTYPE, "a/b/c/up/../../x"), b"")
+    )  # fmt: skip
+    with pytest.raises(BadArchive, match="through another link"):
+        extract(io.BytesIO(climbing), tmp_path / "t", Limits())

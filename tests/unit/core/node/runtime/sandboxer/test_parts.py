@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from core.node.logs import LogOptions, read_logs
+from core.node.runtime.logbound import KEPT, STEP
 from core.node.runtime.sandboxer.cgroups import Cgroup, Cgroups
 from core.node.runtime.sandboxer.logfile import MAX_LINE, LogFile
 from core.node.runtime.sandboxer.state import Processes
@@ -118,6 +121,25 @@ def test_long_lines_go_out_in_parts(tmp_path: Path) -> None:
     found = lines(tmp_path / "0.log")
     assert [each[1] for each in found] == ["P", "F", "F"]
     assert "".join(each[2] for each in found[:2]) == "x" * (MAX_LINE + 10) + "y"
+
+
+def test_a_log_without_end_takes_a_bounded_part_of_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    log = LogFile(str(path))
+    text = b"y" * 1000 + b"\n"
+    for number in range(40_000):
+        log.feed("stdout", b"%d " % number + text, 0.0)
+    log.close(0.0)
+    used = path.stat().st_blocks * 512
+    assert KEPT // 2 < used < KEPT + 2 * STEP
+
+    async def read() -> bytes:
+        return b"".join([each async for each in read_logs(path, LogOptions(), asyncio.Event())])
+
+    found = asyncio.run(read()).splitlines()
+    numbers = [int(each.split()[0]) for each in found]
+    assert numbers[-1] == 39_999 and numbers == list(range(numbers[0], 40_000))
+    assert all(len(each.split()[1]) == 1000 for each in found)
 
 
 # What an earlier sandboxer left
