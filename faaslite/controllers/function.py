@@ -58,7 +58,7 @@ class FunctionController:
         self._pods: Informer[Pod] = informers.watch(POD, Pod)
         self._keys: Informer[Secret] = informers.watch(SECRET, Secret, labels=names.LABEL_KEY)
         self._keys.add_index("namespace", lambda each: [each.namespace])
-        self._functions.add_index("route", lambda each: routes.route_keys(each.spec))
+        self._functions.add_index("host", lambda each: routes.hosts(each.spec))
         self._functions.add_index("namespace", lambda each: [each.namespace])
         self._sets.add_index("function", _owner_uid)
         self._pods.add_index("revision", _revision_key)
@@ -94,11 +94,11 @@ class FunctionController:
         found = new or old
         if found is not None:
             self.queue.add(found.key)
-        # Who shares a route with it may have it now, or not any more.
-        shared = {route for each in (old, new) if each is not None for route in routes.route_keys(each.spec)}
+        # Who shares a host with it may have a route now, or not any more.
+        shared = {host for each in (old, new) if each is not None for host in routes.hosts(each.spec)}
         if shared and (old is None or new is None or old.spec != new.spec):
-            for route in shared:
-                for each in self._functions.by_index("route", route):
+            for host in shared:
+                for each in self._functions.by_index("host", host):
                     self.queue.add(each.key)
 
     def on_key(self, old: Secret | None, new: Secret | None) -> None:
@@ -322,9 +322,7 @@ class FunctionController:
 
     def _conflict(self, found: FunctionObject) -> str:
         others = {
-            each.key: each
-            for route in routes.route_keys(found.spec)
-            for each in self._functions.by_index("route", route)
+            each.key: each for host in routes.hosts(found.spec) for each in self._functions.by_index("host", host)
         }
         rows = [(key, each.metadata.creation_timestamp or "", each.spec) for key, each in others.items()]
         return routes.conflict(found.key, found.metadata.creation_timestamp or "", found.spec, rows)

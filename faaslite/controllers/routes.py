@@ -12,7 +12,7 @@ from core.api.views import ReplicaSet, Secret
 from faaslite.api.function import Function
 from faaslite.controllers.resources import limits_of
 
-__all__ = ["conflict", "invocation_keys", "known_revisions", "route_keys"]
+__all__ = ["conflict", "hosts", "invocation_keys", "known_revisions", "route_keys"]
 
 
 def known_revisions(revisions: Mapping[str, ReplicaSet]) -> list[Document]:
@@ -69,13 +69,35 @@ def route_keys(spec: Any) -> list[str]:
         return []
 
 
+def hosts(spec: Any) -> list[str]:
+    """The hosts of a stored spec's routes, which may be invalid; "" is every host. Who has routes on the same host may be in one's way."""
+    return sorted({each.partition(" ")[0] for each in route_keys(spec)})
+
+
+def _between(mine: Iterable[str], theirs: Iterable[str]) -> str:
+    """The route of mine that would stand between another namespace's route and its callers, "" for none: the gateway gives a named host to one
+    namespace, and without a host what lies below a prefix."""
+    for route in mine:
+        host, _, path = route.partition(" ")
+        for other in theirs:
+            their_host, _, prefix = other.partition(" ")
+            below = path == prefix or path.startswith(prefix if prefix.endswith("/") else f"{prefix}/")
+            if host == their_host and (host or below):
+                return route
+    return ""
+
+
 def conflict(key: str, created: str, spec: Any, others: Iterable[tuple[str, str, Any]]) -> str:
-    """Why a route of this Function goes to another one: "" where none does. `others`: key, creation time, spec of those that share a route.
+    """Why a route of this Function goes to another one: "" where none does. `others`: key, creation time, spec of those that share a host.
     The oldest has it."""
     mine = {route: _methods(spec, route) for route in route_keys(spec)}
     for other, time, theirs in sorted(others, key=lambda each: (each[1], each[0])):
         if other == key or (time, other) > (created, key):
             continue
+        if key.partition("/")[0] != other.partition("/")[0] and (route := _between(mine, route_keys(theirs))):
+            host, _, path = route.partition(" ")
+            what = f"the host {host}" if host else f"{path} without a host"
+            return f"spec.http.routes: {what} is of the namespace of {other}, which is older"
         for route in route_keys(theirs):
             if route in mine and _overlap(mine[route], _methods(theirs, route)):
                 host, _, path = route.partition(" ")

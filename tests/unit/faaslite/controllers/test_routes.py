@@ -28,6 +28,27 @@ def test_methods_that_differ_and_other_paths_are_no_conflict():
     assert conflict("a/b", "2", mine, [("a/a", "1", theirs)]) == ""
 
 
+@pytest.mark.parametrize(
+    ("mine", "theirs", "says"),
+    [
+        ({"host": "A.example", "path": "/pay"}, {"host": "a.example"}, "the host a.example"),
+        ({"path": "/shop/pay"}, {"path": "/shop"}, "/shop/pay without a host"),
+        ({"path": "/shops"}, {"path": "/shop"}, ""),
+        ({"host": "b.example"}, {"host": "a.example"}, ""),
+        ({"path": "/shop"}, {"path": "/shop/pay"}, ""),
+    ],
+)
+def test_another_namespace_gets_between_nobody_and_its_callers(mine, theirs, says):
+    found = conflict("b/thief", "2", spec(mine), [("a/shop", "1", spec(theirs))])
+    assert says in found if says else found == ""
+    assert (
+        conflict(
+            "a/pay", "2", spec({"host": "a.example", "path": "/pay"}), [("a/shop", "1", spec({"host": "a.example"}))]
+        )
+        == ""
+    )
+
+
 @pytest.mark.parametrize("broken", [None, {}, {"http": None}, {"http": {"routes": 3}}, {"http": {"routes": [None]}}])
 def test_specs_that_are_invalid_have_no_routes(broken):
     assert route_keys(broken) == []
