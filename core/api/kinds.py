@@ -13,8 +13,8 @@ __all__ = [
     "COMPONENT_STATUS", "CONFIG_MAP", "CONTROLLER_REVISION", "CRON_JOB", "CSI_DRIVER", "CSI_NODE", "CSI_STORAGE_CAPACITY",
     "CUSTOM_RESOURCE_DEFINITION", "DAEMON_SET", "DEPLOYMENT", "ENDPOINTS", "ENDPOINT_SLICE", "EVENT", "EVENT_V1",
     "HORIZONTAL_POD_AUTOSCALER", "HORIZONTAL_POD_AUTOSCALER_V1", "INGRESS", "INGRESS_CLASS", "JOB", "LEASE", "LIMIT_RANGE",
-    "LOCAL_SUBJECT_ACCESS_REVIEW", "MUTATING_WEBHOOK_CONFIGURATION", "NAMESPACE", "NETWORK_POLICY", "NODE",
-    "PERSISTENT_VOLUME", "PERSISTENT_VOLUME_CLAIM", "POD", "POD_DISRUPTION_BUDGET", "POD_TEMPLATE", "PRIORITY_CLASS",
+    "LOCAL_SUBJECT_ACCESS_REVIEW", "MUTATING_WEBHOOK_CONFIGURATION", "NAMESPACE", "NETWORK_POLICY", "NODE", "NODE_METRICS",
+    "PERSISTENT_VOLUME", "PERSISTENT_VOLUME_CLAIM", "POD", "POD_DISRUPTION_BUDGET", "POD_METRICS", "POD_TEMPLATE", "PRIORITY_CLASS",
     "REPLICATION_CONTROLLER", "REPLICA_SET", "RESOURCE_QUOTA", "ROLE", "ROLE_BINDING", "RUNTIME_CLASS", "SECRET",
     "SELF_SUBJECT_ACCESS_REVIEW", "SELF_SUBJECT_REVIEW", "SELF_SUBJECT_RULES_REVIEW", "SERVICE", "SERVICE_ACCOUNT",
     "STATEFUL_SET", "STORAGE_CLASS", "SUBJECT_ACCESS_REVIEW", "TOKEN_REVIEW",
@@ -40,7 +40,7 @@ class Kind:
     subresources: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ALL_VERBS
-    singular_name: str = ""
+    singular_name: str | None = ""
     list_name: str = ""
 
     @property
@@ -55,7 +55,8 @@ class Kind:
 
     @property
     def singular(self) -> str:
-        return self.singular_name or self.kind.lower()
+        """ "" where `singular_name` is None."""
+        return self.kind.lower() if self.singular_name == "" else self.singular_name or ""
 
     @property
     def list_kind(self) -> str:
@@ -175,6 +176,13 @@ MUTATING_WEBHOOK_CONFIGURATION = Kind("admissionregistration.k8s.io", "v1", "Mut
 VALIDATING_WEBHOOK_CONFIGURATION = Kind("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration",
                                         "validatingwebhookconfigurations", False, (), (), _EXTENSIONS)  # fmt: skip
 
+# what is measured
+
+NODE_METRICS = Kind(
+    "metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", False, verbs=("get", "list"), singular_name=None
+)
+POD_METRICS = Kind("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", verbs=("get", "list"), singular_name=None)
+
 BUILT_IN: tuple[Kind, ...] = (
     BINDING, COMPONENT_STATUS, CONFIG_MAP, ENDPOINTS, EVENT, LIMIT_RANGE, NAMESPACE, NODE, PERSISTENT_VOLUME_CLAIM, PERSISTENT_VOLUME,
     POD, POD_TEMPLATE, REPLICATION_CONTROLLER, RESOURCE_QUOTA, SECRET, SERVICE_ACCOUNT, SERVICE,
@@ -193,5 +201,6 @@ BUILT_IN: tuple[Kind, ...] = (
     MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION,
     CUSTOM_RESOURCE_DEFINITION,
     PRIORITY_CLASS, LEASE, RUNTIME_CLASS, ENDPOINT_SLICE,
+    NODE_METRICS, POD_METRICS,
 )  # fmt: skip
 """In the order of discovery, which is that of `kubectl get all`."""

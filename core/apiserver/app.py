@@ -16,6 +16,7 @@ from typing import Any
 from core.api.kinds import BUILT_IN, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, Kind
 from core.apiserver import dispatch, http
 from core.apiserver.admission import Admission
+from core.apiserver.apiservices import ApiServices
 from core.apiserver.authn import Authenticator, User, impersonation
 from core.apiserver.authn.tokens import ServiceAccountTokens, new_key
 from core.apiserver.authz import Authorizer
@@ -40,6 +41,7 @@ from core.apiserver.status import from_store
 from core.apiserver.streams.log import KubeletConnector, PodLogs
 from core.apiserver.subresources import SERVED, Subresources
 from core.apiserver.system import build_system, in_process
+from core.apiserver.usage import Measured
 from core.clock import monotonic, wall
 from core.errors import ApiError, InternalError, NotFound
 from core.store.base import Store, StoreError
@@ -93,12 +95,15 @@ class ApiServer:
             schemas,
             Subresources(served, admission, schemas, PodLogs(served, kubelet), accounts, clock),
             self._authorizer,
+            Measured(served, kubelet),
         )
         self._metrics = Metrics(lambda: self.resources.watching, lambda: store.revision)
         self._system = build_system(
             served, {"ping": _ping, "store": self._check_store, "started": self._check_started}, self._metrics
         )
         self._housekeeping = Housekeeping(store, served, clock)
+        self._api_services = ApiServices(served)
+        served.changed = self._api_services.poke
 
     async def start(self) -> None:
         """Load what is stored, create what every cluster has, and serve."""
@@ -111,6 +116,7 @@ class ApiServer:
                     registry.strategy.stored(registry.codec.document(entry))
         await create_firsts(self._served, self._service_cidr, self._advertise)
         await self._ensure_roles()
+        await self._api_services.start()
         await self._housekeeping.start()
         self._ready = True
 
@@ -127,6 +133,7 @@ class ApiServer:
         self._ready = False
         self.resources.stop()
         await self._housekeeping.stop()
+        await self._api_services.stop()
         await self._policy.stop()
         await self._customs.stop()
         if self._kubelet is not None:

@@ -6,6 +6,7 @@ document and `now`. Pods have a file of their own, `podcolumns.py`.
 
 from __future__ import annotations
 
+from core.api import quantity
 from core.apiserver import podcolumns
 from core.apiserver.cells import (
     AGE,
@@ -277,6 +278,25 @@ def _hpa_metrics(document: Document, now: float) -> str:
     return ", ".join(found) or NONE
 
 
+def _total(resource: str) -> Cell:
+    """What a Pod's containers, or a node, use of a resource, as one quantity."""
+
+    def cell(document: Document, now: float) -> str:
+        parts = document.get("containers", (document,))
+        used = sum(quantity.parse(each["usage"].get(resource, "0")) for each in parts)
+        if resource == "cpu":
+            return quantity.canonical(f"{int(used * 10**9)}n")
+        return quantity.canonical(f"{int(used) // 1024}Ki")
+
+    return cell
+
+
+_USAGE = (
+    NAME, Column("cpu", _total("cpu"), "string", "quantity"), Column("memory", _total("memory"), "string", "quantity"),
+    Column("Window", at("window"), "string", "duration"),
+)  # fmt: skip
+
+
 def _healthy(document: Document) -> Document:
     conditions = document.get("conditions") or ()
     return next((each for each in conditions if each.get("type") == "Healthy"), {})
@@ -414,6 +434,8 @@ COLUMNS: dict[tuple[str, str], tuple[Column, ...]] = {
     ("certificates.k8s.io", "CertificateSigningRequest"): (
         NAME, AGE, text("SignerName", "spec.signerName"), text("Requestor", "spec.username"), Column("Condition", _csr_condition),
     ),
+    ("metrics.k8s.io", "NodeMetrics"): _USAGE,
+    ("metrics.k8s.io", "PodMetrics"): _USAGE,
     ("apiregistration.k8s.io", "APIService"): (
         NAME, Column("Service", lambda document, now: "/".join(
             str(each) for each in (dig(document, "spec.service.namespace"), dig(document, "spec.service.name")) if each) or "Local"),

@@ -28,12 +28,14 @@ class Form(NamedTuple):
 
 
 class ListMeta(NamedTuple):
+    """`revision` is -1 for what is not stored."""
+
     revision: int
     token: str = ""
     remaining: int | None = None
 
     def document(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"resourceVersion": str(self.revision)}
+        found: dict[str, Any] = {"resourceVersion": str(self.revision)} if self.revision >= 0 else {}
         if self.token:
             found["continue"] = self.token
         if self.remaining is not None:

@@ -34,6 +34,7 @@ from core.apiserver.status import (
     too_large_version,
 )
 from core.apiserver.subresources import Subresources
+from core.apiserver.usage import MEASURED, Measured
 from core.apiserver.watch import Watcher, WatchOptions
 from core.errors import ApiError, MethodNotAllowed, NotFound
 from core.store.base import Entry, Store
@@ -60,8 +61,10 @@ class Resources:
         schemas: Schemas,
         subresources: Subresources,
         authorizer: Authorizer,
+        measured: Measured,
     ) -> None:
         self._store = store
+        self._measured = measured
         self._served = served
         self._admission = admission
         self._reviews = reviews
@@ -110,6 +113,8 @@ class Resources:
             return await self._subresources.bind_named(request, self._served.of(POD))
         if kind == COMPONENT_STATUS:
             return self._components(request, registry)
+        if kind in MEASURED and not info.subresource:
+            return await self._measured.answer(request, registry)
         if info.namespace and not kind.namespaced and info.resource != "namespaces":
             raise no_resource()
         if info.subresource:

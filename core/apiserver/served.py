@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from core.api.kinds import Kind
 from core.apiserver.cache import Document
 from core.apiserver.registry.generic import Registry
@@ -16,11 +18,14 @@ class Served:
         self._registries: dict[tuple[str, str, str], Registry] = {}
         self.terminating: set[tuple[str, str]] = set()
         self.changes = 0
+        self.changed: Callable[[], object] = lambda: None
+        """Called after each change."""
 
     def add(self, registry: Registry) -> None:
         kind = registry.kind
         self._registries[kind.group, kind.version, kind.plural] = registry
         self.changes += 1
+        self.changed()
 
     def remove(self, group: str, plural: str) -> None:
         """All versions of a custom kind."""
@@ -28,6 +33,7 @@ class Served:
             del self._registries[at]
         self.terminating.discard((group, plural))
         self.changes += 1
+        self.changed()
 
     def find(self, group: str, version: str, plural: str) -> Registry | None:
         return self._registries.get((group, version, plural))

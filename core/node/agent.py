@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from core import trace
 from core.api import views
 from core.api.kinds import POD, SERVICE
+from core.api.meta import Document
 from core.client.events import Recorder
 from core.client.informer import Informers
 from core.client.rest import Client
@@ -40,6 +41,7 @@ from core.node.runtime.base import Runtime, RuntimeEventType, RuntimeFailure, Sa
 from core.node.runtime.guard import Guard
 from core.node.server import AgentServer, LogSource, Serving, UnknownContainer
 from core.node.specs import Dns, log_folder
+from core.node.usage import Metered, Sampler, own_usage, prometheus, summary
 from core.node.volumes.base import CsiPlugin, VolumeContext
 from core.node.volumes.manager import Volumes
 from core.node.warming import Warming
@@ -95,6 +97,8 @@ class Agent:
         self._spec = spec
         self.heartbeat = Heartbeat(client, spec, self.runtime, self._restart_runtime, partial(observe, data_dir))
         self._server = AgentServer(self, serving, self.registry) if serving else None
+        self._sampler = Sampler(self._metered, self.runtime.stats, own_usage, wall)
+        self._began = wall()
         self.idle = asyncio.Event()
         """Set while the node looks after no Pod."""
         self.idle.set()
@@ -309,6 +313,22 @@ class Agent:
 
     def healthy(self) -> str:
         return self.heartbeat.trouble
+
+    async def usage_summary(self) -> Document:
+        before, after = await self._sampler.window()
+        return summary(self.name, self._began, before, after, self._sampler.ended_ns)
+
+    async def usage_counters(self) -> str:
+        return prometheus(await self._sampler.now(), self._sampler.ended_ns)
+
+    def _metered(self) -> list[Metered]:
+        found = []
+        for worker in self._workers.values():
+            pod = worker.pod
+            for name, each in worker.observed.containers.items():
+                if each.running and each.info is not None:
+                    found.append(Metered(each.info.id, pod.namespace, pod.name, worker.uid, name, each.info.started_at))
+        return found
 
     @property
     def running_pods(self) -> int:

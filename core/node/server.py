@@ -1,4 +1,4 @@
-"""The agent's HTTPS server: logs of containers for the API server, health, metrics, Pods.
+"""The agent's HTTPS server: logs of containers for the API server, health, metrics, usage, Pods.
 
 Callers must show a client certificate of the cluster's CA. The paths are the kubelet's.
 """
@@ -22,6 +22,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from core.api import views
+from core.api.meta import Document
 from core.clock import parse_time, wall
 from core.node.logs import LogOptions, read_logs
 from core.serving import AsgiServer
@@ -63,6 +64,12 @@ class Node(Protocol):
     def healthy(self) -> str:
         """ "" or what is wrong."""
 
+    async def usage_summary(self) -> Document:
+        """The kubelet's stats Summary."""
+
+    async def usage_counters(self) -> str:
+        """What runs here and what it uses, as Prometheus' text."""
+
 
 def log_options(query: dict[str, str], now: float) -> LogOptions:
     """From the query of a log request. ValueError says what is wrong."""
@@ -103,7 +110,9 @@ class AgentServer:
                 Route("/containerLogs/{namespace}/{pod}/{container}", self._logs),
                 Route("/healthz", self._healthz),
                 Route("/metrics", self._metrics),
+                Route("/metrics/resource", self._resource_metrics),
                 Route("/pods", self._pods),
+                Route("/stats/summary", self._summary),
             ]
         )
 
@@ -132,6 +141,12 @@ class AgentServer:
 
     async def _metrics(self, request: Request) -> Response:
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def _resource_metrics(self, request: Request) -> Response:
+        return Response(await self._node.usage_counters(), media_type=CONTENT_TYPE_LATEST)
+
+    async def _summary(self, request: Request) -> Response:
+        return Response(msgspec.json.encode(await self._node.usage_summary()), media_type="application/json")
 
     async def _pods(self, request: Request) -> Response:
         body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self._node.pods()}

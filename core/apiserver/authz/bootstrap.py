@@ -98,6 +98,11 @@ def cluster_roles() -> list[Document]:
         _role("system:aggregate-to-view", viewed, into=("view",)),
         _role("system:aggregate-to-edit", edited, into=("edit",)),
         _role("system:aggregate-to-admin", administered, into=("admin",)),
+        _role(
+            "system:aggregated-metrics-reader",
+            [_rule("metrics.k8s.io", ("nodes", "pods"), _READ)],
+            into=("view", "edit", "admin"),
+        ),
         _aggregated("view", into=("edit",)),
         _aggregated("edit", into=("admin",)),
         _aggregated("admin"),

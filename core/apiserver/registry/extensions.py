@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from core.apiserver.registry.names import path_segment
 from core.apiserver.registry.strategy import Cause, Document, Strategy
 from core.apiserver.status import duplicate, forbidden, invalid_value, not_supported, required
+from core.clock import timestamp
 
 __all__ = ["ApiServiceStrategy", "WebhookStrategy"]
 
@@ -79,8 +81,19 @@ class WebhookStrategy(Strategy):
 
 
 class ApiServiceStrategy(Strategy):
+    def check_name(self, name: str) -> str:
+        return path_segment(name)  # `v1.` is that of the core group
+
     def prepare_create(self, document: Document, now: float) -> None:
-        document["status"] = {}
+        # What is answered by this server itself is always there; an APIService with a `spec.service` is refused below.
+        condition = {
+            "type": "Available",
+            "status": "True",
+            "reason": "Local",
+            "message": "Local APIServices are always available",
+            "lastTransitionTime": timestamp(now),
+        }
+        document["status"] = {"conditions": [condition]}
 
     def validate(self, document: Document) -> list[Cause]:
         spec, found = document.get("spec") or {}, []

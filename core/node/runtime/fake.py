@@ -50,6 +50,9 @@ class Behaviour:
     message: str = ""
     output: str = ""
     deaf: bool = False
+    cpu: float = 0.001
+    """Cores that it keeps busy."""
+    memory: int = 1 << 20
 
 
 @dataclass(slots=True)
@@ -248,9 +251,11 @@ class FakeRuntime:
         return self.exec_results.get(tuple(command), (0, b""))
 
     async def stats(self, container_id: str) -> Stats:
-        if container_id not in self._containers:
-            raise RuntimeFailure(f"there is no container {container_id}")
-        return Stats(cpu_ns=1_000_000, memory=1 << 20)
+        found = self._containers.get(container_id)
+        if found is None or found.info.state is not ContainerState.RUNNING:
+            raise RuntimeFailure(f"container {container_id} isn't running")
+        busy = found.behaviour.cpu * (wall() - found.info.started_at)
+        return Stats(cpu_ns=int(busy * 1e9), memory=found.behaviour.memory)
 
     async def pull_image(self, image: str) -> Image:
         await self._change("pull_image", image)

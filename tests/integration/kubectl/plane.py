@@ -3,7 +3,7 @@
     python plane.py FOLDER
 
 It prints the API's port when it serves and ends with its standard input. A container whose image is `job:N` exits with code N,
-every other one runs on.
+one of `busy:N` uses N thousandths of a core, every other one runs on.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def behave(spec: ContainerSpec) -> Behaviour:
     name, _, tag = spec.image.partition(":")
     if name == "job":
         return Behaviour(ready_after=None, exit_after=0.0, exit_code=int(tag), output="done")
+    if name == "busy":
+        return Behaviour(cpu=int(tag) / 1000, memory=64 << 20)
     return Behaviour(output=f"hello from {spec.name}\nready")
 
 

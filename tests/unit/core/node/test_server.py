@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -81,6 +82,10 @@ async def test_logs_health_pods_metrics_and_no_strangers(
     metrics = (await get("/metrics"))[1]
     assert "kubelet_running_pods 1.0" in metrics
     assert 'kubelet_runtime_operations_duration_seconds_count{operation_type="start_container"} 1.0' in metrics
+    told = json.loads((await get("/stats/summary"))[1])
+    assert told["node"]["nodeName"] == "n1"
+    assert told["pods"][0]["containers"][0]["cpu"]["usageNanoCores"] == pytest.approx(1_000_000, rel=0.2)
+    assert 'pod_memory_working_set_bytes{namespace="default",pod="a"} 1048576.0' in (await get("/metrics/resource"))[1]
     async with session.get(f"{root}/containerLogs/default/a/main?follow=true") as reply:
         assert await reply.content.readline() == b"one\n"
         runtime.finish(runtime.container("uid-a", "main").id)
