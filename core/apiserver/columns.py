@@ -283,7 +283,7 @@ def _total(resource: str) -> Cell:
 
     def cell(document: Document, now: float) -> str:
         parts = document.get("containers", (document,))
-        used = sum(quantity.parse(each["usage"].get(resource, "0")) for each in parts)
+        used = sum(quantity.parse((each.get("usage") or {}).get(resource, "0")) for each in parts)
         if resource == "cpu":
             return quantity.canonical(f"{int(used * 10**9)}n")
         return quantity.canonical(f"{int(used) // 1024}Ki")

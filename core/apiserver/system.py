@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import platform
 from collections.abc import Awaitable, Callable, Mapping
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,6 +21,7 @@ from core.apiserver import discovery, openapi
 from core.apiserver.metrics import Metrics
 from core.apiserver.request import ApiRequest, Reply
 from core.apiserver.served import Served
+from core.clock import wall
 from core.errors import api_error
 
 __all__ = ["VERSION", "Check", "build_system", "in_process"]
@@ -38,6 +41,7 @@ VERSION = {
     "platform": f"linux/{platform.machine()}",
 }
 _encode = msgspec.json.encode
+_YEAR = 365 * 24 * 3600
 _V2_PROTO = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _EMPTY_V2_PROTO = b"\x0a\x032.0"
 
@@ -74,7 +78,9 @@ class _Pages:
         self._served = served
         self._checks = checks
         self._metrics = metrics
-        self._openapi: dict[tuple[str, str, int], Any] = {}
+        self._openapi: dict[str, bytes] = {}
+        self._openapi_of = -1
+        self._digests: dict[str, str] = {}
 
     async def health(self, request: Request) -> Response:
         """As Kubernetes says it: `ok`, or the list of checks where one has failed or `?verbose` asks for it."""
@@ -137,20 +143,40 @@ class _Pages:
         return _json(request, found)
 
     async def openapi_index(self, request: Request) -> Response:
-        return _json(request, openapi.index(self._served.kinds(), self._served.schemas()))
+        return _json(request, openapi.index(self._openapi_digests()))
 
     async def openapi_document(self, request: Request) -> Response:
-        where = request.path_params
-        at = (where.get("group", ""), where["version"], self._served.changes)
-        found = self._openapi.get(at)
-        if found is None:
-            found = openapi.document(self._served.kinds(), at[0], at[1], self._served.schemas())
-            if found is None:
-                raise HTTPException(404)
-            if any(each[2] != at[2] for each in self._openapi):
-                self._openapi.clear()
-            self._openapi[at] = found
-        return _json(request, found)
+        """As Kubernetes has it: who names the digest may keep the document for good, who names an old one is led to the new one."""
+        at = request.url.path.removeprefix("/openapi/v3/")
+        digest = self._openapi_digests().get(at)
+        if digest is None:
+            raise HTTPException(404)
+        named = request.query_params.get("hash", "")
+        if named and named != digest:
+            return Response(status_code=301, headers={"Location": f"/openapi/v3/{at}?hash={digest}"})
+        headers = {"ETag": f'"{digest}"', "Vary": "Accept, Accept-Encoding", "Cache-Control": "public"}
+        if named:
+            headers |= {"Cache-Control": "public, immutable", "Expires": formatdate(wall() + _YEAR, usegmt=True)}
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        packed = self._openapi.get(at)
+        if packed is None:
+            where = request.path_params
+            kinds, schemas = self._served.kinds(), self._served.schemas()
+            found = openapi.document(kinds, where.get("group", ""), where["version"], schemas)
+            packed = self._openapi[at] = gzip.compress(_encode(found), 6, mtime=0)
+        headers["Content-Type"] = "application/json"
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return Response(packed, headers={**headers, "Content-Encoding": "gzip"})
+        return Response(gzip.decompress(packed), headers=headers)
+
+    def _openapi_digests(self) -> dict[str, str]:
+        """Of all documents, made anew when what is served has changed; then the documents are, too."""
+        if self._openapi_of != self._served.changes:
+            self._openapi_of = self._served.changes
+            self._digests = openapi.digests(self._served.kinds(), self._served.schemas())
+            self._openapi.clear()
+        return self._digests
 
     async def openapi_v2(self, request: Request) -> Response:
         """An empty document: what there is to know is in version 3, which clients ask first.

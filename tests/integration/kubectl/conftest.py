@@ -79,7 +79,10 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         process.communicate(timeout=30)
 
 
-LANES = (("deployments", "sets", "pods", "get"), ("create", "change", "bad", "describe", "discovery", "jobs", "top"))
+LANES = (
+    ("deployments", "sets", "pods", "get"),
+    ("create", "change", "bad", "describe", "discovery", "jobs", "top", "explain"),
+)
 """Transcripts of different lanes run at the same time; those that look at nodes or change them are in one."""
 
 

@@ -67,7 +67,7 @@ class Recorder:
             case ["version"]:
                 return {"major": "1", "minor": "32", "gitVersion": "v1.32.0"}
             case ["openapi", "v3"]:
-                return openapi.index(self.kinds, {FUNCTION: FUNCTION_SCHEMA})
+                return openapi.index(openapi.digests(self.kinds, {FUNCTION: FUNCTION_SCHEMA}))
             case ["openapi", "v3", "api", version]:
                 return openapi.document(self.kinds, "", version)
             case ["openapi", "v3", "apis", group, version]:

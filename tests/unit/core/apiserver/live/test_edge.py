@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 
-from core.apiserver import http
+from core.apiserver import http, openapi
 
 CM = "/api/v1/namespaces/default/configmaps"
 
@@ -74,6 +75,62 @@ async def test_a_client_that_goes_within_its_body_gets_nothing(api):
 
     await api(_scope("POST"), gone, send)
     assert sent == []
+
+
+async def _page(api, path, query=b"", **headers):
+    """Status, headers and body of a page."""
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = _scope(path=path, query=query)
+    scope |= {"headers": scope["headers"] + named, "raw_path": path.encode(), "root_path": "", "http_version": "1.1"}
+    await api(scope, receive, send)
+    found = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], found, b"".join(each.get("body", b"") for each in sent[1:])
+
+
+async def test_documents_are_made_once_and_kept_by_their_digest(api, monkeypatch):
+    made = []
+    make = openapi.document
+    monkeypatch.setattr(openapi, "document", lambda *arguments: made.append(arguments[1]) or make(*arguments))
+    _, _, body = await _page(api, "/openapi/v3")
+    path, _, digest = json.loads(body)["paths"]["apis/apps/v1"]["serverRelativeURL"].partition("?hash=")
+    assert made == [], "the index makes no document"
+    status, headers, body = await _page(api, path, f"hash={digest}".encode())
+    assert status == 200 and headers["etag"] == f'"{digest}"'
+    assert "immutable" in headers["cache-control"] and headers["expires"].endswith("GMT")
+    assert json.loads(body)["openapi"] == "3.0.0"
+    status, headers, packed = await _page(api, path, accept_encoding="gzip")
+    assert headers["content-encoding"] == "gzip" and gzip.decompress(packed) == body
+    assert "immutable" not in headers["cache-control"], "who doesn't say which one must ask again"
+    status, _, body = await _page(api, path, if_none_match=f'"{digest}"')
+    assert (status, body) == (304, b"")
+    assert made == ["apps"]
+    status, headers, _ = await _page(api, path, b"hash=0123")
+    assert (status, headers["location"]) == (301, f"{path}?hash={digest}")
+    status, _, _ = await _page(api, "/openapi/v3/apis/nothing.example.com/v1")
+    assert status == 404
+
+
+async def test_a_definition_that_comes_changes_its_document_alone(api, admin):
+    _, first, _ = await _page(api, "/openapi/v3/apis/apps/v1")
+    names = {"plural": "toys", "kind": "Toy"}
+    versions = [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}]
+    body = {
+        "metadata": {"name": "toys.example.com"},
+        "spec": {"group": "example.com", "scope": "Cluster", "names": names, "versions": versions},
+    }
+    await admin.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body)
+    _, second, _ = await _page(api, "/openapi/v3/apis/apps/v1")
+    assert second["etag"] == first["etag"]
+    status, _, found = await _page(api, "/openapi/v3/apis/example.com/v1")
+    assert status == 200 and "com.example.v1.ToyList" in json.loads(found)["components"]["schemas"]
 
 
 async def test_server_pages_through_the_local_transport(admin):
