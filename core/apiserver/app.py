@@ -32,6 +32,7 @@ from core.apiserver.housekeeping import Housekeeping
 from core.apiserver.http import Receive, Scope, Send
 from core.apiserver.local import LocalTransport
 from core.apiserver.metrics import Metrics
+from core.apiserver.presentation import presented
 from core.apiserver.request import ApiRequest, Reply, TextStream, WatchStream
 from core.apiserver.resources import Answer, Resources
 from core.apiserver.reviews import Reviews
@@ -178,6 +179,7 @@ class ApiServer:
             if isinstance(answer, Reply):
                 if answer.revision:
                     await self._store.durable(answer.revision)
+                answer = presented(answer, head.accept, head.query, head.user_agent)
                 await http.send_reply(send, answer, request.warnings, head.gzip, bodiless=method == "HEAD")
                 self._metrics.answered(info.verb, info.full_resource, answer.code, monotonic() - began)
                 return

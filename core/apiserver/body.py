@@ -13,19 +13,18 @@ import msgspec
 from core.apiserver import protobuf, yamlbody
 from core.errors import BadRequest, UnsupportedMediaType
 
-__all__ = ["JSON", "MAX_DEPTH", "PROTOBUF", "YAML", "media_type", "parse"]
+__all__ = ["APPLY_PATCH", "JSON", "MAX_DEPTH", "PROTOBUF", "YAML", "media_type", "parse", "unknown_type"]
 
 JSON = "application/json"
 YAML = "application/yaml"
+APPLY_PATCH = "application/apply-patch+yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 
 MAX_DEPTH = 250
 """Deepest nesting of a body, so that recursive walks over documents stay far from Python's recursion limit."""
 
-_JSON_TYPES = frozenset((
-    "", JSON, "text/json", "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json",
-))  # fmt: skip
-_YAML_TYPES = frozenset((YAML, "application/x-yaml", "text/yaml", "text/x-yaml", "application/apply-patch+yaml"))
+_JSON_TYPES = frozenset(("", JSON))
+_YAML_TYPES = frozenset((YAML, APPLY_PATCH))
 
 
 def media_type(content_type: str) -> str:
@@ -55,11 +54,15 @@ def parse(body: bytes, content_type: str, *, strict: bool = False) -> tuple[Any,
         document = protobuf.decode(body)
         _check_depth(document)
     else:
-        raise UnsupportedMediaType(
-            "the body of the request was in an unknown format - accepted media types include: "
-            f"{JSON}, {YAML}, {PROTOBUF}"
-        )
+        raise unknown_type()
     return document, found
+
+
+def unknown_type() -> UnsupportedMediaType:
+    """For a body whose content type no document has."""
+    return UnsupportedMediaType(
+        f"the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"
+    )
 
 
 def _json(body: bytes) -> Any:

@@ -5,10 +5,13 @@ Pure. Paths of resources: `/api/VERSION/...` and `/apis/GROUP/VERSION/...`, then
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["RequestInfo", "parse", "truth"]
+from core.errors import BadRequest
+
+__all__ = ["RequestInfo", "number", "parse", "truth"]
 
 _NAMED = {"GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
 _COLLECTION = {
@@ -19,7 +22,9 @@ _COLLECTION = {
     "PUT": "update",
     "PATCH": "patch",
 }
-_TRUE = ("true", "1", "True", "TRUE", "t", "T")
+_NUMBER = re.compile(r"[+-]?[0-9]+")
+_BOUND = 2**63
+_FALSE = ("false", "0")
 
 
 class RequestInfo(NamedTuple):
@@ -42,8 +47,21 @@ class RequestInfo(NamedTuple):
 
 
 def truth(text: str) -> bool:
-    """A boolean of a query, as Go's strconv reads it."""
-    return text in _TRUE
+    """A boolean of a query that names it: everything but `false` and `0`, also nothing, is true."""
+    return text.lower() not in _FALSE
+
+
+def number(query: Mapping[str, str], name: str) -> int | None:
+    """A whole number of a query; None where it is absent. Raises `BadRequest`, in the words of Go's strconv."""
+    text = query.get(name, "")
+    if not text:
+        return None
+    why = "invalid syntax"
+    if _NUMBER.fullmatch(text):
+        if len(text) < 21 and -_BOUND <= int(text) < _BOUND:
+            return int(text)
+        why = "value out of range"
+    raise BadRequest(f'strconv.ParseInt: parsing "{text[:64]}": {why}')
 
 
 def parse(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:

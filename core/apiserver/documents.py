@@ -35,6 +35,8 @@ def parse_document(request: ApiRequest, kind: Kind, options: WriteOptions) -> Do
     """The body as a document of `kind`; a body that doesn't say its kind has the one of the path. Raises `BadRequest`."""
     if not request.body:
         raise BadRequest("the request has no body")
+    if body.media_type(request.content_type) == body.APPLY_PATCH:
+        raise body.unknown_type()
     # Looking for duplicate fields reads the body a second time: only where the client asked for it.
     wanted = options.strict or (options.warn and "fieldValidation" in request.query)
     found, doubts = body.parse(request.body, request.content_type, strict=wanted)

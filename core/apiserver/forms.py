@@ -53,7 +53,7 @@ def negotiate(accept: str, include: str = "") -> Form:
         return PLAIN
     for media in accept.split(","):
         kind, *rest = (each.strip() for each in media.split(";"))
-        if kind not in ("application/json", "*/*", "application/*"):
+        if kind not in ("application/json", "application/yaml", "*/*", "application/*"):
             continue
         parameters = dict(each.split("=", 1) for each in rest if "=" in each)
         name = parameters.get("as", "")
@@ -65,7 +65,7 @@ def negotiate(accept: str, include: str = "") -> Form:
             return Form("Table", include or "Metadata")
         if name in ("PartialObjectMetadata", "PartialObjectMetadataList"):
             return Form("PartialObjectMetadata")
-    raise NotAcceptable("only the following media types are accepted: application/json")
+    raise NotAcceptable("only the following media types are accepted: application/json, application/yaml")
 
 
 def _table(

@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 from core.api.kinds import Kind
 from core.apiserver.authn import User
-from core.apiserver.dispatch import RequestInfo, truth
+from core.apiserver.dispatch import RequestInfo, number, truth
 from core.apiserver.forms import Form
 from core.apiserver.managedfields import manager_name
 from core.apiserver.registry.generic import Registry
 from core.apiserver.status import forbidden, invalid, invalid_value, not_supported, required
 from core.apiserver.watch import Watcher
-from core.errors import BadRequest
 
 __all__ = [
     "APPLY_OPTIONS", "ApiRequest", "Reply", "TextStream", "WatchStream", "WriteOptions", "boolean", "number", "write_options",
@@ -114,15 +113,4 @@ def write_options(query: Mapping[str, str], kind: str = "CreateOptions") -> Writ
 
 
 def boolean(query: Mapping[str, str], name: str) -> bool:
-    return truth(query.get(name, ""))
-
-
-def number(query: Mapping[str, str], name: str) -> int | None:
-    """A whole number of a query; None where it is absent."""
-    text = query.get(name, "")
-    if not text:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    return name in query and truth(query[name])

@@ -30,9 +30,10 @@ def _keys(document: Document, fields: tuple[str, ...]) -> list[Cause]:
     ]
     size = sum(len(value) for field in fields for value in (document.get(field) or {}).values())
     if size > _MAX_BYTES * (4 / 3 if fields == ("data",) else 1):
-        found.append(
-            {"reason": "FieldValueTooLong", "message": "Too long: may not be more than 1048576 bytes", "field": ""}
-        )
+        why = "Too long: may not be more than 1048576 bytes"
+        # Kubernetes names the data of a Secret, and of a ConfigMap, which has two sorts, nothing: Go writes that so.
+        field = "data" if fields == ("data",) else "[]"
+        found.append({"reason": "FieldValueTooLong", "message": why, "field": field})
     return found
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from core.api.kinds import Kind
+from core.apiserver.dispatch import number
 from core.apiserver.forms import ListMeta
 from core.apiserver.registry.generic import Registry
 from core.apiserver.selection import Selection
@@ -60,17 +61,14 @@ def resource_version(text: str, kind: Kind = _LIST_OPTIONS) -> int:
     if not text:
         return -1
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise invalid(kind, "", [invalid_value("resourceVersion", text, "strconv.ParseUint: invalid syntax")])
+        why = f'strconv.ParseUint: parsing "{text}": invalid syntax'
+        raise invalid(kind, "", [invalid_value("resourceVersion", text, why)])
     return int(text)
 
 
 def list_options(query: Mapping[str, str], prefix: str) -> ListOptions:
     """Raises `BadRequest`, `Invalid`."""
-    try:
-        limit = int(query.get("limit") or 0)
-    except ValueError:
-        raise BadRequest(f'strconv.ParseInt: parsing "{query["limit"]}": invalid syntax') from None
-    limit = max(limit, 0)
+    limit = max(number(query, "limit") or 0, 0)
     version, match = resource_version(query.get("resourceVersion", "")), query.get("resourceVersionMatch", "")
     token = query.get("continue", "")
     causes = []
