@@ -7,17 +7,34 @@ import contextlib
 import functools
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, cast
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-__all__ = ["AsgiServer"]
+__all__ = ["UPGRADE", "AsgiServer", "Take", "take_over"]
 
 DRAIN = 3.0
 """Seconds that requests are given to end in `stop`."""
 _BACKLOG = 2048
+UPGRADE = "faaslite.upgrade"
+"""The ASGI extension of requests with an `Upgrade` header: its `take` gives the connection away, to be read and written as it is.
+
+Who takes it writes the reply (101, or any other) by himself, closes the writer, and returns without having sent anything.
+"""
+_HELD = 1 << 20
+_STREAM_LIMIT = 64 << 10
+
+Take = Callable[[], tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+
+
+def take_over(scope: Any) -> Take | None:
+    """How to take the connection of a request that wants another protocol; None where it doesn't, or this server can't."""
+    found = (scope.get("extensions") or {}).get(UPGRADE)
+    return cast(Take, found["take"]) if found else None
 
 
 class AsgiServer:
@@ -70,10 +87,60 @@ class AsgiServer:
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, over a transport that sends head and body of a reply together."""
+    """uvicorn's, over a transport that sends head and body of a reply together; requests for another protocol may take the connection."""
+
+    _held: bytearray | None = None
+    """What came after a request for another protocol, until it is decided; then it is the taker's, or the next request."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(cast(asyncio.Transport, _Gathering(transport)))
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.parser.should_upgrade() and not any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in self.headers
+        ):
+            self.scope["extensions"] = {UPGRADE: {"take": self._take}}
+
+    def data_received(self, data: bytes) -> None:
+        if self._held is not None:
+            self._held += data
+            if len(self._held) > _HELD:
+                self.transport.abort()
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._held = bytearray(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        held, self._held = self._held, None
+        if held:
+            self.data_received(bytes(held))
+
+    def _take(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        gathering = cast(_Gathering, self.transport)
+        gathering._flush()
+        transport = cast(asyncio.Transport, gathering._transport)
+        if transport.is_closing():
+            raise ConnectionResetError("the client closed the connection")
+        self._unset_keepalive_if_required()
+        self.connections.discard(self)
+        self.cycle.disconnected = True  # nothing is to be sent for this request
+        reader = asyncio.StreamReader(_STREAM_LIMIT)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if self._held:
+            reader.feed_data(bytes(self._held))
+        self.flow.resume_reading()
+        return reader, asyncio.StreamWriter(transport, protocol, reader, self.loop)
 
 
 class _Gathering:

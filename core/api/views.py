@@ -147,6 +147,7 @@ class Container(View):
     termination_message_policy: str = "File"
     restart_policy: str = ""
     stdin: bool = False
+    stdin_once: bool = False
     tty: bool = False
 
 

@@ -33,18 +33,20 @@ from core.apiserver.http import Receive, Scope, Send
 from core.apiserver.local import LocalTransport
 from core.apiserver.metrics import Metrics
 from core.apiserver.presentation import presented
-from core.apiserver.request import ApiRequest, Reply, TextStream, WatchStream
+from core.apiserver.request import ApiRequest, Reply, TextStream, Upgrade, WatchStream
 from core.apiserver.resources import Answer, Resources
 from core.apiserver.reviews import Reviews
 from core.apiserver.schema import load
 from core.apiserver.served import Served
 from core.apiserver.status import from_store
+from core.apiserver.streams.connect import PodConnections, Tunnel
 from core.apiserver.streams.log import KubeletConnector, PodLogs
 from core.apiserver.subresources import SERVED, Subresources
 from core.apiserver.system import build_system, in_process
 from core.apiserver.usage import Measured
 from core.clock import monotonic, wall
 from core.errors import ApiError, InternalError, NotFound
+from core.serving import take_over
 from core.store.base import Store, StoreError
 
 __all__ = ["ApiServer"]
@@ -53,7 +55,7 @@ log = logging.getLogger(__name__)
 
 
 class ApiServer:
-    """An ASGI application over a store. `tokens`: bearer token -> user. `kubelet` reaches node agents, for logs; `advertise` is the
+    """An ASGI application over a store. `tokens`: bearer token -> user. `kubelet` reaches node agents, for logs, `exec` and the like; `advertise` is the
     address and port that the Service `kubernetes` leads to; `signing_key` (PEM) signs the tokens of ServiceAccounts: without one they
     end with the process.
 
@@ -94,7 +96,9 @@ class ApiServer:
             admission,
             Reviews(self._authenticator, self._authorizer),
             schemas,
-            Subresources(served, admission, schemas, PodLogs(served, kubelet), accounts, clock),
+            Subresources(
+                served, admission, schemas, PodLogs(served, kubelet), PodConnections(served, kubelet), accounts, clock
+            ),
             self._authorizer,
             Measured(served, kubelet),
         )
@@ -175,6 +179,8 @@ class ApiServer:
                 return
             body = await http.read_body(receive) if method not in ("GET", "HEAD") else b""
             request = ApiRequest(user, info, head.query, body, head.content_type, head.accept, head.user_agent)
+            if (take := take_over(scope)) is not None:
+                request.upgrade = Upgrade(method, scope["query_string"].decode("latin-1"), scope["headers"], take)
             answer = await self.answer(request, applied=False)
             if isinstance(answer, Reply):
                 if answer.revision:
@@ -193,7 +199,7 @@ class ApiServer:
             else:
                 await http.send_error(send, failure)
             return
-        self._metrics.answered(info.verb, info.full_resource, 200, None)
+        self._metrics.answered(info.verb, info.full_resource, 101 if isinstance(answer, Tunnel) else 200, None)
         await self._stream(answer, receive, send)
 
     async def _impersonated(self, user: User, headers: Sequence[tuple[str, str]]) -> User:
@@ -218,9 +224,11 @@ class ApiServer:
 
         await self._system(scope, receive, counted)
 
-    async def _stream(self, answer: WatchStream | TextStream, receive: Receive, send: Send) -> None:
+    async def _stream(self, answer: WatchStream | TextStream | Tunnel, receive: Receive, send: Send) -> None:
         try:
-            if isinstance(answer, WatchStream):
+            if isinstance(answer, Tunnel):
+                await answer.run()
+            elif isinstance(answer, WatchStream):
                 with self.resources.running(answer.watcher):
                     await http.send_watch(receive, send, answer)
             else:

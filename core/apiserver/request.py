@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import NamedTuple
 
 from core.api.kinds import Kind
@@ -13,18 +13,28 @@ from core.apiserver.managedfields import manager_name
 from core.apiserver.registry.generic import Registry
 from core.apiserver.status import forbidden, invalid, invalid_value, not_supported, required
 from core.apiserver.watch import Watcher
+from core.serving import Take
 
 __all__ = [
-    "APPLY_OPTIONS", "ApiRequest", "Reply", "TextStream", "WatchStream", "WriteOptions", "boolean", "number", "write_options",
+    "APPLY_OPTIONS", "ApiRequest", "Reply", "TextStream", "Upgrade", "WatchStream", "WriteOptions", "boolean", "number", "write_options",
 ]  # fmt: skip
 
 JSON = "application/json"
 
 
+class Upgrade(NamedTuple):
+    """A request for another protocol: its query and headers as they came, and how to take its connection."""
+
+    method: str
+    query: str
+    headers: Sequence[tuple[bytes, bytes]]
+    take: Take
+
+
 class ApiRequest:
     """What was asked and by whom. `warnings` collects the texts of `Warning: 299` headers. `user_agent` is None within the server's process."""
 
-    __slots__ = ("accept", "body", "content_type", "info", "query", "user", "user_agent", "warnings")
+    __slots__ = ("accept", "body", "content_type", "info", "query", "upgrade", "user", "user_agent", "warnings")
 
     def __init__(
         self,
@@ -43,6 +53,7 @@ class ApiRequest:
         self.content_type = content_type
         self.accept = accept
         self.user_agent = user_agent
+        self.upgrade: Upgrade | None = None
         self.warnings: list[str] = []
 
     @property

@@ -33,6 +33,7 @@ from core.apiserver.status import (
     success,
     too_large_version,
 )
+from core.apiserver.streams.connect import Tunnel
 from core.apiserver.subresources import Subresources
 from core.apiserver.usage import MEASURED, Measured
 from core.apiserver.watch import Watcher, WatchOptions
@@ -41,7 +42,7 @@ from core.store.base import Entry, Store
 
 __all__ = ["Answer", "Resources"]
 
-Answer = Reply | WatchStream | TextStream
+Answer = Reply | WatchStream | TextStream | Tunnel
 Document = dict[str, object]
 _Verb = Callable[[ApiRequest, Registry], Awaitable[Answer]]
 

@@ -1,4 +1,4 @@
-"""What hangs below objects and isn't the object: scale, binding, eviction, log, token."""
+"""What hangs below objects and isn't the object: scale, binding, eviction, log, exec, token."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from core.apiserver.scale import SCALE, read_scale, with_replicas
 from core.apiserver.schema import Schemas
 from core.apiserver.served import Served
 from core.apiserver.status import conflict, invalid, invalid_value, method_not_allowed, no_resource, required
+from core.apiserver.streams.connect import PodConnections, Tunnel
 from core.apiserver.streams.log import PodLogs
 from core.clock import timestamp
 from core.errors import BadRequest
@@ -52,6 +53,7 @@ class Subresources:
         admission: Admission,
         schemas: Schemas,
         logs: PodLogs,
+        connections: PodConnections,
         accounts: ServiceAccountTokens,
         clock: Callable[[], float],
     ) -> None:
@@ -60,9 +62,10 @@ class Subresources:
         self._admission = admission
         self._schemas = schemas
         self._logs = logs
+        self._connections = connections
         self._clock = clock
 
-    async def handle(self, request: ApiRequest, registry: Registry) -> Reply | TextStream:
+    async def handle(self, request: ApiRequest, registry: Registry) -> Reply | TextStream | Tunnel:
         verb = request.info.verb
         match request.info.subresource, verb:
             case "scale", "get":
@@ -80,9 +83,7 @@ class Subresources:
             case "token", "create":
                 return await self._token(request, registry)
             case "exec" | "attach" | "portforward", "get" | "create":
-                raise BadRequest(
-                    f"{request.info.subresource} is not served: no node of this cluster can stream to a container yet"
-                )
+                return await self._connections.open(registry, request)
             case "scale" | "binding" | "eviction" | "log" | "finalize" | "token" | "exec" | "attach" | "portforward", _:
                 raise method_not_allowed()
         raise no_resource()

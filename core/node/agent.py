@@ -41,6 +41,7 @@ from core.node.runtime.base import Runtime, RuntimeEventType, RuntimeFailure, Sa
 from core.node.runtime.guard import Guard
 from core.node.server import AgentServer, LogSource, Serving, UnknownContainer
 from core.node.specs import Dns, log_folder
+from core.node.streams.endpoints import NotRunning
 from core.node.usage import Metered, Sampler, own_usage, prometheus, summary
 from core.node.volumes.base import CsiPlugin, VolumeContext
 from core.node.volumes.manager import Volumes
@@ -334,6 +335,25 @@ class Agent:
     def running_pods(self) -> int:
         """Pods that the node still looks after, those of deleted objects included."""
         return len(self._workers)
+
+    def _worker(self, namespace: str, pod: str) -> PodWorker:
+        found = self._pods.get(f"{namespace}/{pod}")
+        worker = self._workers.get(found.metadata.uid) if found else None
+        if worker is None:
+            raise NotRunning(f'pod "{namespace}/{pod}" is not on this node')
+        return worker
+
+    def running_container(self, namespace: str, pod: str, container: str) -> str:
+        record = self._worker(namespace, pod).observed.containers.get(container)
+        if record is None or record.info is None or not record.running:
+            raise NotRunning(f'container not found ("{container}")')
+        return record.info.id
+
+    def pod_address(self, namespace: str, pod: str) -> str:
+        observed = self._worker(namespace, pod).observed
+        if not observed.address or not observed.running:
+            raise NotRunning(f'pod "{pod}" is not running')
+        return observed.address
 
     def log_source(self, namespace: str, pod: str, container: str, previous: bool) -> LogSource:
         found = self._pods.get(f"{namespace}/{pod}")

@@ -1,4 +1,4 @@
-"""The agent's HTTPS server: logs of containers for the API server, health, metrics, usage, Pods.
+"""The agent's HTTPS server: logs of containers for the API server, streams to and from them, health, metrics, usage, Pods.
 
 Callers must show a client certificate of the cluster's CA. The paths are the kubelet's.
 """
@@ -25,6 +25,7 @@ from core.api import views
 from core.api.meta import Document
 from core.clock import parse_time, wall
 from core.node.logs import LogOptions, read_logs
+from core.node.streams.endpoints import StreamEndpoints, StreamNode
 from core.serving import AsgiServer
 
 __all__ = ["AgentServer", "LogSource", "Serving", "UnknownContainer", "log_options"]
@@ -53,7 +54,7 @@ class Serving:
     client_ca: Path
 
 
-class Node(Protocol):
+class Node(StreamNode, Protocol):
     """What the server asks of the agent."""
 
     def pods(self) -> list[views.Pod]: ...
@@ -113,6 +114,7 @@ class AgentServer:
                 Route("/metrics/resource", self._resource_metrics),
                 Route("/pods", self._pods),
                 Route("/stats/summary", self._summary),
+                *StreamEndpoints(self._node).routes(),
             ]
         )
 

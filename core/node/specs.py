@@ -96,6 +96,7 @@ def container_spec(
         termination_message_path=container.termination_message_path or "/dev/termination-log",
         tty=container.tty,
         stdin=container.stdin,
+        stdin_once=container.stdin and container.stdin_once,
     )
 
 

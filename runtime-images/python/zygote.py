@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import gc
 import importlib
 import importlib.util
@@ -28,6 +29,7 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_MESSAGE = 1 << 20
+TIOCSCTTY = 0x540E  # become a session's terminal; `termios` has it, for one import more
 RESERVED = 3  # where an instance finds its listening socket
 STANDARD = (
     "asyncio", "base64", "collections.abc", "contextlib", "contextvars", "copy", "csv", "dataclasses", "datetime", "decimal", "email.message",
@@ -193,6 +195,11 @@ class Generations:
         if message is None:
             os._exit(0)
         adoption, descriptors = message
+        if adoption.get("stdin"):
+            os.dup2(descriptors[-1], 0, inheritable=True)
+            os.close(descriptors.pop())
+        if adoption.get("terminal"):
+            fcntl.ioctl(0, TIOCSCTTY, 0)
         if len(descriptors) > 2:
             os.dup2(descriptors[2], RESERVED, inheritable=True)
         elif not adoption["argv"]:
@@ -233,6 +240,8 @@ def _execute(argv: list[str], announces: bool) -> None:
         os.set_inheritable(int(os.environ["FAASLITE_READY_FD"]), True)
     else:
         del os.environ["FAASLITE_READY_FD"]
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what is ignored stays so
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(argv[0], argv)  # noqa: S606
     except OSError as error:

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -30,8 +30,10 @@ from core.node.runtime.base import (
     RuntimeFailure,
     SandboxInfo,
     SandboxSpec,
+    Streams,
 )
 from core.node.runtime.fake import Behaviour, FakeRuntime
+from core.node.runtime.fake_streams import FakeStreams
 
 
 class Does(enum.Enum):
@@ -43,6 +45,38 @@ class Does(enum.Enum):
     COMPLAINS = "writes 'no handler' to its termination message path, exits 1"
 
 
+class Runs(enum.Enum):
+    """Commands beside a container's own."""
+
+    CATS = "copies its input to its output"
+    ECHOES = "writes hello to stdout"
+    COMPLAINS = "writes oops to stderr"
+    EXITS = "exits 7"
+    MEASURES = "writes rows and columns of its terminal once it has some"
+    WAITS = "says ready; notes that its terminal was hung up"
+
+
+FAKED = {
+    Runs.CATS: ["cat"], Runs.ECHOES: ["echo", "hello"], Runs.COMPLAINS: ["complain", "oops"], Runs.EXITS: ["exit", "7"],
+    Runs.MEASURES: ["size"], Runs.WAITS: ["wait"],
+}  # fmt: skip
+MEASURE = """
+import os, time
+while (size := os.get_terminal_size(0)) == (0, 0):
+    time.sleep(0.01)
+print(size.lines, size.columns)
+"""
+SCRIPTED = {
+    Runs.CATS: ["cat"],
+    Runs.ECHOES: ["echo", "hello"],
+    Runs.COMPLAINS: ["sh", "-c", "echo oops >&2"],
+    Runs.EXITS: ["sh", "-c", "exit 7"],
+    Runs.MEASURES: ["python3", "-c", MEASURE],
+    Runs.WAITS: ["sh", "-c", "trap ': > ${TMPDIR:-/tmp}/hung-up; exit' HUP; echo ready; while :; do sleep 0.02; done"],
+}
+HUNG_UP = ["sh", "-c", "until [ -e ${TMPDIR:-/tmp}/hung-up ]; do sleep 0.02; done"]
+
+
 @dataclass
 class Case:
     """A runtime under test. `spec` makes a container; `again` is a new driver on the same state, as after an agent's restart."""
@@ -52,6 +86,7 @@ class Case:
     again: Callable[[], Awaitable[Runtime]]
     logs: Path
     address: Callable[[], str] = lambda: ""
+    commands: Mapping[Runs, list[str]] = field(default_factory=lambda: SCRIPTED)
     many: bool = True
     """Whether a sandbox can hold several containers."""
     seen: list[RuntimeEvent] = field(default_factory=list)
@@ -121,7 +156,21 @@ async def fake_case(tmp_path: Path) -> AsyncIterator[Case]:
         return runtime
 
     await runtime.start()
-    yield Case(runtime, lambda name, what: ContainerSpec(name, "image", args=(what.name,)), again, tmp_path)
+
+    async def wait(streams: FakeStreams, command: Sequence[str]) -> int:
+        await streams.say(b"ready\n")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if streams.hung_up:
+                runtime.exec_results[tuple(HUNG_UP)] = (0, b"")
+        return 0
+
+    runtime.programs["wait"] = wait
+    runtime.exec_results[tuple(HUNG_UP)] = (1, b"")
+    yield Case(
+        runtime, lambda name, what: ContainerSpec(name, "image", args=(what.name,)), again, tmp_path, commands=FAKED
+    )
     runtime.discard()
 
 
@@ -387,8 +436,6 @@ async def test_next_attempt_keeps_the_address_and_has_its_own_log(case: Case) ->
     sandbox = await case.sandbox(solitary=True)
     _, first = await case.run(Does.EXITS, sandbox)
     await case.event(RuntimeEventType.EXITED, first)
-    from dataclasses import replace
-
     spec = replace(case.spec("main", Does.TALKS), attempt=1)
     second = await case.runtime.create_container(sandbox.id, spec)
     assert second != first
@@ -440,3 +487,165 @@ async def test_stats_of_a_running_container(case: Case) -> None:
     found = await case.runtime.stats(container)
     assert found.memory > 0
     assert found.cpu_ns > 0
+
+
+# Streams
+
+
+async def said(streams: Streams) -> dict[int, bytes]:
+    """Everything that comes until the end, by stream."""
+    found: dict[int, bytes] = {}
+    async with asyncio.timeout(30):
+        while True:
+            number, data = await streams.read()
+            if not data:
+                return found
+            found[number] = found.get(number, b"") + data
+
+
+async def begin(case: Case, runs: Runs, *, stdin: bool = False, tty: bool = False) -> tuple[str, Streams]:
+    _, container = await case.run(Does.RUNS)
+    return container, await case.runtime.open_exec(container, case.commands[runs], stdin=stdin, tty=tty)
+
+
+@pytest.mark.parametrize(
+    ("runs", "output", "code"),
+    [(Runs.ECHOES, {1: b"hello\n"}, 0), (Runs.COMPLAINS, {2: b"oops\n"}, 0), (Runs.EXITS, {}, 7)],
+)
+async def test_a_command_says_what_it_says_and_ends_with_its_code(
+    case: Case, runs: Runs, output: dict[int, bytes], code: int
+) -> None:
+    _, streams = await begin(case, runs)
+    assert await said(streams) == output
+    assert await streams.wait() == code
+    await streams.close()
+    await streams.close()
+
+
+async def test_a_command_that_is_not_there_ends_with_126_or_127_and_says_so(case: Case) -> None:
+    _, container = await case.run(Does.RUNS)
+    streams = await case.runtime.open_exec(container, ["no-such-command"], stdin=False, tty=False)
+    found = await said(streams)
+    assert b"no-such-command" in b"".join(found.values())
+    assert await streams.wait() in (126, 127)
+    await streams.close()
+
+
+async def test_input_reaches_a_command_and_its_end_too(case: Case) -> None:
+    _, streams = await begin(case, Runs.CATS, stdin=True)
+    await streams.write(b"one\n")
+    assert await streams.read() == (1, b"one\n")
+    await streams.write(b"two\n")
+    await streams.end_input()
+    assert await said(streams) == {1: b"two\n"}
+    assert await streams.wait() == 0
+    await streams.close()
+
+
+async def test_much_goes_through_unharmed_however_slowly_it_is_read(case: Case) -> None:
+    _, streams = await begin(case, Runs.CATS, stdin=True)
+    wanted = b"".join(os.urandom(64) * 512 for _ in range(128))  # 4 MiB, in pieces of no use to a compressor
+
+    async def feed() -> None:
+        for start in range(0, len(wanted), 50_000):
+            await streams.write(wanted[start : start + 50_000])
+        await streams.end_input()
+
+    feeding = asyncio.create_task(feed())
+    await asyncio.wait((feeding,), timeout=0.2)
+    assert not feeding.done()  # nobody reads: whoever writes has to wait
+    found = await said(streams)
+    await feeding
+    assert found[1] == wanted
+    assert await streams.wait() == 0
+    await streams.close()
+
+
+async def test_a_terminal_has_the_size_that_it_is_given(case: Case) -> None:
+    _, streams = await begin(case, Runs.MEASURES, stdin=True, tty=True)
+    await streams.resize(132, 43)
+    assert await said(streams) == {1: b"43 132\r\n"}
+    assert await streams.wait() == 0
+    await streams.close()
+
+
+async def test_a_terminal_is_hung_up_when_its_owner_goes(case: Case) -> None:
+    container, streams = await begin(case, Runs.WAITS, stdin=True, tty=True)
+    assert b"ready" in (await streams.read())[1]
+    await streams.close()
+    assert (await case.runtime.exec(container, HUNG_UP, 10.0))[0] == 0
+
+
+async def test_nobody_looks_into_what_does_not_run(case: Case) -> None:
+    case.listen()
+    _, container = await case.run(Does.EXITS)
+    await case.event(RuntimeEventType.EXITED, container)
+    with pytest.raises(RuntimeFailure):
+        await case.runtime.open_exec(container, ["true"], stdin=False, tty=False)
+    with pytest.raises(RuntimeFailure):
+        await case.runtime.attach(container, stdin=False)
+    await case.deaf()
+
+
+async def test_a_command_ends_with_its_container(case: Case) -> None:
+    container, streams = await begin(case, Runs.CATS, stdin=True)
+    await case.runtime.stop_container(container, 0.0)
+    await said(streams)
+    assert await streams.wait() == 137
+    await streams.close()
+
+
+async def attached(case: Case, *, tty: bool = False) -> tuple[SandboxInfo, str]:
+    """A container that copies its input to its output."""
+    sandbox = await case.sandbox()
+    spec = replace(case.spec("main", Does.RUNS), stdin=True, stdin_once=True, tty=tty)
+    if case.commands is not FAKED:
+        spec = replace(spec, command=("cat",))
+    container = await case.runtime.create_container(sandbox.id, spec)
+    await case.runtime.start_container(container)
+    return sandbox, container
+
+
+async def test_an_attachment_is_the_containers_own_input_and_output(case: Case) -> None:
+    case.listen()
+    sandbox, container = await attached(case)
+    streams = await case.runtime.attach(container, stdin=True)
+    await streams.write(b"hello\n")
+    assert await streams.read() == (1, b"hello\n")
+    await streams.end_input()  # its own too: that of the first attachment is all that it gets
+    assert await said(streams) == {}
+    assert await streams.wait() == 0
+    await streams.close()
+    event = await case.event(RuntimeEventType.EXITED, container)
+    assert event.container is not None and event.container.exit_code == 0
+    if case.commands is not FAKED:
+        assert "hello" in (case.logs / sandbox.uid / "main" / "0.log").read_text()
+    await case.deaf()
+
+
+async def test_an_attachment_that_only_looks_on_leaves_the_container_alone(case: Case) -> None:
+    sandbox, container = await attached(case)
+    one, two = await case.runtime.attach(container, stdin=False), await case.runtime.attach(container, stdin=True)
+    await one.write(b"not for it\n")
+    await two.write(b"hello\n")
+    assert await two.read() == (1, b"hello\n")
+    if case.commands is not FAKED:
+        assert await one.read() == (1, b"hello\n")
+    await one.close()
+    assert (await case.found(sandbox)).containers[0].state is ContainerState.RUNNING
+    await two.close()
+
+
+async def test_a_container_with_a_terminal_echoes_what_is_typed(case: Case) -> None:
+    if case.commands is FAKED:
+        pytest.skip("nothing in memory has a line discipline")
+    _, container = await attached(case, tty=True)
+    streams = await case.runtime.attach(container, stdin=True)
+    await streams.resize(80, 24)
+    await streams.write(b"hello\n")
+    found = b""
+    while found.count(b"hello\r\n") < 2:
+        number, data = await streams.read()
+        assert number == 1 and data, found
+        found += data
+    await streams.close()

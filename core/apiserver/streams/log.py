@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -15,8 +15,9 @@ from core.apiserver.request import ApiRequest, Reply, TextStream, boolean, numbe
 from core.apiserver.served import Served
 from core.apiserver.status import invalid, invalid_value
 from core.errors import ApiError, BadRequest, NotFound, ServiceUnavailable, api_error
+from core.upgrade import Refused, Upgraded, ask
 
-__all__ = ["KubeletConnector", "PodLogs"]
+__all__ = ["KubeletConnector", "PodLogs", "choose_container", "kubelet_address", "kubelet_of"]
 
 Document = dict[str, Any]
 _CONNECT_SECONDS = 10.0
@@ -39,6 +40,18 @@ class KubeletConnector:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ServiceUnavailable(f'Get "{url}": {error}') from error
 
+    async def upgrade(
+        self, address: tuple[str, int], method: str, target: str, headers: Sequence[tuple[str, str]]
+    ) -> Upgraded:
+        """A connection for a protocol that isn't HTTP. Raises `ServiceUnavailable`, and what the node says against it."""
+        try:
+            return await ask(address, method, target, headers, tls=self._ssl)
+        except Refused as refused:
+            raise _said(refused.status, refused.body) from refused
+        except (OSError, ValueError) as error:
+            host, port = address
+            raise ServiceUnavailable(f"error dialing backend: {host}:{port}: {error}") from error
+
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
@@ -50,8 +63,9 @@ def choose_container(pod: Document, asked: str) -> str:
     name, spec = pod["metadata"]["name"], pod["spec"]
     containers = [str(each["name"]) for each in spec.get("containers") or ()]
     others = [str(each["name"]) for each in spec.get("initContainers") or ()]
+    ephemeral = [str(each["name"]) for each in spec.get("ephemeralContainers") or ()]
     if asked:
-        if asked not in containers + others:
+        if asked not in containers + others + ephemeral:
             raise BadRequest(f"container {asked} is not valid for pod {name}")
         return asked
     if len(containers) == 1:
@@ -89,15 +103,24 @@ def log_query(registry: Registry, name: str, query: Mapping[str, str]) -> dict[s
     return found
 
 
-def kubelet_address(node: Document) -> str:
-    """`ADDRESS:PORT` from a Node's status. Raises `ServiceUnavailable` where it says none."""
+def kubelet_address(node: Document) -> tuple[str, int]:
+    """Address and port from a Node's status. Raises `ServiceUnavailable` where it says none."""
     status = node.get("status") or {}
     addresses = {each.get("type"): each.get("address") for each in status.get("addresses") or ()}
     host = addresses.get("InternalIP") or addresses.get("Hostname")
     port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port")
     if not host or not port:
         raise ServiceUnavailable(f"no preferred addresses found for node {node['metadata']['name']}")
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(host), int(port)
+
+
+async def kubelet_of(served: Served, node_name: str) -> tuple[str, int]:
+    """Where the agent of that node listens. Raises `ServiceUnavailable`."""
+    nodes = served.of(NODE)
+    try:
+        return kubelet_address(nodes.codec.document(await nodes.get("", node_name)))
+    except NotFound as error:
+        raise ServiceUnavailable(f"the node of the Pod can't be reached: {error.message}") from error
 
 
 class PodLogs:
@@ -116,13 +139,10 @@ class PodLogs:
             return Reply(b"", content_type="text/plain")
         if self._kubelet is None:
             raise ServiceUnavailable("this API server has no way to reach nodes")
-        nodes = self._served.of(NODE)
-        try:
-            node = nodes.codec.document(await nodes.get("", node_name))
-        except NotFound as error:
-            raise ServiceUnavailable(f"the node of the Pod can't be reached: {error.message}") from error
+        host, port = await kubelet_of(self._served, node_name)
         where = "/".join(quote(each, safe="") for each in (info.namespace, info.name, container))
-        reply = await self._kubelet.get(f"https://{kubelet_address(node)}/containerLogs/{where}", query)
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        reply = await self._kubelet.get(f"https://{authority}/containerLogs/{where}", query)
         if reply.status >= 400:
             raise await _refusal(reply)
         return TextStream(_chunks(reply))
@@ -130,10 +150,16 @@ class PodLogs:
 
 async def _refusal(reply: aiohttp.ClientResponse) -> ApiError:
     try:
-        text = (await reply.content.read(64 * 1024)).decode("utf-8", "replace").strip()
+        body = await reply.content.read(64 * 1024)
     finally:
         reply.release()
-    return api_error({"message": text or f"the node answered {reply.status}"}, reply.status)
+    return _said(reply.status, body)
+
+
+def _said(status: int, body: bytes) -> ApiError:
+    """What a node answers in plain text, as an error of ours."""
+    text = body.decode("utf-8", "replace").strip()
+    return api_error({"message": text or f"the node answered {status}"}, status)
 
 
 async def _chunks(reply: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

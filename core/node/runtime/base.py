@@ -20,7 +20,7 @@ from core.errors import FaasliteError
 __all__ = [
     "AddressInUse", "ContainerInfo", "ContainerSpec", "ContainerState", "Image", "ImageNotFound", "ImagePullError", "Mount", "NotSupported",
     "Runtime", "RuntimeEvent", "RuntimeEventType", "RuntimeFailure", "RuntimeInfo", "RuntimeUnavailable", "SandboxInfo", "SandboxSpec", "Stats",
-    "Warmable",
+    "Streams", "Warmable",
 ]  # fmt: skip
 
 
@@ -133,6 +133,8 @@ class ContainerSpec:
     termination_message_path: str = "/dev/termination-log"
     tty: bool = False
     stdin: bool = False
+    stdin_once: bool = False
+    """The first attachment that gave input ends it with its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,33 @@ class RuntimeInfo:
     warm_images: Sequence[str] = ()
 
 
+class Streams(Protocol):
+    """A process's standard streams while somebody looks on: of a command beside a container's own, or of the container's.
+
+    Nothing is buffered beyond one piece: a process that writes waits for whoever reads here.
+    """
+
+    async def read(self) -> tuple[int, bytes]:
+        """The next piece of output and its stream, 1 or 2 (always 1 of a terminal); no data once there is no more. One reader.
+
+        Raises `RuntimeFailure` where the connection to the process broke."""
+
+    async def write(self, data: bytes) -> None:
+        """To its standard input; waits while the process doesn't read. Nothing where it has none, or has closed it."""
+
+    async def end_input(self) -> None:
+        """No more input comes. A terminal has no such end: nothing happens to it."""
+
+    async def resize(self, columns: int, rows: int) -> None:
+        """Of its terminal; nothing where it has none."""
+
+    async def wait(self) -> int:
+        """The exit code of a command (128 + signal where one ended it); 0 of a container's own streams. After the output's end."""
+
+    async def close(self) -> None:
+        """Hang up; may be repeated. A command with a terminal gets a HUP, one without loses its input; a container lives on."""
+
+
 @runtime_checkable
 class Warmable(Protocol):
     """What a runtime may have besides: it can get ready for Pods before there is one."""
@@ -267,6 +296,14 @@ class Runtime(Protocol):
 
     async def exec(self, container_id: str, command: Sequence[str], timeout: float) -> tuple[int, bytes]:
         """Run to its end: exit code and output of both streams. Raises `NotSupported`, `TimeoutError`."""
+
+    async def open_exec(self, container_id: str, command: Sequence[str], *, stdin: bool, tty: bool) -> Streams:
+        """Start a command beside the container's process: its environment, volumes and limits, and nothing that it may not do.
+
+        Raises `RuntimeFailure` where the container doesn't run. A command that can't be started ends with 126 or 127."""
+
+    async def attach(self, container_id: str, *, stdin: bool) -> Streams:
+        """The streams of the container's own process, from now on. Raises `RuntimeFailure` where it doesn't run."""
 
     async def stats(self, container_id: str) -> Stats: ...
 

@@ -32,7 +32,9 @@ from core.node.runtime.base import (
     RuntimeFailure,
     SandboxInfo,
     SandboxSpec,
+    Streams,
 )
+from core.node.runtime.docker_attach import DockerStreams
 from core.node.runtime.docker_engine import Absent, Conflicting, Engine
 from core.node.runtime.docker_fit import Shape, unfit
 from core.node.runtime.docker_journal import Adoptions
@@ -500,3 +502,15 @@ class DockerRuntime(EngineQueries):
         known = self._known(container_id)
         async with asyncio.timeout(timeout):
             return await self._streams.exec(container_id, command, known[1].env if known else {})
+
+    async def open_exec(self, container_id: str, command: Sequence[str], *, stdin: bool, tty: bool) -> Streams:
+        known = self._known(container_id)
+        if self._streams is None or known is None:
+            raise RuntimeFailure(f"there is no container {container_id}")
+        return await DockerStreams.exec(self._streams, container_id, command, known[1].env, stdin=stdin, tty=tty)
+
+    async def attach(self, container_id: str, *, stdin: bool) -> Streams:
+        known = self._known(container_id)
+        if self._streams is None or known is None:
+            raise RuntimeFailure(f"there is no container {container_id}")
+        return await DockerStreams.attach(self._streams, container_id, stdin=stdin, tty=known[1].tty)

@@ -149,6 +149,7 @@ def container_body(
         "HostConfig": host,
         "Tty": spec.tty,
         "OpenStdin": spec.stdin,
+        "StdinOnce": spec.stdin_once,
     }
     if pause:
         host["NetworkMode"] = f"container:{pause}"

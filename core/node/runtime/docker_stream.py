@@ -7,10 +7,12 @@ import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 
 from core.node.runtime.base import RuntimeFailure, RuntimeUnavailable
+from core.upgrade import Refused, Upgraded, ask
 
 __all__ = ["EngineStreams", "frames"]
 
@@ -36,8 +38,36 @@ class EngineStreams:
             connector=self._connector, timeout=aiohttp.ClientTimeout(total=None), auto_decompress=False
         )
 
+        self._address: tuple[str, int] | str = base_url.removeprefix("unix://")
+        if not base_url.startswith("unix://"):
+            host, _, port = base_url.partition("://")[2].rstrip("/").rpartition(":")
+            self._address = (host.strip("[]"), int(port))
+
     async def close(self) -> None:
         await self._session.close()
+
+    @property
+    def local(self) -> bool:
+        """Whether the engine runs on this machine, so that its processes are ours to signal."""
+        return isinstance(self._address, str)
+
+    async def hijack(self, path: str, query: Mapping[str, str], body: Any = None) -> Upgraded:
+        """A connection that carries a process's streams from here on. Raises `RuntimeFailure`."""
+        content = json.dumps(body).encode() if body is not None else b""
+        headers = [("Host", "docker"), ("Upgrade", "tcp"), ("Connection", "Upgrade"), ("Content-Type", "application/json"), ("Content-Length", str(len(content)))]  # fmt: skip
+        target = f"{path}?{urlencode(query)}" if query else path
+        try:
+            return await ask(self._address, "POST", target, headers, content)
+        except Refused as refused:
+            raise RuntimeFailure(f"the Docker engine answered {refused.status} to {path}: {_why(refused.body)}") from refused  # fmt: skip
+        except (OSError, ValueError) as error:
+            raise RuntimeUnavailable(f"the connection to the Docker engine broke: {error}") from error
+
+    async def ask(self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None) -> Any:
+        """One JSON answer; None where there is none. Raises `RuntimeFailure`."""
+        async with self._open(method, path, query, body) as response:
+            text = await response.read()
+            return json.loads(text) if text.strip() else None
 
     @asynccontextmanager
     async def _open(
@@ -86,6 +116,14 @@ class EngineStreams:
         async with self._open("GET", f"/exec/{exec_id}/json") as response:
             code = (await response.json())["ExitCode"]
         return int(code if code is not None else -1), bytes(output)
+
+
+def _why(body: bytes) -> str:
+    """The engine's own words."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, LookupError, TypeError):
+        return body.decode("utf-8", "replace").strip()
 
 
 async def frames(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, bytes]]:

@@ -29,6 +29,7 @@ from core.node.runtime.base import (
     SandboxSpec,
     Stats,
 )
+from core.node.runtime.fake_streams import PROGRAMS, FakeStreams, Program, echoing
 
 __all__ = [
     "Behaviour", "BrokenSandboxRuntime", "CrashingRuntime", "DeafRuntime", "DownRuntime", "FakeRuntime", "HalfwayRuntime", "MuteRuntime",
@@ -62,6 +63,8 @@ class _Container:
     behaviour: Behaviour
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    beside: list[FakeStreams] = field(default_factory=list)
+    """Streams that end with it."""
 
 
 @dataclass(slots=True)
@@ -97,6 +100,8 @@ class FakeRuntime:
         """Every change asked for: (call, name), oldest first."""
         self._called = asyncio.Event()
         self.exec_results: dict[tuple[str, ...], tuple[int, bytes]] = {}
+        self.programs: dict[str, Program] = dict(PROGRAMS)
+        """What `open_exec` can run, by the command's first word."""
 
     # What a test does to it
 
@@ -245,10 +250,43 @@ class FakeRuntime:
 
     async def exec(self, container_id: str, command: Sequence[str], timeout: float) -> tuple[int, bytes]:
         self._note("exec", " ".join(command))
+        self._running(container_id)
+        return self.exec_results.get(tuple(command), (0, b""))
+
+    async def open_exec(self, container_id: str, command: Sequence[str], *, stdin: bool, tty: bool) -> FakeStreams:
+        self._note("open_exec", " ".join(command))
+        container = self._running(container_id)
+        program = self.programs.get(command[0], _missing)
+        streams = FakeStreams(program, command, stdin=stdin, tty=tty)
+        container.beside.append(streams)
+        return streams
+
+    async def attach(self, container_id: str, *, stdin: bool) -> FakeStreams:
+        """What the container is given as input it says again, where its specification has an input."""
+        self._note("attach", container_id)
+        container = self._running(container_id)
+        spec = container.spec
+
+        async def program(streams: FakeStreams, command: Sequence[str]) -> int:
+            code = await echoing(streams, command)
+            if spec.stdin_once:
+                asyncio.get_running_loop().call_soon(self.finish, container_id)
+            return code
+
+        streams = FakeStreams(program if spec.stdin else None, (), stdin=stdin and spec.stdin, tty=spec.tty)
+        container.beside.append(streams)
+        return streams
+
+    async def say(self, container_id: str, data: bytes, stream: int = 1) -> None:
+        """The container's process writes: whoever is attached sees it."""
+        for each in self._containers[container_id].beside:
+            await each.say(data, stream)
+
+    def _running(self, container_id: str) -> _Container:
         found = self._containers.get(container_id)
         if found is None or found.info.state is not ContainerState.RUNNING:
             raise RuntimeFailure(f"container {container_id} isn't running")
-        return self.exec_results.get(tuple(command), (0, b""))
+        return found
 
     async def stats(self, container_id: str) -> Stats:
         found = self._containers.get(container_id)
@@ -303,6 +341,8 @@ class FakeRuntime:
             container.info, state=ContainerState.EXITED, finished_at=wall(), exit_code=code, message=message, oom_killed=oom_killed
         )  # fmt: skip
         container.ended.set()
+        for each in container.beside:
+            each.kill()
         self._tell(RuntimeEventType.EXITED, container)
 
     def _write(self, container: _Container) -> None:
@@ -314,6 +354,11 @@ class FakeRuntime:
             with open(os.path.join(folder, f"{container.info.attempt}.log"), "a") as file:
                 for line in container.behaviour.output.splitlines():
                     file.write(f"{timestamp()} stdout F {line}\n")
+
+
+async def _missing(streams: FakeStreams, command: Sequence[str]) -> int:
+    await streams.say(f"{command[0]}: No such file or directory\n".encode(), 2)
+    return 127
 
 
 def _cancel(container: _Container) -> None:

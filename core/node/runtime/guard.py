@@ -25,6 +25,7 @@ from core.node.runtime.base import (
     SandboxInfo,
     SandboxSpec,
     Stats,
+    Streams,
     Warmable,
 )
 
@@ -45,6 +46,8 @@ TIME_LIMITS: Mapping[str, float] = {
     "remove_container": 120.0,
     "list": 60.0,
     "exec": 10.0,
+    "open_exec": 60.0,
+    "attach": 30.0,
     "stats": 30.0,
     "pull_image": 1800.0,
     "find_image": 30.0,
@@ -249,6 +252,14 @@ class Guard:
     async def exec(self, container_id: str, command: Sequence[str], timeout: float) -> tuple[int, bytes]:
         async with self._call("exec", timeout):
             return await self.runtime.exec(container_id, command, timeout)
+
+    async def open_exec(self, container_id: str, command: Sequence[str], *, stdin: bool, tty: bool) -> Streams:
+        async with self._call("open_exec"):
+            return await self.runtime.open_exec(container_id, command, stdin=stdin, tty=tty)
+
+    async def attach(self, container_id: str, *, stdin: bool) -> Streams:
+        async with self._call("attach"):
+            return await self.runtime.attach(container_id, stdin=stdin)
 
     async def stats(self, container_id: str) -> Stats:
         async with self._call("stats"):

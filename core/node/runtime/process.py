@@ -26,9 +26,12 @@ from core.node.runtime.base import (
     SandboxInfo,
     SandboxSpec,
     Stats,
+    Streams,
 )
 from core.node.runtime.process_client import SandboxerClient
+from core.node.runtime.process_streams import ProcessStreams
 from core.node.runtime.sandboxer.images import fits, image_name
+from core.node.runtime.sandboxer.protocol import Call
 
 __all__ = ["ProcessRuntime"]
 
@@ -143,6 +146,15 @@ class ProcessRuntime:
     async def exec(self, container_id: str, command: Sequence[str], timeout: float) -> tuple[int, bytes]:
         reply = await self._connected().call("exec", target=container_id, command=list(command), seconds=timeout)
         return reply.code, reply.output
+
+    async def open_exec(self, container_id: str, command: Sequence[str], *, stdin: bool, tty: bool) -> Streams:
+        self._connected()
+        call = Call(1, "open_exec", target=container_id, command=list(command), stdin=stdin, tty=tty)
+        return await ProcessStreams.open(self._path, call)
+
+    async def attach(self, container_id: str, *, stdin: bool) -> Streams:
+        self._connected()
+        return await ProcessStreams.open(self._path, Call(1, "attach", target=container_id, stdin=stdin))
 
     async def stats(self, container_id: str) -> Stats:
         reply = await self._connected().call("stats", target=container_id)

@@ -34,6 +34,11 @@ class Cgroup:
         """
         return [os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in self._places()]
 
+    def add(self, pid: int) -> None:
+        """Move a process in, which may take the kernel some milliseconds. Raises OSError where the group or the process is no more."""
+        for folder in self._places():
+            (folder / "cgroup.procs").write_text(str(pid))
+
     def prepare(self) -> None:
         """What holds for every Pod. For a new group, off the critical path."""
         self._write("pids", "pids.max", str(MAX_PIDS))

@@ -29,7 +29,9 @@ from core.node.runtime.base import (
 
 from .logfile import LogFile
 from .node import Node
+from .protocol import Call, Reply
 from .slots import rewrite_environment
+from .streams import Attachment, Driver
 from .zygotes import Child
 
 __all__ = ["Container", "Sandbox", "defaults", "listen"]
@@ -106,6 +108,11 @@ class Container:
         )
         self._log: LogFile | None = None
         self._pipes: dict[int, str] = {}
+        self._input = -1
+        """Where its standard input is written to; of a terminal that is also where its output is read."""
+        self._attachments: set[Attachment] = set()
+        self.beside: set[Child] = set()
+        """Commands that run beside it, and end with it."""
         self._loading = False
         self.adopted: dict[str, Any] = {}
 
@@ -161,20 +168,15 @@ class Container:
             self.adopted = self.description(child, argv, listener is not None)
             if child.cgroup is not None:
                 child.cgroup.limit(spec.cpu or sandbox.spec.cpu, spec.memory or sandbox.spec.memory)
-            writers: list[int] = []
-            for stream in ("stdout", "stderr"):
-                reader, writer = os.pipe2(os.O_CLOEXEC)
-                os.set_blocking(reader, False)
-                self._pipes[reader] = stream
-                writers.append(writer)
-                self.node.loop.add_reader(reader, self._readable, reader)
+            outputs, more = self._open_streams(child)
             child.on_ready = self._ready
             child.on_exit = self._ended
             try:
-                child.channel.send(self.adopted, [*writers, *([listener.fileno()] if listener else [])])
+                listening = [listener.fileno()] if listener else []
+                child.channel.send({**self.adopted, **more}, [*outputs[:2], *listening, *outputs[2:]])
             finally:
-                for writer in writers:
-                    os.close(writer)
+                for each in set(outputs):
+                    os.close(each)
             # While the child is at work already: what it says waits in its pipes.
             self._log = LogFile(str(Path(sandbox.spec.log_dir) / spec.name / f"{spec.attempt}.log"))
         except BaseException:
@@ -192,6 +194,30 @@ class Container:
         announces = self.adopted["announces"]
         self._change(RuntimeEventType.STARTED, state=ContainerState.RUNNING, started_at=wall(), announces=announces)
 
+    def _open_streams(self, child: Child) -> tuple[list[int], dict[str, bool]]:
+        """Pipes or a terminal: the child's ends (output, errors, and input where it has one), and what it is to be told of them."""
+        if self.spec.tty:
+            master, slave = os.openpty()
+            if child.zygote.uid is not None:
+                os.fchown(slave, child.zygote.uid, -1)
+            self._read_from(master, "stdout")
+            self._input = master
+            return [slave, slave, slave], {"stdin": True, "terminal": True}
+        outputs = []
+        for stream in ("stdout", "stderr"):
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            self._read_from(reader, stream)
+            outputs.append(writer)
+        if self.spec.stdin:
+            reader, self._input = os.pipe2(os.O_CLOEXEC)
+            return [*outputs, reader], {"stdin": True}
+        return outputs, {}
+
+    def _read_from(self, descriptor: int, stream: str) -> None:
+        os.set_blocking(descriptor, False)
+        self._pipes[descriptor] = stream
+        self.node.loop.add_reader(descriptor, self._readable, descriptor)
+
     def description(self, child: Child, argv: list[str], listens: bool) -> dict[str, Any]:
         """What the child is to become. Places the volumes."""
         spec, slot, layer = self.spec, child.slot, self.layer
@@ -207,6 +233,8 @@ class Container:
         env = rewrite_environment(env, mounts, slot.tree, exact)
         env["TMPDIR"] = slot.tmp
         env.setdefault("HOME", slot.tmp)
+        if spec.tty:
+            env.setdefault("TERM", "xterm")
         env.setdefault("HOSTNAME", self.sandbox.spec.hostname or self.sandbox.spec.name)
         if listens:
             env["LISTEN_FDS"] = "1"
@@ -239,10 +267,66 @@ class Container:
             data = os.read(descriptor, READ_SIZE)
         except BlockingIOError:
             return
-        if data and self._log is not None:
-            self._log.feed(self._pipes[descriptor], data, wall())
-        elif not data:
+        except OSError:  # a terminal that nobody has open
+            data = b""
+        if data:
+            self._said(self._pipes[descriptor], data)
+            if any(each.blocked for each in self._attachments):
+                for each in self._pipes:
+                    self.node.loop.remove_reader(each)
+        else:
             self._close_pipe(descriptor)
+
+    def _said(self, stream: str, data: bytes) -> None:
+        if self._log is not None:
+            self._log.feed(stream, data, wall())
+        for each in self._attachments:
+            each.feed(stream, data)
+
+    def _room(self) -> None:
+        if not any(each.blocked for each in self._attachments):
+            for each in self._pipes:
+                self.node.loop.add_reader(each, self._readable, each)
+
+    # Attachments
+
+    def attach(self, call: Call, driver: Driver) -> None:
+        """Give the driver what is said from now on, and the input where it wants it and there is one. Raises `RuntimeFailure`."""
+        if not self.running:
+            raise RuntimeFailure(f"container {self.id} isn't running")
+        streams = list(dict.fromkeys(self._pipes.values()))
+        pipes = {stream: os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) for stream in streams}
+        names, given = list(pipes), [each[0] for each in pipes.values()]
+        writes = call.stdin and self.spec.stdin and self._input >= 0
+        if writes or (self.spec.tty and self._input >= 0):
+            names.append("terminal" if self.spec.tty else "stdin")
+            given.append(self._input)
+        attachment = Attachment(self.node.loop, {stream: each[1] for stream, each in pipes.items()}, self._room)
+        try:
+            driver.give(Reply(call.id, text=" ".join(names)), given)
+        except OSError as error:
+            attachment.close()
+            raise RuntimeFailure(f"the driver has gone: {error}") from error
+        finally:
+            for reader, _ in pipes.values():
+                os.close(reader)
+        self._attachments.add(attachment)
+
+        def lost() -> None:
+            self._attachments.discard(attachment)
+            attachment.close()
+            end_input()
+
+        def end_input() -> None:
+            if writes and self.spec.stdin_once and not self.spec.tty:
+                self._close_input()
+
+        driver.on_lost, driver.on_end_input = lost, end_input
+
+    def _close_input(self) -> None:
+        if self._input >= 0 and not self.spec.tty:
+            os.close(self._input)
+        self._input = -1
 
     def signal(self, number: int) -> None:
         """To the main process; nothing where it has ended."""
@@ -287,6 +371,8 @@ class Container:
         child = self.child
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)  # what it left behind
+        for each in self.beside:
+            each.kill()
         self._loaded()
         self._close_pipes()
         killed = child.cgroup is not None and child.cgroup.oom_kills() > 0
@@ -308,17 +394,23 @@ class Container:
             while descriptor in self._pipes:  # what was written until the end
                 try:
                     data = os.read(descriptor, READ_SIZE)
-                except BlockingIOError:
+                except OSError:
                     data = b""
-                if data and self._log is not None:
-                    self._log.feed(self._pipes[descriptor], data, wall())
+                if data:
+                    self._said(self._pipes[descriptor], data)
                 else:
                     self._close_pipe(descriptor)
+        self._close_input()
+        for each in self._attachments:
+            each.finish()
+        self._attachments.clear()
         if self._log is not None:
             self._log.close(wall())
             self._log = None
 
     def _close_pipe(self, descriptor: int) -> None:
+        if descriptor == self._input:
+            self._input = -1
         self.node.loop.remove_reader(descriptor)
         os.close(descriptor)
         del self._pipes[descriptor]

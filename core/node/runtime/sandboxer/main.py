@@ -116,7 +116,7 @@ async def main(socket_path: Path | str, state_dir: Path | str, *, settings: Sett
         sweeper.cancel()
         server.close()
         await service.stop()
-        for each in list(connections.open):
+        for each in [*connections.open, *connections.streaming]:
             each.close()
         loop.remove_signal_handler(signal.SIGCHLD)
         node.helpers.shutdown()

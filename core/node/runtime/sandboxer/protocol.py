@@ -2,6 +2,10 @@
 
 Each is a length (4 bytes, network order) and a MessagePack document. A driver sends `Call`s, as many as it likes at once; each gets its
 `Reply`, in any order; `Pushed` events come in between, to every driver connected.
+
+A process's streams have a connection of their own: the driver's one call on it is `open_exec` or `attach`, whose reply comes with descriptors
+(`text` names them, in their order: `terminal`, `stdin`, `stdout`, `stderr`), so that nothing of the streams goes through the sandboxer. A second
+reply with the same id brings the exit code. `end_input` may be called in between; the end of the connection is the end of the interest.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ class Call(msgspec.Struct, omit_defaults=True):
     containers: list[ContainerSpec] = []
     seconds: float = 0.0
     command: list[str] = []
+    stdin: bool = False
+    tty: bool = False
 
 
 class Reply(msgspec.Struct, tag="reply", omit_defaults=True):

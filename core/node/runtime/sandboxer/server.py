@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import msgspec
@@ -25,6 +28,8 @@ class Connections:
     def __init__(self) -> None:
         self.service: Service | None = None
         self.open: set[DriverConnection] = set()
+        self.streaming: set[DriverConnection] = set()
+        """Those with a process's streams: no events go there."""
 
     def push(self, event: RuntimeEvent) -> None:
         data = frame(Pushed(event))
@@ -40,6 +45,8 @@ class DriverConnection(asyncio.Protocol):
         self._buffer = bytearray()
         self._tasks: set[asyncio.Task[None]] = set()
         self._transport: asyncio.Transport | None = None
+        self.on_lost: Callable[[], None] | None = None
+        self.on_end_input: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -48,7 +55,10 @@ class DriverConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Calls under way go on: their driver asks again when it is back."""
         self._connections.open.discard(self)
+        self._connections.streaming.discard(self)
         self._transport = None
+        if self.on_lost is not None:
+            self.on_lost()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -65,6 +75,13 @@ class DriverConnection(asyncio.Protocol):
         assert service is not None
         if trace.ON and call.sandbox is not None:
             trace.mark("called", f"{call.sandbox.namespace}/{call.sandbox.name}")
+        if call.op == "end_input":
+            if self.on_end_input is not None:
+                self.on_end_input()
+            return
+        if call.op in service.STREAMS:
+            self._connections.open.discard(self)
+            self._connections.streaming.add(self)
         try:
             reply = service.try_now(call)
         except RuntimeFailure as error:
@@ -78,6 +95,9 @@ class DriverConnection(asyncio.Protocol):
 
     async def _serve(self, service: Service, call: Call) -> None:
         try:
+            if call.op in service.STREAMS:
+                await getattr(service, call.op)(call, self)
+                return
             if call.op not in service.OPERATIONS:
                 raise RuntimeFailure(f"there is no operation {call.op}")
             reply = await getattr(service, call.op)(call)
@@ -93,6 +113,13 @@ class DriverConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
+
+    def give(self, reply: Reply, descriptors: Sequence[int]) -> None:
+        """A reply with descriptors, on a connection on which nothing else waits to be sent. Raises OSError where the driver has gone."""
+        if self._transport is None or self._transport.get_write_buffer_size():
+            raise ConnectionResetError("the driver has gone")
+        with socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno())) as ours:
+            socket.send_fds(ours, [frame(reply)], list(descriptors))
 
     def close(self) -> None:
         for task in self._tasks:

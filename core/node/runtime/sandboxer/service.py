@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 
 from core.clock import monotonic, wall
 from core.node.runtime.base import (
     ContainerSpec,
     ImageNotFound,
-    NotSupported,
     RuntimeEvent,
     RuntimeEventType,
     RuntimeFailure,
 )
 
+from .beside import open_exec, run_beside
 from .containers import Container, Sandbox
 from .images import image_name, with_version
 from .node import Node
 from .protocol import Call, Reply
-from .zygotes import Base, Child, Zygote
+from .streams import Driver
+from .zygotes import Base, Zygote
 
 __all__ = ["Service"]
 
@@ -169,12 +169,17 @@ class Service:
         return Reply(call.id, stats=self._known(call.target).stats())
 
     async def exec(self, call: Call) -> Reply:
-        container = self._known(call.target)
-        if not container.running or container.child is None:
-            raise RuntimeFailure(f"container {call.target} isn't running")
-        child = await container.child.zygote.fork()
-        code, output = await run_beside(container, child, call.command, call.seconds)
+        code, output = await run_beside(self._known(call.target), call.command, call.seconds)
         return Reply(call.id, code=code, output=output)
+
+    async def open_exec(self, call: Call, driver: Driver) -> None:
+        await open_exec(self._known(call.target), call, driver)
+
+    async def attach(self, call: Call, driver: Driver) -> None:
+        self._known(call.target).attach(call, driver)
+
+    STREAMS = frozenset({"attach", "open_exec"})
+    """Operations of a connection of their own, which answer by themselves."""
 
     OPERATIONS = frozenset({
         "create_container", "create_sandbox", "exec", "info", "list", "remove_container", "remove_sandbox", "run_pod",
@@ -197,8 +202,6 @@ class Service:
         image = image_name(spec.image)
         if image not in self._node.images:
             raise ImageNotFound(f"process nodes run {', '.join(sorted(self._node.images))} only, not {spec.image}")
-        if spec.tty or spec.stdin:
-            raise NotSupported("process nodes have no terminals and no standard input")
         container = Container(self._node, sandbox, spec, image, self._event)
         if container.id in self._containers:
             return self._containers[container.id]
@@ -285,45 +288,3 @@ class Service:
             self._containers.pop(container.id, None)
         self._sandboxes.pop(sandbox.id, None)
         self.sweep(monotonic())
-
-
-async def run_beside(container: Container, child: Child, command: list[str], seconds: float) -> tuple[int, bytes]:
-    """Run a command with the volumes, limits and restrictions of `container`: exit code and output. Raises TimeoutError."""
-    loop = container.node.loop
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    ended: asyncio.Future[int] = loop.create_future()
-    child.on_exit = lambda code: ended.set_result(code) if not ended.done() else None
-    adopted = {**container.adopted, "argv": command, "announces": False}
-    own = [child.slot.seen, child.slot.tmp, child.slot.message_path]
-    adopted["writable"] = [*adopted["writable"], *own[1:]]
-    output = bytearray()
-    finished = asyncio.Event()
-
-    def readable() -> None:
-        data = os.read(reader, 64 << 10)
-        output.extend(data[: (4 << 20) - len(output)])
-        if not data:
-            loop.remove_reader(reader)
-            finished.set()
-
-    loop.add_reader(reader, readable)
-    try:
-        child.channel.send(adopted, [writer, writer])
-        os.close(writer)
-        writer = -1
-        async with asyncio.timeout(seconds or None):
-            code = await ended
-            child.kill()
-            await finished.wait()
-        return code, bytes(output)
-    except TimeoutError:
-        child.kill()
-        await ended
-        raise
-    finally:
-        loop.remove_reader(reader)
-        for each in (reader, writer):
-            if each >= 0:
-                os.close(each)
-        child.zygote.members.discard(child)
-        child.discard()

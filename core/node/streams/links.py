@@ -1,0 +1,169 @@
+"""Connections whose HTTP part is over: WebSockets (RFC 6455), message by message, and bare ones, piece by piece.
+
+Reading and writing wait for each other's sides; nothing is kept but what one call is about. `websockets`' protocol without I/O does the framing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from core.serving import Take
+from core.upgrade import PIECE, close_writer
+
+__all__ = ["BareLink", "HandshakeRefused", "Link", "WebSocket"]
+
+MAX_MESSAGE = 4 << 20
+PING_SECONDS = 30.0
+"""A client that vanished without a word is found out by what isn't acknowledged."""
+
+_quiet = logging.getLogger(f"{__name__}.websockets")
+_quiet.setLevel(logging.WARNING)
+
+
+class HandshakeRefused(Exception):
+    """The client's request for another protocol can't be granted; the message says why."""
+
+
+class Link(Protocol):
+    """What both kinds of connections can do."""
+
+    async def receive(self) -> bytes | None:
+        """The next message or piece; None once the other side has gone."""
+
+    async def send(self, data: bytes) -> None:
+        """Waits while the other side doesn't read. Raises ConnectionError where it has gone."""
+
+    async def close(self) -> None: ...
+
+
+class BareLink:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def receive(self) -> bytes | None:
+        try:
+            return await self._reader.read(PIECE) or None
+        except OSError:
+            return None
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def close(self) -> None:
+        await close_writer(self._writer)
+
+
+class WebSocket:
+    """The server's end. `scope` is that of the request (ASGI); `protocols` are ours, the best one first.
+
+    Raises `HandshakeRefused`. Nothing is sent before `open`, so that whoever serves can still say no.
+    """
+
+    def __init__(self, scope: Any, protocols: Sequence[str]) -> None:
+        self._protocol = ServerProtocol(
+            subprotocols=[Subprotocol(each) for each in protocols], max_size=MAX_MESSAGE, logger=_quiet
+        )
+        target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+        head = [b"%b %b HTTP/1.1" % (scope["method"].encode(), target)]
+        head += [b"%b: %b" % (name, value) for name, value in scope["headers"]]
+        self._protocol.receive_data(b"\r\n".join([*head, b"", b""]))
+        request = next(iter(self._protocol.events_received()), None)
+        if not isinstance(request, Request):
+            raise HandshakeRefused(f"this is no WebSocket handshake: {self._protocol.handshake_exc}")
+        self._response = self._protocol.accept(request)
+        if self._response.status_code != 101:
+            raise HandshakeRefused(f"{self._protocol.handshake_exc}; this server speaks {', '.join(protocols)}")
+        self.subprotocol = str(self._protocol.subprotocol or "")
+        self._messages: deque[bytes] = deque()
+        self._parts: list[bytes] = []
+        self._over = False
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def open(self, take: Take) -> None:
+        """Take the connection and say yes."""
+        self._reader, self._writer = take()
+        self._protocol.send_response(self._response)
+        self._flush()
+        self._ping_later()
+
+    def _flush(self) -> None:
+        writer = cast(asyncio.StreamWriter, self._writer)
+        for data in self._protocol.data_to_send():
+            if data and not writer.is_closing():
+                writer.write(data)
+
+    def _ping_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(PING_SECONDS, self._ping)
+
+    def _ping(self) -> None:
+        with contextlib.suppress(InvalidState):
+            self._protocol.send_ping(b"")
+            self._flush()
+            self._ping_later()
+
+    async def receive(self) -> bytes | None:
+        """None after the other side's close frame, its end, or what isn't a WebSocket's."""
+        reader, writer = cast(asyncio.StreamReader, self._reader), cast(asyncio.StreamWriter, self._writer)
+        while not self._messages:
+            if self._over:
+                return None
+            try:
+                data = await reader.read(PIECE)
+                if data:
+                    self._protocol.receive_data(data)
+                else:
+                    self._protocol.receive_eof()
+                    self._over = True
+                for event in self._protocol.events_received():
+                    if isinstance(event, Frame):
+                        self._take_frame(event)
+                if self._protocol.close_expected():
+                    self._over = True
+                self._flush()
+                await writer.drain()
+            except OSError:
+                self._over = True
+        return self._messages.popleft()
+
+    def _take_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self._over = True
+        elif frame.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
+            self._parts.append(bytes(frame.data))
+            if frame.fin:
+                self._messages.append(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
+                self._parts = []
+
+    async def send(self, data: bytes) -> None:
+        try:
+            self._protocol.send_binary(data)
+        except InvalidState as error:
+            raise ConnectionResetError("the client has gone") from error
+        self._flush()
+        await cast(asyncio.StreamWriter, self._writer).drain()
+
+    async def close(self) -> None:
+        """With a close frame of code 1000, where the other side still listens."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._writer is None:
+            return
+        with contextlib.suppress(InvalidState):
+            self._protocol.send_close(1000)
+        self._flush()
+        await close_writer(self._writer)
