@@ -8,6 +8,7 @@ through the dispatcher (`dispatch`, `resources`), everything else is Starlette's
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
@@ -25,9 +26,13 @@ from core.apiserver.authz.policy import Policy
 from core.apiserver.builtin import build_registries
 from core.apiserver.cache import Cache
 from core.apiserver.customs import CustomKinds
+from core.apiserver.deadlines import Deadlines, expired
 from core.apiserver.dispatch import RequestInfo
 from core.apiserver.documents import custom_shape
 from core.apiserver.firsts import create_firsts
+from core.apiserver.flow.control import TOTAL_SEATS, FlowControl, Turn
+from core.apiserver.flow.firsts import ensure_objects
+from core.apiserver.flow.metrics import FlowMetrics
 from core.apiserver.housekeeping import Housekeeping
 from core.apiserver.http import Receive, Scope, Send
 from core.apiserver.local import LocalTransport
@@ -45,7 +50,7 @@ from core.apiserver.subresources import SERVED, Subresources
 from core.apiserver.system import build_system, in_process
 from core.apiserver.usage import Measured
 from core.clock import monotonic, wall
-from core.errors import ApiError, InternalError, NotFound
+from core.errors import ApiError, InternalError, NotFound, Timeout
 from core.serving import take_over
 from core.store.base import Store, StoreError
 
@@ -57,7 +62,7 @@ log = logging.getLogger(__name__)
 class ApiServer:
     """An ASGI application over a store. `tokens`: bearer token -> user. `kubelet` reaches node agents, for logs, `exec` and the like; `advertise` is the
     address and port that the Service `kubernetes` leads to; `signing_key` (PEM) signs the tokens of ServiceAccounts: without one they
-    end with the process.
+    end with the process. `seats`: how many requests run at once, but for those that are exempt.
 
     The server doesn't close the store; it closes `kubelet`.
     """
@@ -72,6 +77,7 @@ class ApiServer:
         service_cidr: str = "127.32.0.0/16",
         advertise: tuple[str, int] | None = None,
         signing_key: bytes = b"",
+        seats: int = TOTAL_SEATS,
         clock: Callable[[], float] = wall,
     ) -> None:
         self._store = store
@@ -109,6 +115,9 @@ class ApiServer:
         self._housekeeping = Housekeeping(store, served, clock)
         self._api_services = ApiServices(served)
         served.changed = self._api_services.poke
+        self._flow = FlowControl(store, served, seats=seats)
+        self._metrics.collect(FlowMetrics(self._flow.seats))
+        self._deadlines = Deadlines()
 
     async def start(self) -> None:
         """Load what is stored, create what every cluster has, and serve."""
@@ -122,6 +131,8 @@ class ApiServer:
         await create_firsts(self._served, self._service_cidr, self._advertise)
         await self._ensure_roles()
         await self._api_services.start()
+        await ensure_objects(self._served)
+        await self._flow.start()
         await self._housekeeping.start()
         self._ready = True
 
@@ -140,6 +151,8 @@ class ApiServer:
         await self._housekeeping.stop()
         await self._api_services.stop()
         await self._policy.stop()
+        await self._flow.stop()
+        self._deadlines.stop()
         await self._customs.stop()
         if self._kubelet is not None:
             await self._kubelet.close()
@@ -165,19 +178,31 @@ class ApiServer:
             return
         if scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} is not served")
+        turn = Turn(self._flow)
+        try:
+            await self._request(scope, receive, send, turn)
+        finally:
+            turn.end()
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send, turn: Turn) -> None:
         began = monotonic()
         head = http.read_head(scope)
         method, path = scope["method"], scope["path"]
         info = dispatch.parse(method, path, head.query)
+        deadline = None
         try:
+            deadline = self._deadlines.begin(info, head.query, began)
             user = await self._authenticator.authenticate(head.authorization)
             if head.impersonate:
                 user = await self._impersonated(user, head.impersonate)
+            body = await http.read_body(receive) if info.resource and method not in ("GET", "HEAD") else b""
+            place = self._flow.place(user, info)
+            send = turn.labelled(place, send)
+            await turn.take(place, user, info, head.query, scope)
             if not info.resource:
                 await self._authorizer.check(user, info)
                 await self._serve_system(scope, receive, send, info.verb)
                 return
-            body = await http.read_body(receive) if method not in ("GET", "HEAD") else b""
             request = ApiRequest(user, info, head.query, body, head.content_type, head.accept, head.user_agent)
             if (take := take_over(scope)) is not None:
                 request.upgrade = Upgrade(method, scope["query_string"].decode("latin-1"), scope["headers"], take)
@@ -191,7 +216,9 @@ class ApiServer:
                 return
         except ConnectionError:
             return
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and (turn.answering or not expired(deadline)):
+                raise
             failure = _as_api_error(error, method, path)
             self._metrics.answered(info.verb, info.full_resource, failure.status_code, monotonic() - began)
             if isinstance(failure, NotFound) and self._unknown(info):
@@ -199,8 +226,10 @@ class ApiServer:
             else:
                 await http.send_error(send, failure)
             return
+        finally:
+            self._deadlines.end(deadline)
         self._metrics.answered(info.verb, info.full_resource, 101 if isinstance(answer, Tunnel) else 200, None)
-        await self._stream(answer, receive, send)
+        await self._stream(answer, receive, send, turn)
 
     async def _impersonated(self, user: User, headers: Sequence[tuple[str, str]]) -> User:
         """The user that the headers ask for. Raises `Forbidden` for whom `user` may not be, `BadRequest`."""
@@ -224,11 +253,14 @@ class ApiServer:
 
         await self._system(scope, receive, counted)
 
-    async def _stream(self, answer: WatchStream | TextStream | Tunnel, receive: Receive, send: Send) -> None:
+    async def _stream(
+        self, answer: WatchStream | TextStream | Tunnel, receive: Receive, send: Send, turn: Turn
+    ) -> None:
         try:
             if isinstance(answer, Tunnel):
                 await answer.run()
             elif isinstance(answer, WatchStream):
+                answer.watcher.begun = turn.begun
                 with self.resources.running(answer.watcher):
                     await http.send_watch(receive, send, answer)
             else:
@@ -254,9 +286,11 @@ async def _ping() -> str:
     return ""
 
 
-def _as_api_error(error: Exception, method: str, path: str) -> ApiError:
+def _as_api_error(error: BaseException, method: str, path: str) -> ApiError:
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, asyncio.CancelledError):
+        return Timeout("request did not complete within the allotted timeout")
     if isinstance(error, StoreError):
         return from_store(error)
     log.error("%s %s failed", method, path, exc_info=error)

@@ -26,6 +26,7 @@ from core.apiserver.registry.conversion import Conversion
 from core.apiserver.registry.crds import DefinitionStrategy
 from core.apiserver.registry.events import EVENTS_V1, EventV1Strategy
 from core.apiserver.registry.extensions import ApiServiceStrategy, WebhookStrategy
+from core.apiserver.registry.flowcontrol import FlowSchemaStrategy, PriorityLevelStrategy
 from core.apiserver.registry.generic import Registry
 from core.apiserver.registry.namespaces import NamespaceStrategy
 from core.apiserver.registry.networking import IngressClassStrategy, IngressStrategy, NetworkPolicyStrategy
@@ -89,6 +90,8 @@ _STRATEGIES: Mapping[str, _Make] = {
     table.POD_DISRUPTION_BUDGET.resource: BudgetStrategy,
     table.RESOURCE_QUOTA.resource: QuotaStrategy,
     table.LIMIT_RANGE.resource: LimitRangeStrategy,
+    table.FLOW_SCHEMA.resource: FlowSchemaStrategy,
+    table.PRIORITY_LEVEL_CONFIGURATION.resource: PriorityLevelStrategy,
     table.PRIORITY_CLASS.resource: PriorityClassStrategy,
     table.RUNTIME_CLASS.resource: RuntimeClassStrategy,
     table.PERSISTENT_VOLUME.resource: VolumeStrategy,

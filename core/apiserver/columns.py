@@ -310,6 +310,16 @@ def _csr_condition(document: Document, now: float) -> str:
     return f"{found},Issued" if dig(document, "status.certificate") else found
 
 
+def _missing_level(document: Document, now: float) -> str:
+    conditions = dig(document, "status.conditions") or ()
+    return next((str(each.get("status")) for each in conditions if each.get("type") == "Dangling"), "?")
+
+
+def _shares(document: Document, now: float) -> int:
+    part = dig(document, "spec.limited") or dig(document, "spec.exempt") or {}
+    return part.get("nominalConcurrencyShares") or 0
+
+
 COLUMNS: dict[tuple[str, str], tuple[Column, ...]] = {
     ("", "Pod"): (NAME, *podcolumns.COLUMNS),
     ("", "Node"): (
@@ -424,6 +434,16 @@ COLUMNS: dict[tuple[str, str], tuple[Column, ...]] = {
     ("scheduling.k8s.io", "PriorityClass"): (
         NAME, integer("Value", "value"), Column("Global-Default", lambda document, now: bool(document.get("globalDefault")), "boolean"),
         AGE, wide("PreemptionPolicy", at("preemptionPolicy", "PreemptLowerPriority")),
+    ),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema"): (
+        NAME, text("PriorityLevel", "spec.priorityLevelConfiguration.name"), integer("MatchingPrecedence", "spec.matchingPrecedence"),
+        text("DistinguisherMethod", "spec.distinguisherMethod.type", NONE), AGE, Column("MissingPL", _missing_level),
+    ),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"): (
+        NAME, text("Type", "spec.type"), Column("NominalConcurrencyShares", _shares, "integer"),
+        text("Queues", "spec.limited.limitResponse.queuing.queues", NONE),
+        text("HandSize", "spec.limited.limitResponse.queuing.handSize", NONE),
+        text("QueueLengthLimit", "spec.limited.limitResponse.queuing.queueLengthLimit", NONE), AGE,
     ),
     ("storage.k8s.io", "StorageClass"): (
         Column("Name", _default_class, "string", "name"), text("Provisioner", "provisioner"),

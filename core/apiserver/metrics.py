@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 __all__ = ["Metrics"]
 
@@ -44,6 +45,10 @@ class Metrics:
         if timer is None:
             timer = self._timers[verb, resource] = self._durations.labels(verb, resource)
         timer.observe(seconds)
+
+    def collect(self, collector: Collector) -> None:
+        """Show what this says, too."""
+        self._registry.register(collector)
 
     def text(self) -> tuple[bytes, str]:
         return generate_latest(self._registry), CONTENT_TYPE_LATEST

@@ -7,7 +7,7 @@ seen twice. A bookmark says a revision only when every event up to it has been p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import NamedTuple
 
 from core.apiserver.selection import Selection
@@ -76,6 +76,8 @@ class Watcher:
         self._stopped = False
         self._bookmark_due = False
         self._bookmark_timer: asyncio.TimerHandle | None = None
+        self.begun: Callable[[], None] | None = None
+        """Called once what the watch begins with has been passed on."""
 
     def stop(self) -> None:
         self._stopped = True
@@ -95,6 +97,8 @@ class Watcher:
                 found.append(Change("BOOKMARK", Entry("", b"", since, 0), True))
             if found:
                 yield found
+        if self.begun is not None:
+            self.begun()
         try:
             watch = self._store.watch(self._prefix, since, applied=options.applied)
         except StoreError as error:
