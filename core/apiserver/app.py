@@ -22,6 +22,7 @@ from core.apiserver.authn import Authenticator, User, impersonation
 from core.apiserver.authn.tokens import ServiceAccountTokens, new_key
 from core.apiserver.authz import Authorizer
 from core.apiserver.authz.bootstrap import cluster_role_bindings, cluster_roles, ensure
+from core.apiserver.authz.node import NodeAuthorizer
 from core.apiserver.authz.policy import Policy
 from core.apiserver.builtin import build_registries
 from core.apiserver.cache import Cache
@@ -94,7 +95,8 @@ class ApiServer:
         accounts = ServiceAccountTokens(store, signing_key or new_key(), clock)
         self._authenticator = Authenticator(tokens, accounts)
         self._policy = Policy(store)
-        self._authorizer = Authorizer(store, self._policy.index)
+        self._nodes = NodeAuthorizer(store)
+        self._authorizer = Authorizer(self._nodes, self._policy.index)
         admission = Admission(store, self._policy.index)
         self.resources = Resources(
             store,
@@ -123,6 +125,7 @@ class ApiServer:
         """Load what is stored, create what every cluster has, and serve."""
         await self._customs.load()
         await self._policy.start()
+        await self._nodes.start()
         for kind in self._served.kinds():
             registry = self._served.of(kind)
             if registry.strategy.tracks_stored:
@@ -153,6 +156,7 @@ class ApiServer:
         await self._policy.stop()
         await self._flow.stop()
         self._deadlines.stop()
+        await self._nodes.stop()
         await self._customs.stop()
         if self._kubelet is not None:
             await self._kubelet.close()

@@ -32,7 +32,7 @@ class Applies:
         info, options = request.info, write_options(request.query, APPLY_OPTIONS)
         config = _configuration(request, registry, options)
         applier = _applier(request, registry, config, options)
-        review = self._admission.review(request.user, registry.kind, info.namespace)
+        review = self._admission.review(request.user, registry.kind, info)
         while True:
             try:
                 written = await registry.update(
@@ -65,7 +65,7 @@ class Applies:
         await self._authorizer.check(request.user, info)
         document = shaped(request, registry, {**config, "metadata": dict(config["metadata"])}, options)
         await self._admission.admit(Attributes(request.user, info, registry.kind, document))
-        review = self._admission.review(request.user, registry.kind, info.namespace)
+        review = self._admission.review(request.user, registry.kind, info)
         return await registry.create(info.namespace, document, dry_run=options.dry_run, applier=applier, review=review)
 
 

@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from core.api.selectors import parse_fields
 from core.errors import BadRequest
 
-__all__ = ["RequestInfo", "number", "parse", "truth"]
+__all__ = ["RequestInfo", "number", "parse", "selected", "truth"]
 
 _NAMED = {"GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
 _COLLECTION = {
@@ -39,6 +40,8 @@ class RequestInfo(NamedTuple):
     name: str = ""
     subresource: str = ""
     rest: str = ""
+    fields: str = ""
+    """The field selector of a list, watch or deletecollection: some may read only what it leaves."""
 
     @property
     def full_resource(self) -> str:
@@ -84,4 +87,17 @@ def parse(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:
     verb = (_NAMED if name else _COLLECTION).get(method, method.lower())
     if verb == "list" and "watch" in query and truth(query["watch"]):
         verb = "watch"
-    return RequestInfo(verb, path, group, version, parts[0], namespace, name, subresource, "/".join(parts[3:]))
+    fields = "" if name else query.get("fieldSelector", "")
+    if fields:
+        # As in Kubernetes: who may read one object by name may also list and watch it alone.
+        name = selected(fields, "metadata.name")
+    return RequestInfo(verb, path, group, version, parts[0], namespace, name, subresource, "/".join(parts[3:]), fields)
+
+
+def selected(fields: str, field: str) -> str:
+    """The one value that a field selector leaves for a field; "" where it leaves several, or can't be understood."""
+    try:
+        found = [each.value for each in parse_fields(fields).terms if each.field == field and each.equal]
+    except ValueError:
+        return ""
+    return found[0] if len(found) == 1 else ""

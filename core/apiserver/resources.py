@@ -203,7 +203,7 @@ class Resources:
         await self._admission.admit(Attributes(request.user, info, kind, document))
         # What the server's own components make has no managers until somebody applies to it: see docs/decisions/.
         manager = "" if request.user_agent is None else request.manager
-        review = self._admission.review(request.user, kind, info.namespace)
+        review = self._admission.review(request.user, kind, info)
         written = await registry.create(
             info.namespace, document, dry_run=options.dry_run, manager=manager, review=review
         )
@@ -219,7 +219,7 @@ class Resources:
             subresource=info.subresource,
             dry_run=options.dry_run,
             manager=request.manager,
-            review=self._admission.review(request.user, registry.kind, info.namespace),
+            review=self._admission.review(request.user, registry.kind, info),
         )
         return self._written(request, registry, written)
 
@@ -243,7 +243,7 @@ class Resources:
             dry_run=options.dry_run,
             pinned=names_version(patch, content_type),
             manager=request.manager,
-            review=self._admission.review(request.user, kind, info.namespace),
+            review=self._admission.review(request.user, kind, info),
         )
         return self._written(request, registry, written)
 

@@ -101,6 +101,18 @@ class Reviews:
                 said.get("namespace") or "",
                 said.get("name") or "",
                 said.get("subresource") or "",
+                fields=_fields(said.get("fieldSelector") or {}),
             )
-        allowed = await self._authorizer.allowed(user, info)
-        return {"allowed": True, "reason": allowed} if allowed else {"allowed": False}
+        found = await self._authorizer.decide(user, info)
+        return {"allowed": found.allowed, **({"reason": found.reason} if found.reason else {})}
+
+
+def _fields(selector: Document) -> str:
+    """The field selector of a review, as it stands in a query; requirements of other kinds than equality limit nothing that is known."""
+    if selector.get("rawSelector"):
+        return str(selector["rawSelector"])
+    return ",".join(
+        f"{each.get('key')}={each['values'][0]}"
+        for each in selector.get("requirements") or ()
+        if each.get("operator") == "In" and len(each.get("values") or ()) == 1
+    )

@@ -198,6 +198,7 @@ class Subresources:
             )
         if causes:
             raise invalid(_TOKEN, info.name, causes)
+        await self._admission.admit(Attributes(request.user, info, registry.kind, asked))
         bound = await self._bound(info.namespace, spec.get("boundObjectRef"))
         audiences = spec.get("audiences") or [AUDIENCE]
         uid = account["metadata"]["uid"]

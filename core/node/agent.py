@@ -110,7 +110,7 @@ class Agent:
         self._recorder = Recorder(client, "kubelet", name)
         self._writer = StatusWriter(client)
         self._informers = Informers(client)
-        self._objects = ObjectCache(self._informers, self._source_changed)
+        self._objects = ObjectCache(self._informers, self._source_changed, self._spawn)
         allowed = allocatable(spec)
         self._volumes = Volumes(data_dir / "pods", VolumeContext(self._objects, address, allowed, self._csi))
         self._pods = self._informers.watch(POD, views.Pod, fields=f"spec.nodeName={name}")

@@ -86,6 +86,8 @@ class PodWorker:
             self._find(sandbox)
         elif not pod.terminal:
             lifecycle.lose_sandbox(self.observed, wall())
+        if self._sources and not pod.terminal:
+            node.objects.hold(self.uid, pod.namespace, self._sources)
         if pod.metadata.deletion_timestamp:
             self._doom(pod)
 
@@ -350,9 +352,8 @@ class PodWorker:
     async def _ensure_sandbox(self) -> None:
         pod, node = self.pod, self.node
         try:
-            kinds = {kind for kind, _ in self._sources}
-            if kinds:
-                await node.objects.ready(pod.namespace, kinds)
+            if self._sources:
+                await node.objects.ready(self.uid, pod.namespace, self._sources)
             self._volumes = dict(await node.volumes.prepare(pod))
             if trace.ON:
                 trace.mark("volumes", pod.key)
@@ -417,6 +418,8 @@ class PodWorker:
             lifecycle.restored(record)
         name, runtime = record.spec.name, self.node.runtime
         try:
+            if self._sources:
+                await self.node.objects.ready(self.uid, self.pod.namespace, self._sources)
             if not self._volumes and self.pod.spec.volumes:
                 self._volumes = dict(await self.node.volumes.prepare(self.pod))
             if not await self._have_image(record):
@@ -528,5 +531,6 @@ class PodWorker:
         self._closed = True
         self.node.writer.forget(self.uid)
         self._release_address()
+        self.node.objects.release(self.uid, self.pod.namespace, self._sources)
         await self.node.volumes.release(self.pod)
         self.node.forget(self)

@@ -12,10 +12,11 @@ from core.api.kinds import Kind
 from core.apiserver.admission.escalation import GRANTING, check_escalation
 from core.apiserver.admission.lifecycle import NamespaceLifecycle
 from core.apiserver.admission.limits import LimitRanger
-from core.apiserver.admission.node import NodeRestriction
+from core.apiserver.admission.node import RESTRICTED, NodeRestriction, check_node_write
 from core.apiserver.admission.podsecurity import PodSecurity
 from core.apiserver.admission.quota import Quota
 from core.apiserver.authn import MASTERS, User
+from core.apiserver.authz.node import node_name
 from core.apiserver.authz.rbac import Index
 from core.apiserver.dispatch import RequestInfo
 from core.apiserver.registry.generic import Review
@@ -46,7 +47,7 @@ class Admission:
     def __init__(self, store: Store, index: Index) -> None:
         self._plugins: Sequence[Plugin] = (
             NamespaceLifecycle(store),
-            NodeRestriction(),
+            NodeRestriction(store),
             LimitRanger(store),
             PodSecurity(store),
             Quota(store),
@@ -58,8 +59,12 @@ class Admission:
             if attributes.info.verb in each.verbs:
                 await each.admit(attributes)
 
-    def review(self, user: User, kind: Kind, namespace: str) -> Review | None:
+    def review(self, user: User, kind: Kind, info: RequestInfo) -> Review | None:
         """What is asked about an object just before it is stored, with what it replaces; None where nothing is."""
-        if MASTERS in user.groups or kind.resource not in GRANTING:
+        if MASTERS in user.groups:
             return None
-        return lambda new, old: check_escalation(self._index, user, kind, namespace, new, old)
+        if kind.resource in GRANTING:
+            return lambda new, old: check_escalation(self._index, user, kind, info.namespace, new, old)
+        if kind.resource in RESTRICTED and node_name(user):
+            return lambda new, old: check_node_write(user, kind, info.subresource, new, old)
+        return None

@@ -1,4 +1,4 @@
-"""May this user do this: the fixed table of `rules.py` for the platform's own components, `node.py` for what nodes write, and
+"""May this user do this: the fixed table of `rules.py` for the platform's own components, `node.py` for nodes, and
 RBAC (`rbac.py`, kept up to date by `policy.py`) for everybody.
 
 It must not look at bodies; what a body says is for `core.apiserver.admission`.
@@ -7,42 +7,58 @@ It must not look at bodies; what a body says is for `core.apiserver.admission`.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from core.apiserver.authn import MASTERS, User
-from core.apiserver.authz.node import may_write, node_name
+from core.apiserver.authz.node import NodeAuthorizer, node_name
 from core.apiserver.authz.rbac import Index
 from core.apiserver.authz.rules import RULES
 from core.apiserver.dispatch import RequestInfo
 from core.errors import Forbidden
-from core.store.base import Store
 
-__all__ = ["Authorizer"]
+__all__ = ["Authorizer", "Decision"]
+
+
+class Decision(NamedTuple):
+    """`reason` is by what it is allowed, or what there is to say about the refusal ("" for nothing)."""
+
+    allowed: bool
+    reason: str = ""
+
+
+_MASTER = Decision(True, f'allowed by the group "{MASTERS}"')
+_FIXED = Decision(True, "allowed by the platform's fixed policy")
 
 
 class Authorizer:
-    def __init__(self, store: Store, index: Index) -> None:
-        self._store = store
+    def __init__(self, nodes: NodeAuthorizer, index: Index) -> None:
+        self._nodes = nodes
         self.index = index
 
-    async def allowed(self, user: User, info: RequestInfo) -> str:
-        """The reason why it is allowed, "" where it isn't."""
+    async def decide(self, user: User, info: RequestInfo) -> Decision:
         if MASTERS in user.groups:
-            return f'allowed by the group "{MASTERS}"'
+            return _MASTER
         if not info.resource:
             fixed = _path_allowed(user.name, user.groups, info.verb, info.path)
         else:
             fixed = _resource_allowed(user.name, user.groups, info.verb, info.group, info.full_resource)
         if fixed:
-            return "allowed by the platform's fixed policy"
-        if node_name(user) and await may_write(self._store, user, info):
-            return "allowed to the node that it concerns"
-        return self.index.allows(user, info)
+            return _FIXED
+        why = ""
+        if (node := node_name(user)) and info.resource:
+            allowed, why = await self._nodes.allowed(node, info)
+            if allowed:
+                return Decision(True, "allowed to the node that it concerns")
+        reason = self.index.allows(user, info)
+        return Decision(True, reason) if reason else Decision(False, why)
 
-    async def check(self, user: User, info: RequestInfo) -> None:
-        """Raises `Forbidden`, in Kubernetes' words."""
-        if MASTERS in user.groups or await self.allowed(user, info):
-            return
-        raise Forbidden(_why(user, info), _details(info))
+    async def check(self, user: User, info: RequestInfo) -> str:
+        """By what it is allowed. Raises `Forbidden`, in Kubernetes' words."""
+        found = await self.decide(user, info)
+        if found.allowed:
+            return found.reason
+        why = _why(user, info)
+        raise Forbidden(f"{why}: {found.reason}" if found.reason else why, _details(info))
 
 
 @lru_cache(maxsize=4096)

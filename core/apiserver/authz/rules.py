@@ -1,4 +1,5 @@
-"""The fixed policy, as data: who may do what. The table of `docs/interfaces.md`, a row per permission.
+"""The fixed policy, as data: who may do what. The table of `docs/interfaces.md`, a row per permission; nodes have
+theirs in `node.py`.
 
 "*" stands for everything, also in `resources` (subresources included); a resource is `pods` or `pods/status`.
 """
@@ -9,9 +10,8 @@ from dataclasses import dataclass
 
 from core.apiserver.authn import AUTHENTICATED, MASTERS
 
-__all__ = ["NODES", "RULES", "Rule"]
+__all__ = ["RULES", "Rule"]
 
-NODES = "system:nodes"
 GATEWAY = "system:serviceaccount:faaslite-system:gateway"
 JOBS = "system:serviceaccount:faaslite-system:jobs"
 
@@ -51,16 +51,12 @@ RULES: tuple[Rule, ...] = (
     Rule(_EVERYONE, ("get", "head"), paths=("/healthz", "/healthz/*", "/livez", "/livez/*", "/readyz", "/readyz/*", "/version", "/version/")),
     Rule((AUTHENTICATED,), ("get", "head"), paths=("/", "/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")),
     Rule((AUTHENTICATED,), _CREATE, _REVIEW_GROUPS, ("selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews")),
-    Rule((NODES,), _READ, ("",), ("pods", "nodes", "services", "configmaps", "secrets", "namespaces")),
-    Rule((NODES,), _READ, ("discovery.k8s.io",), ("endpointslices",)),
-    Rule((NODES,), _READ, ("coordination.k8s.io",), ("leases",)),
-    Rule((NODES,), ("create", "update", "patch"), ("",), ("events",)),
-    Rule((NODES, GATEWAY, JOBS), _CREATE, _REVIEW_GROUPS, ("tokenreviews", "subjectaccessreviews")),
+    Rule((GATEWAY, JOBS), _CREATE, _REVIEW_GROUPS, ("tokenreviews", "subjectaccessreviews")),
     Rule((GATEWAY, JOBS), _READ, ("faaslite.dev",), ("functions",)),
     Rule((GATEWAY, JOBS), _READ, ("",), ("pods", "serviceaccounts", "services")),
     Rule((GATEWAY, JOBS), _READ, ("rbac.authorization.k8s.io",), ("rolebindings",)),
     Rule((GATEWAY, JOBS), _READ, ("discovery.k8s.io",), ("endpointslices",)),
-    Rule((NODES, GATEWAY, JOBS), _READ, ("apps",), ("replicasets",)),
+    Rule((GATEWAY, JOBS), _READ, ("apps",), ("replicasets",)),
     Rule((JOBS,), _READ + _WRITE, ("coordination.k8s.io",), ("leases",)),
     Rule((JOBS,), _READ + _WRITE, ("",), ("events",)),
     Rule((JOBS,), ("get", "update", "patch"), ("faaslite.dev",), ("functions/status",)),

@@ -167,6 +167,8 @@ class MemoryApi:
 def _selected(document: Document, fields: str) -> bool:
     if fields.startswith("spec.nodeName="):
         return document["spec"].get("nodeName") == fields.partition("=")[2]
+    if fields.startswith("metadata.name="):
+        return bool(document["metadata"]["name"] == fields.partition("=")[2])
     return True
 
 
