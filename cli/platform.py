@@ -59,12 +59,17 @@ def up(
     warm: Annotated[
         int | None, typer.Option(help="Started containers that Docker nodes keep waiting.", show_default="4")
     ] = None,
+    audit_policy: Annotated[
+        Path | None,
+        typer.Option(help='What the API writes into logs/audit.log (audit.k8s.io/v1); "" for the built-in policy.'),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Start the platform. What isn't said stays as it was the last time."""
     flags = {
         "runtime": runtime, "nodes": nodes, "workers": workers, "api_port": api_port, "gateway_port": gateway_port, "listen": listen, "redis": redis,
         "warm": warm, "domain": domain, "gateway_tls": gateway_tls or (True if gateway_cert else gateway_tls),
+        "audit_policy": _file(audit_policy),
         "gateway_cert": gateway_cert and str(gateway_cert.absolute()), "gateway_key": gateway_key and str(gateway_key.absolute()),
     }  # fmt: skip
     given = json.dumps({key: value for key, value in flags.items() if value is not None})
@@ -72,6 +77,13 @@ def up(
     if not detach:
         os.execv(command[0], command)  # noqa: S606
     _detached(command)
+
+
+def _file(path: Path | None) -> str | None:
+    """As a setting: absolute, or "" for none; None where nothing is said."""
+    if path is None:
+        return None
+    return "" if path == Path() else str(path.absolute())
 
 
 def _detached(command: list[str]) -> None:

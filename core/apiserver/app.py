@@ -14,10 +14,13 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from core.api.kinds import BUILT_IN, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, Kind
 from core.apiserver import dispatch, http
 from core.apiserver.admission import Admission
 from core.apiserver.apiservices import ApiServices
+from core.apiserver.audit import SILENT, Audit, Trail
 from core.apiserver.authn import Authenticator, User, impersonation
 from core.apiserver.authn.tokens import ServiceAccountTokens, new_key
 from core.apiserver.authz import Authorizer
@@ -63,7 +66,8 @@ log = logging.getLogger(__name__)
 class ApiServer:
     """An ASGI application over a store. `tokens`: bearer token -> user. `kubelet` reaches node agents, for logs, `exec` and the like; `advertise` is the
     address and port that the Service `kubernetes` leads to; `signing_key` (PEM) signs the tokens of ServiceAccounts: without one they
-    end with the process. `seats`: how many requests run at once, but for those that are exempt.
+    end with the process. `seats`: how many requests run at once, but for those that are exempt. `audit` (nothing is written without one) is
+    started and stopped by its owner.
 
     The server doesn't close the store; it closes `kubelet`.
     """
@@ -79,6 +83,7 @@ class ApiServer:
         advertise: tuple[str, int] | None = None,
         signing_key: bytes = b"",
         seats: int = TOTAL_SEATS,
+        audit: Audit | None = None,
         clock: Callable[[], float] = wall,
     ) -> None:
         self._store = store
@@ -86,6 +91,7 @@ class ApiServer:
         self._advertise = advertise
         self._kubelet = kubelet
         self._ready = False
+        self.audit = audit or Audit.off()
         cache, schemas, served = Cache(), load(), Served()
         self._served = served
         self._customs = CustomKinds(store, cache, served, custom_shape, clock)
@@ -165,10 +171,10 @@ class ApiServer:
         """A transport for a component of this process, which acts as `user`."""
         return LocalTransport(self, user)
 
-    async def answer(self, request: ApiRequest, *, applied: bool) -> Answer:
+    async def answer(self, request: ApiRequest, *, applied: bool, trail: Trail = SILENT) -> Answer:
         """Authorise and do what is asked. `applied`: for the server's own process, which needn't wait for durability. Raises `ApiError`."""
         info = request.info
-        await self._authorizer.check(request.user, info)
+        trail.allowed(await self._authorizer.check(request.user, info))
         try:
             if not info.resource:
                 return await in_process(self._system, request)
@@ -194,26 +200,31 @@ class ApiServer:
         method, path = scope["method"], scope["path"]
         info = dispatch.parse(method, path, head.query)
         deadline = None
+        trail = self.audit.begin(scope, head, info)
         try:
             deadline = self._deadlines.begin(info, head.query, began)
             user = await self._authenticator.authenticate(head.authorization)
+            trail.by(user)
             if head.impersonate:
                 user = await self._impersonated(user, head.impersonate)
+                trail.acting_as(user)
             body = await http.read_body(receive) if info.resource and method not in ("GET", "HEAD") else b""
+            trail.body(body)
             place = self._flow.place(user, info)
             send = turn.labelled(place, send)
             await turn.take(place, user, info, head.query, scope)
             if not info.resource:
-                await self._authorizer.check(user, info)
-                await self._serve_system(scope, receive, send, info.verb)
+                trail.allowed(await self._authorizer.check(user, info))
+                trail.done(await self._serve_system(scope, receive, send, info.verb))
                 return
             request = ApiRequest(user, info, head.query, body, head.content_type, head.accept, head.user_agent)
             if (take := take_over(scope)) is not None:
                 request.upgrade = Upgrade(method, scope["query_string"].decode("latin-1"), scope["headers"], take)
-            answer = await self.answer(request, applied=False)
+            answer = await self.answer(request, applied=False, trail=trail)
             if isinstance(answer, Reply):
                 if answer.revision:
                     await self._store.durable(answer.revision)
+                trail.done(answer.code, answer.body)
                 answer = presented(answer, head.accept, head.query, head.user_agent)
                 await http.send_reply(send, answer, request.warnings, head.gzip, bodiless=method == "HEAD")
                 self._metrics.answered(info.verb, info.full_resource, answer.code, monotonic() - began)
@@ -225,6 +236,7 @@ class ApiServer:
                 raise
             failure = _as_api_error(error, method, path)
             self._metrics.answered(info.verb, info.full_resource, failure.status_code, monotonic() - began)
+            trail.done(failure.status_code, msgspec.json.encode(failure.status()))
             if isinstance(failure, NotFound) and self._unknown(info):
                 await http.send_plain(send, 404, "404 page not found\n")
             else:
@@ -232,8 +244,13 @@ class ApiServer:
             return
         finally:
             self._deadlines.end(deadline)
-        self._metrics.answered(info.verb, info.full_resource, 101 if isinstance(answer, Tunnel) else 200, None)
-        await self._stream(answer, receive, send, turn)
+        code = 101 if isinstance(answer, Tunnel) else 200
+        self._metrics.answered(info.verb, info.full_resource, code, None)
+        trail.started(code)
+        try:
+            await self._stream(answer, receive, send, turn)
+        finally:
+            trail.done(code)
 
     async def _impersonated(self, user: User, headers: Sequence[tuple[str, str]]) -> User:
         """The user that the headers ask for. Raises `Forbidden` for whom `user` may not be, `BadRequest`."""
@@ -244,18 +261,21 @@ class ApiServer:
             await self._authorizer.check(user, each)
         return wanted
 
-    async def _serve_system(self, scope: Scope, receive: Receive, send: Send, verb: str) -> None:
-        """Old clients ask for `/api/`, `/version/`."""
-        path = scope["path"]
+    async def _serve_system(self, scope: Scope, receive: Receive, send: Send, verb: str) -> int:
+        """The reply's code. Old clients ask for `/api/`, `/version/`."""
+        code, path = 500, scope["path"]
         if len(path) > 1 and path.endswith("/"):
             scope = {**scope, "path": path.rstrip("/"), "raw_path": path.rstrip("/").encode()}
 
         async def counted(message: MutableMapping[str, Any]) -> None:
+            nonlocal code
             if message["type"] == "http.response.start":
-                self._metrics.answered(verb, "", message["status"], None)
+                code = message["status"]
+                self._metrics.answered(verb, "", code, None)
             await send(dict(message))
 
         await self._system(scope, receive, counted)
+        return code
 
     async def _stream(
         self, answer: WatchStream | TextStream | Tunnel, receive: Receive, send: Send, turn: Turn

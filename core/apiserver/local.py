@@ -16,7 +16,7 @@ from core.apiserver.events import bookmark
 from core.apiserver.forms import PLAIN
 from core.apiserver.request import ApiRequest, Reply, TextStream, WatchStream
 from core.client.transport import JSON, RawEvent
-from core.errors import BadRequest
+from core.errors import ApiError, BadRequest
 
 if TYPE_CHECKING:
     from core.apiserver.app import ApiServer
@@ -41,7 +41,14 @@ class LocalTransport:
     ) -> bytes:
         found = query or {}
         info = dispatch.parse(method, path, found)
-        answer = await self._server.answer(ApiRequest(self._user, info, found, body, content_type), applied=True)
+        trail = self._server.audit.local(self._user, info, body)
+        request = ApiRequest(self._user, info, found, body, content_type)
+        try:
+            answer = await self._server.answer(request, applied=True, trail=trail)
+        except ApiError as error:
+            trail.done(error.status_code)
+            raise
+        trail.done(answer.code if isinstance(answer, Reply) else 200)
         if isinstance(answer, Reply):
             return answer.body
         if isinstance(answer, TextStream):
@@ -52,7 +59,9 @@ class LocalTransport:
     async def watch(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[list[RawEvent], None]:
         found = {**query, "watch": "true"}
         info = dispatch.parse("GET", path, found)
-        answer = await self._server.answer(ApiRequest(self._user, info, found), applied=True)
+        trail = self._server.audit.local(self._user, info, b"")
+        answer = await self._server.answer(ApiRequest(self._user, info, found), applied=True, trail=trail)
+        trail.started(200)
         if not isinstance(answer, WatchStream):
             raise BadRequest(f"{path} can't be watched")
         watcher, registry = answer.watcher, answer.registry

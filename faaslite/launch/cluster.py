@@ -13,6 +13,7 @@ from core.client.http import HttpTransport
 from core.client.rest import Client
 from faaslite.api.names import PORT
 from faaslite.launch import kubeconfig, slices
+from faaslite.launch.auditing import audit_policy
 from faaslite.launch.engine import EngineShare, settle
 from faaslite.launch.errors import LaunchError
 from faaslite.launch.home import Home
@@ -96,6 +97,7 @@ def prepare(home: Home, settings: ClusterSettings, *, parts: Collection[str] = A
     Ports of 0 become what was found and are kept, and so are the slices. Raises LaunchError where something can't be had.
     """
     home.prepare()
+    audit_policy(settings)
     runtime = settings.runtime if settings.runtime != "auto" else ("docker" if _docker_serves() else "process")
     pki = Pki(home.pki)
     names = [*_own_names(settings.listen), settings.listen]

@@ -35,6 +35,7 @@ class Home:
         self.pki = self.path / "pki"
         self.logs = self.path / "logs"
         self.pod_logs = self.logs / "pods"
+        self.audit_log = self.logs / "audit.log"
         self.nodes = self.path / "nodes"
         self.run = self.path / "run"
         self.lock = self.run / "supervisor.lock"

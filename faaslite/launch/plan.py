@@ -20,6 +20,7 @@ from core.scheduler.scheduler import Scheduler
 from core.serving import AsgiServer
 from core.store.factory import open_store
 from faaslite.controllers.function import FunctionController
+from faaslite.launch.auditing import audit
 from faaslite.launch.bootstrap import Bootstrap, Closing
 from faaslite.launch.child import Component, run_components
 from faaslite.launch.cluster import Cluster
@@ -60,6 +61,7 @@ def _core(cluster: Cluster, report: int) -> None:
         url = cluster.settings.store or f"sqlite://{cluster.home.state}"
         encryption = Encryption(open_store(url), cluster.home.encryption_keys)
         store = encryption.store
+        auditing = audit(cluster.home, cluster.settings)
         users = cluster.pki.users(cluster.nodes)
         api = ApiServer(
             store,
@@ -67,12 +69,14 @@ def _core(cluster: Cluster, report: int) -> None:
             kubelet=KubeletConnector(cluster.pki.client_context("apiserver-kubelet-client")),
             advertise=cluster.api_listeners[0].getsockname()[:2],
             signing_key=cluster.pki.signing_key(),
+            audit=auditing,
         )
         client = Client(api.local(User("system:kube-controller-manager", ("system:masters",))))
         informers = Informers(client)
         return [
             Closing(store),
             encryption,
+            auditing,
             api,
             Bootstrap(client, {"ca.crt": cluster.pki.ca_file.read_text(), "gateway": cluster.settings.gateway_url}),
             informers,

@@ -38,6 +38,12 @@ class ClusterSettings(BaseModel):
     """The networks of process nodes (see `slices.py`), kept where they are free."""
     redis: str = ""
     """The URL of the queue of calls (`redis://`, `rediss://` or `unix://`); empty: SQLite in the data dir."""
+    audit_policy: str = ""
+    """A file with the API's audit policy (`audit.k8s.io/v1`); empty: the built-in one."""
+    audit_log_maxsize: int = Field(default=64, ge=1)
+    """MiB at which `logs/audit.log` is set aside."""
+    audit_log_maxbackup: int = Field(default=8, ge=0)
+    """How many such files are kept."""
     zygote_idle: float = Field(default=900.0, gt=0)
     """Seconds after which a zygote that nobody used is let go."""
 

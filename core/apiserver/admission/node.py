@@ -56,10 +56,9 @@ class NodeRestriction:
         name = (document.get("metadata") or {}).get("name") or ""
         if name != node:
             raise _refusal(kind, name, f'node "{node}" is not allowed to create {kind.kind.lower()} "{name}"')
-        if kind.resource == NODE.resource:
-            if wrong := forbidden_labels((document.get("metadata") or {}).get("labels") or {}, {}):
-                why = f'node "{node}" is not allowed to set the following labels: {", ".join(wrong)}'
-                raise _refusal(kind, name, why)
+        labels = (document.get("metadata") or {}).get("labels") or {}
+        if kind.resource == NODE.resource and (wrong := forbidden_labels(labels, {})):
+            raise _refusal(kind, name, f'node "{node}" is not allowed to set the following labels: {", ".join(wrong)}')
 
     async def _token(self, node: str, kind: Kind, namespace: str, account: str, request: Document) -> None:
         reference = (request.get("spec") or {}).get("boundObjectRef") or {}

@@ -50,6 +50,15 @@ class TestUp:
         spare.faas("up", *self.FREE, "--api-port", "99999", check=False).fails("--api-port")
         assert not spare.leftovers()
 
+    def test_an_audit_policy_that_is_none(self, spare: Any, tmp_path: Path) -> None:
+        policy = tmp_path / "policy.yaml"
+        spare.faas("up", *self.FREE, "--audit-policy", str(policy), check=False).fails("policy.yaml: No such file")
+        policy.write_text("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: All}]\n")
+        spare.faas("up", *self.FREE, "--audit-policy", str(policy), check=False).fails(
+            "rules[0].level: 'All' is no level"
+        )
+        assert not spare.leftovers()
+
     def test_a_data_dir_of_another_user(self, spare: Any, short_path: Path) -> None:
         if os.geteuid():
             pytest.skip("only root can make a folder of another user")
