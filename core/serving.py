@@ -87,13 +87,26 @@ class AsgiServer:
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, over a transport that sends head and body of a reply together; requests for another protocol may take the connection."""
+    """uvicorn's, over a transport that sends head and body of a reply together; requests for another protocol may take the connection.
+
+    A client certificate is in the scope's `tls` extension (https://asgi.readthedocs.io/en/latest/specs/tls.html), which uvicorn doesn't
+    fill: `client_cert_chain` with the certificate alone.
+    """
 
     _held: bytearray | None = None
     """What came after a request for another protocol, until it is decided; then it is the taker's, or the next request."""
+    _extensions: dict[str, Any] | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(cast(asyncio.Transport, _Gathering(transport)))
+        secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if secured is not None and (shown := secured.getpeercert(binary_form=True)):
+            self._extensions = {"tls": {"client_cert_chain": [ssl.DER_cert_to_PEM_cert(shown)]}}
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._extensions is not None:
+            cast(dict[str, Any], self.scope)["extensions"] = self._extensions
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
@@ -101,7 +114,7 @@ class _Protocol(HttpToolsProtocol):
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
             for name, value in self.headers
         ):
-            self.scope["extensions"] = {UPGRADE: {"take": self._take}}
+            self.scope["extensions"] = {**(self._extensions or {}), UPGRADE: {"take": self._take}}
 
     def data_received(self, data: bytes) -> None:
         if self._held is not None:

@@ -22,6 +22,7 @@ from core.apiserver.admission import Admission
 from core.apiserver.apiservices import ApiServices
 from core.apiserver.audit import SILENT, Audit, Trail
 from core.apiserver.authn import Authenticator, User, impersonation
+from core.apiserver.authn.certificates import peer_certificate
 from core.apiserver.authn.tokens import ServiceAccountTokens, new_key
 from core.apiserver.authz import Authorizer
 from core.apiserver.authz.bootstrap import cluster_role_bindings, cluster_roles, ensure
@@ -203,7 +204,7 @@ class ApiServer:
         trail = self.audit.begin(scope, head, info)
         try:
             deadline = self._deadlines.begin(info, head.query, began)
-            user = await self._authenticator.authenticate(head.authorization)
+            user = await self._authenticator.authenticate(head.authorization, peer_certificate(scope))
             trail.by(user)
             if head.impersonate:
                 user = await self._impersonated(user, head.impersonate)

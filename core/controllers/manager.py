@@ -10,6 +10,7 @@ from typing import Protocol
 from core.client.informer import Informers
 from core.client.rest import Client
 from core.clock import wall
+from core.controllers.certificates import CertificateController
 from core.controllers.clusterroleaggregation import ClusterRoleAggregation
 from core.controllers.cronjob import CronJobController
 from core.controllers.daemonset import DaemonSetController
@@ -24,6 +25,7 @@ from core.controllers.nodelifecycle import NodeLifecycleController
 from core.controllers.podgc import PodGarbageCollector
 from core.controllers.replicaset import ReplicaSetController
 from core.controllers.resourcequota import ResourceQuotaController
+from core.controllers.signing import Authority
 from core.controllers.statefulset import StatefulSetController
 
 __all__ = ["CONTROLLERS", "Controller", "Controllers"]
@@ -41,6 +43,7 @@ class Controller(Protocol):
 class Settings(Protocol):
     clock: Callable[[], float]
     ca: str
+    authority: Callable[[], Authority] | None
 
 
 Make = Callable[[Client, Informers, Settings], Controller]
@@ -60,12 +63,14 @@ CONTROLLERS: Mapping[str, Make] = {
     "resourcequota": lambda client, informers, its: ResourceQuotaController(client, informers),
     "statefulset": lambda client, informers, its: StatefulSetController(client, informers),
     "podgc": lambda client, informers, its: PodGarbageCollector(client, informers, clock=its.clock),
+    "certificates": lambda client, informers, its: CertificateController(client, informers, its.authority, its.clock),
     "nodelifecycle": lambda client, informers, its: NodeLifecycleController(client, informers, clock=its.clock),
 }
 
 
 class Controllers:
-    """`ca` is the PEM text of the cluster's CA, for ConfigMap `kube-root-ca.crt`; `clock` gives seconds since the epoch.
+    """`ca` is the PEM text of the cluster's CA, for ConfigMap `kube-root-ca.crt`; `authority` is the CA that signs certificate requests
+    (None: nobody does here); `clock` gives seconds since the epoch.
 
     The informers are the process' own: whoever made them starts and stops them, and starts them before or while this starts.
     """
@@ -77,10 +82,12 @@ class Controllers:
         *,
         clock: Callable[[], float] = wall,
         ca: str = "",
+        authority: Callable[[], Authority] | None = None,
         controllers: Mapping[str, Make] = CONTROLLERS,
     ) -> None:
         self.clock = clock
         self.ca = ca
+        self.authority = authority
         self._controllers = {name: make(client, informers, self) for name, make in controllers.items()}
 
     async def start(self) -> None:

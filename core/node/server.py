@@ -1,6 +1,6 @@
 """The agent's HTTPS server: logs of containers for the API server, streams to and from them, health, metrics, usage, Pods.
 
-Callers must show a client certificate of the cluster's CA. The paths are the kubelet's.
+Callers must show the API server's client certificate. The paths are the kubelet's.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -129,7 +132,7 @@ class AgentServer:
         context.load_cert_chain(serving.certificate, serving.key)
         context.load_verify_locations(serving.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
-        self._server = AsgiServer(self.application(), listener, context, drain=1.0)
+        self._server = AsgiServer(_for_the_api(self.application()), listener, context, drain=1.0)
         await self._server.start()
 
     async def stop(self) -> None:
@@ -175,6 +178,28 @@ class AgentServer:
             )
             return PlainTextResponse(said, status_code=404)
         return StreamingResponse(_chain(first, blocks), media_type="text/plain")
+
+
+def _for_the_api(app: Any) -> Any:
+    """`app` for the API server alone: the CA's other clients, users among them, have to ask there, where they are authorised.
+
+    Its certificate has the organization `system:masters`, which no signer of the cluster gives.
+    """
+
+    async def call(scope: Any, receive: Any, send: Any) -> None:
+        chain = ((scope.get("extensions") or {}).get("tls") or {}).get("client_cert_chain")
+        if not chain or not _is_master(chain[0]):
+            await PlainTextResponse("Forbidden: only the API server is answered here", 403)(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return call
+
+
+@lru_cache(maxsize=256)
+def _is_master(pem: str) -> bool:
+    subject = x509.load_pem_x509_certificate(pem.encode()).subject
+    return any(each.value == "system:masters" for each in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME))
 
 
 async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

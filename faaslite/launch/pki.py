@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from core.controllers.signing import Authority
 from faaslite.api.names import SYSTEM_NAMESPACE
 from faaslite.launch.errors import LaunchError
 
@@ -116,14 +117,24 @@ class Pki:
             write_private(path, pem)
         return path.read_bytes()
 
+    def authority(self) -> Authority:
+        """What signs certificate requests. Raises LaunchError."""
+        try:
+            found = self._read("ca")
+        except (OSError, ValueError) as error:
+            raise LaunchError(f"the cluster's CA in {self.folder} can't be read: {error}") from error
+        if found is None:
+            raise LaunchError(f"the cluster's CA is not in {self.folder}")
+        return Authority(*found)
+
     def server_context(self, name: str, *, ask_client: bool = False) -> ssl.SSLContext:
-        """For a listener; `ask_client` demands a client certificate of this CA."""
+        """For a listener; with `ask_client` a client may show a certificate, which must be of this CA."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(*self.files(name))
         if ask_client:
             context.load_verify_locations(self.ca_file)
-            context.verify_mode = ssl.CERT_REQUIRED
+            context.verify_mode = ssl.CERT_OPTIONAL
         return context
 
     def client_context(self, name: str = "") -> ssl.SSLContext:

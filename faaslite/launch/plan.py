@@ -80,11 +80,11 @@ def _core(cluster: Cluster, report: int) -> None:
             api,
             Bootstrap(client, {"ca.crt": cluster.pki.ca_file.read_text(), "gateway": cluster.settings.gateway_url}),
             informers,
-            Controllers(client, informers, ca=cluster.pki.ca_file.read_text()),
+            Controllers(client, informers, ca=cluster.pki.ca_file.read_text(), authority=cluster.pki.authority),
             Scheduler(client, informers),
             FunctionController(client, informers, url=cluster.settings.gateway_url),
             Autoscaler(client, informers, cluster.home.autoscaler_socket),
-            AsgiServer(api, cluster.api_listeners[0], cluster.pki.server_context("apiserver")),
+            AsgiServer(api, cluster.api_listeners[0], cluster.pki.server_context("apiserver", ask_client=True)),
             *(AsgiServer(api, each) for each in cluster.api_listeners[1:]),
         ]
 

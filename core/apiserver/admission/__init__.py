@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from core.api.kinds import Kind
+from core.api.kinds import CERTIFICATE_SIGNING_REQUEST, Kind
+from core.apiserver.admission.certificates import CertificateRequests, check_certificate_write
 from core.apiserver.admission.escalation import GRANTING, check_escalation
 from core.apiserver.admission.lifecycle import NamespaceLifecycle
 from core.apiserver.admission.limits import LimitRanger
@@ -48,6 +49,7 @@ class Admission:
         self._plugins: Sequence[Plugin] = (
             NamespaceLifecycle(store),
             NodeRestriction(store),
+            CertificateRequests(),
             LimitRanger(store),
             PodSecurity(store),
             Quota(store),
@@ -67,4 +69,6 @@ class Admission:
             return lambda new, old: check_escalation(self._index, user, kind, info.namespace, new, old)
         if kind.resource in RESTRICTED and node_name(user):
             return lambda new, old: check_node_write(user, kind, info.subresource, new, old)
+        if kind.resource == CERTIFICATE_SIGNING_REQUEST.resource:
+            return lambda new, old: check_certificate_write(self._index, user, kind, info.subresource, new, old)
         return None

@@ -1,4 +1,4 @@
-"""Who makes a request: users, bearer tokens from a fixed table, and the tokens of ServiceAccounts.
+"""Who makes a request: client certificates, bearer tokens from a fixed table, and the tokens of ServiceAccounts.
 
 It must not decide what a user may do; that is `core.apiserver.authz`.
 """
@@ -6,15 +6,20 @@ It must not decide what a user may do; that is `core.apiserver.authz`.
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from core.apiserver.authn.certificates import Certificates
 from core.apiserver.authn.tokens import AUDIENCE, ServiceAccountTokens
 from core.apiserver.authn.users import User
+from core.clock import wall
 from core.errors import Unauthorized
 
 __all__ = ["ANONYMOUS", "AUTHENTICATED", "MASTERS", "UNAUTHENTICATED", "Authenticator", "User"]
+
+log = logging.getLogger(__name__)
 
 MASTERS = "system:masters"
 AUTHENTICATED = "system:authenticated"
@@ -32,6 +37,7 @@ class Authenticator:
 
     def __init__(self, tokens: Mapping[str, User], accounts: ServiceAccountTokens | None = None) -> None:
         self._accounts = accounts
+        self._certificates = Certificates()
         self._key = secrets.token_bytes(32)
         self._users = {self._digest(token): _authenticated(user) for token, user in tokens.items() if token}
 
@@ -49,8 +55,18 @@ class Authenticator:
             return user, wanted
         return None if self._accounts is None else await self._accounts.user(token, wanted)
 
-    async def authenticate(self, authorization: str) -> User:
-        """The user of an `Authorization` header; anonymous without one. Raises `Unauthorized` for a token that nobody has."""
+    async def authenticate(self, authorization: str, certificate: str = "") -> User:
+        """The user of a client certificate (PEM) or of an `Authorization` header; anonymous without either.
+
+        Raises `Unauthorized` for a token that nobody has, or a certificate that is worth nothing where there is no token.
+        """
+        if certificate:
+            owner = self._certificates.user(certificate, wall())
+            if owner is not None:
+                return owner
+            if not authorization:
+                log.info("a client certificate was refused: it has expired, or is for no user")
+                raise Unauthorized("Unauthorized")
         if not authorization:
             return ANONYMOUS
         scheme, _, token = authorization.partition(" ")

@@ -18,6 +18,8 @@ Document = dict[str, Any]
 
 AUTO_UPDATE = "rbac.authorization.kubernetes.io/autoupdate"
 AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-{}"
+BOOTSTRAPPERS = "system:bootstrappers"
+"""The group of who joins with a bootstrap token."""
 _LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
 
 _READ = ("get", "list", "watch")
@@ -113,6 +115,7 @@ def cluster_roles() -> list[Document]:
                 _rule("authentication.k8s.io", ("selfsubjectreviews",), ("create",)),
             ],
         ),
+        *_certificate_roles(),
         _role("system:discovery", [{"nonResourceURLs": paths, "verbs": ["get"]}]),
         _role("system:public-info-viewer", [{"nonResourceURLs": public, "verbs": ["get"]}]),
         _role(
@@ -125,10 +128,38 @@ def cluster_roles() -> list[Document]:
     ]
 
 
+def _certificate_roles() -> list[Document]:
+    """Who may ask for certificates by which way, and who may approve them."""
+    api = "certificates.k8s.io"
+    requests = f"system:{api}:certificatesigningrequests"
+    approver = [
+        (
+            name,
+            [
+                {
+                    "apiGroups": [api],
+                    "resources": ["signers"],
+                    "verbs": ["approve"],
+                    "resourceNames": [f"kubernetes.io/{name}"],
+                }
+            ],
+        )
+        for name in ("kube-apiserver-client", "kube-apiserver-client-kubelet", "kubelet-serving")
+    ]
+    return [
+        _role("system:node-bootstrapper", [_rule(api, ("certificatesigningrequests",), ("create", *_READ))]),
+        _role(f"{requests}:nodeclient", [_rule(api, ("certificatesigningrequests/nodeclient",), ("create",))]),
+        _role(f"{requests}:selfnodeclient", [_rule(api, ("certificatesigningrequests/selfnodeclient",), ("create",))]),
+        *(_role(f"system:{api}:{name}-approver", rules) for name, rules in approver),
+    ]
+
+
 def cluster_role_bindings() -> list[Document]:
     return [
         _binding("cluster-admin", "system:masters"),
         _binding("system:basic-user", "system:authenticated"),
+        _binding("system:node-bootstrapper", BOOTSTRAPPERS),
+        _binding("system:certificates.k8s.io:certificatesigningrequests:nodeclient", BOOTSTRAPPERS),
         _binding("system:discovery", "system:authenticated"),
         _binding("system:public-info-viewer", "system:authenticated", "system:unauthenticated"),
     ]

@@ -11,7 +11,7 @@ from cryptography import x509
 from core.apiserver.registry.names import path_segment
 from core.apiserver.registry.pods import text
 from core.apiserver.registry.strategy import Cause, Document, Strategy
-from core.apiserver.status import GoValue, invalid_value, not_supported, required
+from core.apiserver.status import GoValue, forbidden, invalid_value, not_supported, required
 
 __all__ = ["BindingStrategy", "CertificateRequestStrategy", "RoleStrategy"]
 
@@ -102,6 +102,12 @@ class BindingStrategy(Strategy):
 
 
 _APPROVAL = ("Approved", "Denied")
+_SHORTEST = 600
+_USAGES = frozenset((
+    "signing", "digital signature", "content commitment", "key encipherment", "key agreement", "data encipherment", "cert sign",
+    "crl sign", "encipher only", "decipher only", "any", "server auth", "client auth", "code signing", "email protection", "s/mime",
+    "ipsec end system", "ipsec tunnel", "ipsec user", "timestamping", "ocsp signing", "microsoft sgc", "netscape sgc",
+))  # fmt: skip
 
 
 class CertificateRequestStrategy(Strategy):
@@ -155,6 +161,13 @@ class CertificateRequestStrategy(Strategy):
             found.append(invalid_value("spec.request", GoValue("[]byte{...}"), why))
         if not spec.get("usages"):
             found.append(required("spec.usages"))
+        for index, usage in enumerate(spec.get("usages") or ()):
+            if usage not in _USAGES:
+                found.append(not_supported(f"spec.usages[{index}]", usage, sorted(_USAGES)))
+        seconds = spec.get("expirationSeconds")
+        if seconds is not None and seconds < _SHORTEST:
+            why = "may not specify a duration less than 600 seconds (10 minutes)"
+            found.append(invalid_value("spec.expirationSeconds", seconds, why))
         signer = spec.get("signerName") or ""
         if not signer:
             found.append(required("spec.signerName"))
@@ -165,6 +178,18 @@ class CertificateRequestStrategy(Strategy):
 
     def validate_status(self, new: Document, old: Document) -> list[Cause]:
         found, types = [], set()
+        kept = (old.get("status") or {}).get("certificate")
+        given = (new.get("status") or {}).get("certificate")
+        if kept and given != kept:
+            found.append(invalid_value("status.certificate", GoValue("[]byte{...}"), "field is immutable once set"))
+        elif given and not _is_certificate(given):
+            why = "must be a valid PEM certificate"
+            found.append(invalid_value("status.certificate", GoValue("[]byte{...}"), why))
+        had = {each.get("type") for each in (old.get("status") or {}).get("conditions") or ()}
+        gone = had & {*_APPROVAL, "Failed"} - {
+            each.get("type") for each in (new.get("status") or {}).get("conditions") or ()
+        }
+        found += [forbidden("status.conditions", f"{each} condition may not be removed") for each in sorted(gone)]
         for index, each in enumerate((new.get("status") or {}).get("conditions") or ()):
             at = f"status.conditions[{index}]"
             if not each.get("type"):
@@ -177,3 +202,11 @@ class CertificateRequestStrategy(Strategy):
                 invalid_value("status.conditions", "", "Approved and Denied conditions are mutually exclusive")
             )
         return found
+
+
+def _is_certificate(encoded: str) -> bool:
+    try:
+        x509.load_pem_x509_certificates(base64.b64decode(encoded))
+    except (ValueError, TypeError, binascii.Error):
+        return False
+    return True

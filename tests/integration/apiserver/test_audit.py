@@ -118,7 +118,7 @@ async def test_a_watch_is_written_as_it_begins_and_as_it_ends(audited):
     async with audited.session.get(f"{MAPS}?watch=true&timeoutSeconds=1", headers=headers) as reply:
         await reply.read()
     async with asyncio.timeout(5):
-        while audited.serving.api.resources.watching or audited.path.read_text().count("watch") < 4:
+        while audited.serving.api.resources.watching or audited.path.read_text().count("watch") < 4:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # the server learns of the end by a turn of its own, and writes a moment later
     found = await audited.lines()
     assert [(each["verb"], each["stage"]) for each in found] == [

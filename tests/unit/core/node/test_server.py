@@ -20,9 +20,16 @@ from core.node.runtime.fake import Behaviour, FakeRuntime
 from core.node.server import Serving
 
 
-def issue(folder: Path, name: str, ca: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None = None) -> Any:
+def issue(
+    folder: Path, name: str, ca: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None = None, group: str = ""
+) -> Any:
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = x509.Name(
+        [
+            *([x509.NameAttribute(NameOID.ORGANIZATION_NAME, group)] if group else []),
+            x509.NameAttribute(NameOID.COMMON_NAME, name),
+        ]
+    )
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()
@@ -47,7 +54,8 @@ def issue(folder: Path, name: str, ca: tuple[x509.Certificate, ec.EllipticCurveP
 async def session(tmp_path: Path) -> AsyncIterator[aiohttp.ClientSession]:
     ca = issue(tmp_path, "ca")
     issue(tmp_path, "node", ca)
-    issue(tmp_path, "client", ca)
+    issue(tmp_path, "client", ca, "system:masters")
+    issue(tmp_path, "user", ca, "developers")
     context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
     context.load_cert_chain(tmp_path / "client.crt", tmp_path / "client.key")
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as found:
@@ -90,6 +98,12 @@ async def test_logs_health_pods_metrics_and_no_strangers(
         assert await reply.content.readline() == b"one\n"
         runtime.finish(runtime.container("uid-a", "main").id)
         assert await reply.content.read() == b"two\n"
+    user = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+    user.load_cert_chain(tmp_path / "user.crt", tmp_path / "user.key")
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=user)) as other:
+        for refused in ("/containerLogs/default/a/main", "/pods", "/healthz"):
+            async with other.get(root + refused) as reply:
+                assert reply.status == 403, "users ask the API server, which authorises them"
     stranger = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=stranger)) as other:
         with pytest.raises(aiohttp.ClientError):
