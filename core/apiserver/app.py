@@ -22,6 +22,7 @@ from core.apiserver.admission import Admission
 from core.apiserver.apiservices import ApiServices
 from core.apiserver.audit import SILENT, Audit, Trail
 from core.apiserver.authn import Authenticator, User, impersonation
+from core.apiserver.authn.bootstrap import BootstrapTokens
 from core.apiserver.authn.certificates import peer_certificate
 from core.apiserver.authn.tokens import ServiceAccountTokens, new_key
 from core.apiserver.authz import Authorizer
@@ -100,7 +101,7 @@ class ApiServer:
         for registry in build_registries(kinds, store, cache, schemas, service_cidr, self._customs, clock):
             served.add(registry)
         accounts = ServiceAccountTokens(store, signing_key or new_key(), clock)
-        self._authenticator = Authenticator(tokens, accounts)
+        self._authenticator = Authenticator(tokens, accounts, BootstrapTokens(store, clock))
         self._policy = Policy(store)
         self._nodes = NodeAuthorizer(store)
         self._authorizer = Authorizer(self._nodes, self._policy.index)

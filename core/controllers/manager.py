@@ -27,6 +27,7 @@ from core.controllers.replicaset import ReplicaSetController
 from core.controllers.resourcequota import ResourceQuotaController
 from core.controllers.signing import Authority
 from core.controllers.statefulset import StatefulSetController
+from core.controllers.tokencleaner import TokenCleaner
 
 __all__ = ["CONTROLLERS", "Controller", "Controllers"]
 
@@ -64,6 +65,7 @@ CONTROLLERS: Mapping[str, Make] = {
     "statefulset": lambda client, informers, its: StatefulSetController(client, informers),
     "podgc": lambda client, informers, its: PodGarbageCollector(client, informers, clock=its.clock),
     "certificates": lambda client, informers, its: CertificateController(client, informers, its.authority, its.clock),
+    "token-cleaner": lambda client, informers, its: TokenCleaner(client, informers, clock=its.clock),
     "nodelifecycle": lambda client, informers, its: NodeLifecycleController(client, informers, clock=its.clock),
 }
 

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from core.apiserver.authn.bootstrap import BootstrapTokens
 from core.apiserver.authn.certificates import Certificates
 from core.apiserver.authn.tokens import AUDIENCE, ServiceAccountTokens
 from core.apiserver.authn.users import User
@@ -35,8 +36,14 @@ class Authenticator:
     Tokens are looked up by a keyed digest, so that the time of a lookup tells nothing about how much of a guess was right.
     """
 
-    def __init__(self, tokens: Mapping[str, User], accounts: ServiceAccountTokens | None = None) -> None:
+    def __init__(
+        self,
+        tokens: Mapping[str, User],
+        accounts: ServiceAccountTokens | None = None,
+        bootstrap: BootstrapTokens | None = None,
+    ) -> None:
         self._accounts = accounts
+        self._bootstrap = bootstrap
         self._certificates = Certificates()
         self._key = secrets.token_bytes(32)
         self._users = {self._digest(token): _authenticated(user) for token, user in tokens.items() if token}
@@ -53,7 +60,11 @@ class Authenticator:
         user = self.lookup(token)
         if user is not None:
             return user, wanted
-        return None if self._accounts is None else await self._accounts.user(token, wanted)
+        found = None if self._accounts is None else await self._accounts.user(token, wanted)
+        if found is not None or self._bootstrap is None or AUDIENCE not in wanted:
+            return found
+        user = await self._bootstrap.user(token)
+        return None if user is None else (user, [AUDIENCE])
 
     async def authenticate(self, authorization: str, certificate: str = "") -> User:
         """The user of a client certificate (PEM) or of an `Authorization` header; anonymous without either.

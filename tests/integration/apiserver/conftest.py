@@ -11,7 +11,9 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -22,7 +24,14 @@ from cryptography.x509.oid import NameOID
 
 from core.apiserver.app import ApiServer
 from core.apiserver.authn import User
+from core.client.http import HttpTransport
+from core.client.informer import Informers
+from core.client.rest import Client
+from core.controllers.manager import CONTROLLERS, Controllers
+from core.serving import AsgiServer
 from core.store.memory import MemoryStore
+from faaslite.launch.listeners import bind
+from faaslite.launch.pki import Pki as Authority
 
 TOKENS = {
     "admin-token": User("admin", ("system:masters",), "u-1"),
@@ -176,3 +185,69 @@ def kubectl(kubectl_environment: dict[str, str]) -> Kubectl:
         return found
 
     return run
+
+
+PLANE_TOKENS = {
+    "admin-token": User("admin", ("system:masters",)),
+    "ann-token": User("ann", ("dev",), "u-ann"),
+    "node-token": User("system:node:n1", ("system:nodes",)),
+}
+
+
+@dataclass
+class Plane:
+    api: ApiServer
+    pki: Authority
+    url: str
+    now: list[float]
+    clients: list[Client]
+
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.pki.ca_file))
+
+    def client(self, token: str = "", certificate: str = "", key: Any = None, folder: Path | None = None) -> Client:
+        context = self.context()
+        if certificate and folder is not None:
+            file = folder / "client.pem"
+            file.write_bytes(certificate.encode() + pem(key))
+            context.load_cert_chain(file)
+        made = Client(HttpTransport(self.url, token=token, ssl=context))
+        self.clients.append(made)
+        return made
+
+
+def pem(key: Any) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+@pytest.fixture
+async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
+    pki = Authority(tmp_path / "pki")
+    (tmp_path / "pki").mkdir()
+    pki.prepare(["127.0.0.1"], ["n1"])
+    now = [datetime.datetime.now(UTC).timestamp()]
+    store = MemoryStore()
+    api = ApiServer(store, tokens=PLANE_TOKENS)
+    local = Client(api.local(User("system:kube-controller-manager", ("system:masters",))))
+    informers = Informers(local)
+    controllers = Controllers(
+        local,
+        informers,
+        authority=pki.authority,
+        clock=lambda: now[0],
+        controllers={each: CONTROLLERS[each] for each in ("certificates", "token-cleaner")},
+    )
+    listener = bind("127.0.0.1", 0, "the API server", "--api-port")[0]
+    url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+    server = AsgiServer(api, listener, pki.server_context("apiserver", ask_client=True))
+    for each in (api, informers, controllers, server):
+        await each.start()
+    made = Plane(api, pki, url, now, [])
+    yield made
+    for each in made.clients:
+        await each.close()
+    for each in (server, controllers, informers, api):
+        await each.stop()
+    await store.close()

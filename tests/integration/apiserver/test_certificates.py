@@ -6,11 +6,8 @@ import asyncio
 import base64
 import itertools
 import json
-import ssl
-from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,85 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from core.api.kinds import CERTIFICATE_SIGNING_REQUEST, CLUSTER_ROLE, CLUSTER_ROLE_BINDING
-from core.apiserver.app import ApiServer
-from core.apiserver.authn import User
-from core.client.http import HttpTransport
-from core.client.informer import Informers
 from core.client.rest import Client
-from core.controllers.manager import CONTROLLERS, Controllers
 from core.controllers.signing import CLIENT, KUBELET_CLIENT, KUBELET_SERVING, issue
 from core.errors import Forbidden, Invalid, NotFound, Unauthorized
-from core.serving import AsgiServer
-from core.store.memory import MemoryStore
-from faaslite.launch.listeners import bind
 from faaslite.launch.pki import Pki
 
 CSR = CERTIFICATE_SIGNING_REQUEST
-TOKENS = {
-    "admin-token": User("admin", ("system:masters",)),
-    "ann-token": User("ann", ("dev",), "u-ann"),
-    "node-token": User("system:node:n1", ("system:nodes",)),
-}
 BOTH = ["digital signature", "key encipherment"]
-
-
-@dataclass
-class Plane:
-    api: ApiServer
-    pki: Pki
-    url: str
-    now: list[float]
-    clients: list[Client]
-
-    def context(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(self.pki.ca_file))
-
-    def client(self, token: str = "", certificate: str = "", key: Any = None, folder: Path | None = None) -> Client:
-        context = self.context()
-        if certificate and folder is not None:
-            file = folder / "client.pem"
-            file.write_bytes(certificate.encode() + pem(key))
-            context.load_cert_chain(file)
-        made = Client(HttpTransport(self.url, token=token, ssl=context))
-        self.clients.append(made)
-        return made
-
-
-def pem(key: Any) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-@pytest.fixture
-async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
-    pki = Pki(tmp_path / "pki")
-    (tmp_path / "pki").mkdir()
-    pki.prepare(["127.0.0.1"], ["n1"])
-    now = [datetime.now(UTC).timestamp()]
-    store = MemoryStore()
-    api = ApiServer(store, tokens=TOKENS)
-    local = Client(api.local(User("system:kube-controller-manager", ("system:masters",))))
-    informers = Informers(local)
-    controllers = Controllers(
-        local,
-        informers,
-        authority=pki.authority,
-        clock=lambda: now[0],
-        controllers={"certificates": CONTROLLERS["certificates"]},
-    )
-    listener = bind("127.0.0.1", 0, "the API server", "--api-port")[0]
-    url = f"https://127.0.0.1:{listener.getsockname()[1]}"
-    server = AsgiServer(api, listener, pki.server_context("apiserver", ask_client=True))
-    for each in (api, informers, controllers, server):
-        await each.start()
-    made = Plane(api, pki, url, now, [])
-    yield made
-    for each in made.clients:
-        await each.close()
-    for each in (server, controllers, informers, api):
-        await each.stop()
-    await store.close()
 
 
 def asking(
@@ -152,7 +77,7 @@ def issued(document: Any) -> bool:
     return bool(document.get("status", {}).get("certificate"))
 
 
-async def kubectl(plane: Plane, tmp_path: Path, *words: str) -> str:
+async def kubectl(plane: Any, tmp_path: Path, *words: str) -> str:
     process = await asyncio.create_subprocess_exec(
         "kubectl", "--server", plane.url, "--certificate-authority", str(plane.pki.ca_file), "--token", "admin-token", *words,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={"HOME": str(tmp_path), "PATH": "/usr/local/bin:/usr/bin:/bin"},
@@ -183,7 +108,7 @@ UPDATE = {
 }
 
 
-async def test_a_user_gets_a_certificate_and_is_that_user(plane: Plane, tmp_path: Path) -> None:
+async def test_a_user_gets_a_certificate_and_is_that_user(plane: Any, tmp_path: Path) -> None:
     admin, ann = plane.client("admin-token"), plane.client("ann-token")
     await grant(admin, "ann", CREATE)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -207,7 +132,7 @@ async def test_a_user_gets_a_certificate_and_is_that_user(plane: Plane, tmp_path
     assert "Approved,Issued" in await kubectl(plane, tmp_path, "get", "csr", "ann")
 
 
-async def test_denied_and_failed_are_not_signed(plane: Plane, tmp_path: Path) -> None:
+async def test_denied_and_failed_are_not_signed(plane: Any, tmp_path: Path) -> None:
     admin, key = plane.client("admin-token"), ec.generate_private_key(ec.SECP256R1())
     await admin.create(CSR, asking(key, "no", "ann"))
     assert "denied" in await kubectl(plane, tmp_path, "certificate", "deny", "no")
@@ -226,7 +151,7 @@ async def test_denied_and_failed_are_not_signed(plane: Plane, tmp_path: Path) ->
         assert not issued(await admin.get(CSR, name, ""))
 
 
-async def test_who_may_approve_and_sign(plane: Plane) -> None:
+async def test_who_may_approve_and_sign(plane: Any) -> None:
     admin, ann = plane.client("admin-token"), plane.client("ann-token")
     key = ec.generate_private_key(ec.SECP256R1())
     await grant(admin, "ann", CREATE)
@@ -257,7 +182,7 @@ async def test_who_may_approve_and_sign(plane: Plane) -> None:
         await ann.update(CSR, current, subresource="status")
 
 
-async def test_bad_requests(plane: Plane) -> None:
+async def test_bad_requests(plane: Any) -> None:
     admin, node = plane.client("admin-token"), plane.client("node-token")
     key = ec.generate_private_key(ec.SECP256R1())
     with pytest.raises(Invalid, match="less than 600 seconds"):
@@ -271,7 +196,7 @@ async def test_bad_requests(plane: Plane) -> None:
             await node.create(CSR, asking(key, "a", common_name, "system:nodes", signer=signer))
 
 
-async def test_a_node_renews_its_own_and_only_that(plane: Plane, tmp_path: Path) -> None:
+async def test_a_node_renews_its_own_and_only_that(plane: Any, tmp_path: Path) -> None:
     admin, node = plane.client("admin-token"), plane.client("node-token")
     key = ec.generate_private_key(ec.SECP256R1())
     await node.create(CSR, asking(key, "mine", "system:node:n1", "system:nodes", signer=KUBELET_CLIENT))
@@ -296,7 +221,7 @@ async def test_a_node_renews_its_own_and_only_that(plane: Plane, tmp_path: Path)
     await until(admin, "serve", issued)
 
 
-async def test_certificates_that_are_worth_nothing(plane: Plane, tmp_path: Path) -> None:
+async def test_certificates_that_are_worth_nothing(plane: Any, tmp_path: Path) -> None:
     """Of another CA, expired, for servers: TLS refuses them. Without a common name: nobody's."""
     key = ec.generate_private_key(ec.SECP256R1())
     builder = x509.CertificateSigningRequestBuilder()
@@ -320,7 +245,7 @@ async def test_certificates_that_are_worth_nothing(plane: Plane, tmp_path: Path)
         await nobody.request("GET", "/version")
 
 
-async def test_a_connection_outlives_its_certificate(plane: Plane, tmp_path: Path, monkeypatch: Any) -> None:
+async def test_a_connection_outlives_its_certificate(plane: Any, tmp_path: Path, monkeypatch: Any) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     asked = x509.CertificateSigningRequestBuilder().subject_name(
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ann")])
@@ -333,7 +258,7 @@ async def test_a_connection_outlives_its_certificate(plane: Plane, tmp_path: Pat
         await ann.request("GET", "/version")
 
 
-async def test_a_token_still_counts_without_a_certificate_and_anonymous_stays_so(plane: Plane) -> None:
+async def test_a_token_still_counts_without_a_certificate_and_anonymous_stays_so(plane: Any) -> None:
     async with aiohttp.ClientSession(plane.url, connector=aiohttp.TCPConnector(ssl=plane.context())) as session:
         async with session.get("/version") as reply:
             assert reply.status == 200
@@ -343,7 +268,7 @@ async def test_a_token_still_counts_without_a_certificate_and_anonymous_stays_so
             assert reply.status == 200
 
 
-async def test_old_requests_are_taken_away(plane: Plane, tmp_path: Path) -> None:
+async def test_old_requests_are_taken_away(plane: Any, tmp_path: Path) -> None:
     admin, key = plane.client("admin-token"), ec.generate_private_key(ec.SECP256R1())
     await admin.create(CSR, asking(key, "waits", "ann"))
     await admin.create(CSR, asking(key, "done", "ann"))
