@@ -1,4 +1,4 @@
-"""`faas secret`: what functions may read below `/var/run/secrets/faaslite/NAME/`."""
+"""`faas secret`: what functions may read below `/var/run/secrets/faaslite/NAME/`. Versions are `rotation`'s."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from cli import rotation
 from cli.context import home_folder, run
 from cli.errors import CliError, TimedOut, Usage
 from cli.options import DataDir, Namespace, Output
@@ -16,30 +17,26 @@ from cli.output import Format, age, echo, emit, table
 from core.api.kinds import SECRET
 from core.api.meta import Document
 
-__all__ = ["app"]
+__all__ = ["app", "said"]
 
 _ROTATION_SECONDS = 60.0
 
 app = typer.Typer(help="Secrets that functions read as files.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.command()
-def create(
-    name: str,
-    from_literal: Annotated[
-        list[str] | None, typer.Option("--from-literal", help="KEY=VALUE; may be repeated.")
-    ] = None,
-    from_file: Annotated[list[str] | None, typer.Option("--from-file", help="[KEY=]PATH; may be repeated.")] = None,
-    namespace: Namespace = "default",
-) -> None:
-    """Make a secret from values and files."""
+Literals = Annotated[list[str] | None, typer.Option("--from-literal", help="KEY=VALUE; may be repeated.")]
+Files = Annotated[list[str] | None, typer.Option("--from-file", help="[KEY=]PATH; may be repeated.")]
+
+
+def said(literals: list[str] | None, files: list[str] | None) -> dict[str, str]:
+    """The keys and values (base64) that the options say. No message says a value."""
     data: dict[str, str] = {}
-    for each in from_literal or ():
+    for each in literals or ():
         key, separator, value = each.partition("=")
         if not separator or not key:
-            raise Usage(f"--from-literal {each!r} is not KEY=VALUE")
+            raise Usage(f"--from-literal {key if separator else '...'!r} is not KEY=VALUE")
         data[key] = base64.b64encode(value.encode()).decode()
-    for each in from_file or ():
+    for each in files or ():
         key, separator, path = each.partition("=")
         file = Path(path if separator else each)
         try:
@@ -48,6 +45,13 @@ def create(
             raise Usage(f"--from-file {file}: {error.strerror}") from error
     if not data:
         raise Usage("a secret needs --from-literal KEY=VALUE or --from-file PATH")
+    return data
+
+
+@app.command()
+def create(name: str, from_literal: Literals = None, from_file: Files = None, namespace: Namespace = "default") -> None:
+    """Make a secret from values and files."""
+    data = said(from_literal, from_file)
     document = {"metadata": {"name": name, "namespace": namespace}, "type": "Opaque", "data": data}
     run(lambda client: client.create(SECRET, document, namespace))
     echo(f"secret {name} created in {namespace}; give it to a function with `faas deploy PATH --secret {name}`")
@@ -55,11 +59,20 @@ def create(
 
 @app.command("list")
 def list_(namespace: Namespace = "default", output: Output = Format.table) -> None:
-    """List secrets: names and keys, never values."""
-    items: list[Document] = run(lambda client: client.list(SECRET, namespace))[0]
+    """List secrets: names, keys and versions, never values."""
+    from faaslite.api.names import LABEL_VERSION_OF
+    from faaslite.api.versions import current_of
+
+    every: list[Document] = run(lambda client: client.list(SECRET, namespace))[0]
+    items = [each for each in every if LABEL_VERSION_OF not in (each["metadata"].get("labels") or {})]
     if output is not Format.table:
         shown = [
-            {"name": each["metadata"]["name"], "type": each.get("type"), "keys": sorted(each.get("data") or {})}
+            {
+                "name": each["metadata"]["name"],
+                "type": each.get("type"),
+                "keys": sorted(each.get("data") or {}),
+                "version": current_of(each) or None,
+            }
             for each in items
         ]
         emit(shown, output)
@@ -70,16 +83,21 @@ def list_(namespace: Namespace = "default", output: Output = Format.table) -> No
             each["metadata"]["name"],
             each.get("type", ""),
             ",".join(sorted(each.get("data") or {})),
+            current_of(each) or "-",
             age(each["metadata"].get("creationTimestamp"), now),
         )
         for each in items
     ]
-    table(("NAME", "TYPE", "KEYS", "AGE"), rows, f"no secrets in {namespace}; make one with `faas secret create`")
+    table(
+        ("NAME", "TYPE", "KEYS", "VERSION", "AGE"),
+        rows,
+        f"no secrets in {namespace}; make one with `faas secret create`",
+    )
 
 
 @app.command()
 def delete(name: str, namespace: Namespace = "default") -> None:
-    """Delete a secret; functions that name it keep what they have until their next start."""
+    """Delete a secret with its versions; functions that name it keep what they have until their next start."""
     run(lambda client: client.delete(SECRET, name, namespace))
     echo(f"secret {name} deleted from {namespace}")
 
@@ -111,3 +129,6 @@ def rotate_key(data_dir: DataDir = None) -> None:
             )
         time.sleep(0.05)
     echo(f"every secret is encrypted with the new key {primary}; the old one is gone")
+
+
+rotation.register(app)

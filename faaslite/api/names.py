@@ -5,8 +5,8 @@ from __future__ import annotations
 from core.api.kinds import Kind
 
 __all__ = [
-    "ANNOTATION_CONCURRENCY", "ANNOTATION_REVISION_HASH", "ANNOTATION_RPS", "ANNOTATION_SCALE", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON",
-    "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_FUNCTION", "LABEL_KEY", "LABEL_REVISION", "LAYER_PATH", "LIVE_PATH", "MODULES_PATH", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
+    "ANNOTATION_CONCURRENCY", "ANNOTATION_REVISION_HASH", "ANNOTATION_RPS", "ANNOTATION_SCALE", "ANNOTATION_SECRET_VERSION", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON",
+    "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_FUNCTION", "LABEL_KEY", "LABEL_REVISION", "LABEL_VERSIONED", "LABEL_VERSION_OF", "LAYER_PATH", "LIVE_PATH", "MODULES_PATH", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
     "READY_PATH", "SECRETS_PATH", "SYSTEM_NAMESPACE", "revision_name",
 ]  # fmt: skip
 
@@ -18,6 +18,11 @@ LABEL_FUNCTION = "faaslite.dev/function"
 LABEL_REVISION = "faaslite.dev/revision"
 LABEL_KEY = "faaslite.dev/key"
 """On a Secret (any value): the hash of a key that may call functions of its namespace, see `faas key create`."""
+LABEL_VERSIONED = "faaslite.dev/versioned"
+"""On a Secret that has versions (`faaslite.api.versions`)."""
+LABEL_VERSION_OF = "faaslite.dev/version-of"
+ANNOTATION_SECRET_VERSION = "faaslite.dev/secret-version"  # noqa: S105 - a name
+"""On such a Secret: the number of its current version. As a label, on a version: which one it is."""
 ANNOTATION_SCALE = "faaslite.dev/scale"
 """On a revision's ReplicaSet: the JSON of `faaslite.api.wire.ScalePolicy`, all that the autoscaler needs to know."""
 ANNOTATION_RPS = "faaslite.dev/rps"

@@ -20,6 +20,7 @@ from core.clock import wall
 from core.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
 from faaslite.api import names
 from faaslite.api.function import Function, FunctionInvalid, validate
+from faaslite.api.versions import version_name
 from faaslite.controllers import resources, revisions, routes
 from faaslite.controllers.status import Verdict, new_status, only_replicas_differ, ready_condition
 
@@ -58,6 +59,8 @@ class FunctionController:
         self._pods: Informer[Pod] = informers.watch(POD, Pod)
         self._keys: Informer[Secret] = informers.watch(SECRET, Secret, labels=names.LABEL_KEY)
         self._keys.add_index("namespace", lambda each: [each.namespace])
+        self._heads: Informer[Secret] = informers.watch(SECRET, Secret, labels=names.LABEL_VERSIONED)
+        self._heads.add_index("namespace", lambda each: [each.namespace])
         self._functions.add_index("host", lambda each: routes.hosts(each.spec))
         self._functions.add_index("namespace", lambda each: [each.namespace])
         self._sets.add_index("function", _owner_uid)
@@ -74,7 +77,8 @@ class FunctionController:
         self._sets.add_handler(self.on_set)
         self._services.add_handler(self.on_child)
         self._pods.add_handler(self.on_pod)
-        self._keys.add_handler(self.on_key)
+        self._keys.add_handler(self.on_secret)
+        self._heads.add_handler(self.on_secret)
 
     async def start(self) -> None:
         await asyncio.gather(
@@ -83,6 +87,7 @@ class FunctionController:
             self._services.wait_synced(),
             self._pods.wait_synced(),
             self._keys.wait_synced(),
+            self._heads.wait_synced(),
         )
         await self._reconciler.start()
 
@@ -101,7 +106,7 @@ class FunctionController:
                 for each in self._functions.by_index("host", host):
                     self.queue.add(each.key)
 
-    def on_key(self, old: Secret | None, new: Secret | None) -> None:
+    def on_secret(self, old: Secret | None, new: Secret | None) -> None:
         found = new or old
         if found is not None:
             for each in self._functions.by_index("namespace", found.namespace):
@@ -212,7 +217,7 @@ class FunctionController:
         self, found: FunctionObject, function: Function, known: Mapping[str, ReplicaSet]
     ) -> dict[str, ReplicaSet]:
         """A template that isn't the newest revision's is a new revision."""
-        template = resources.pod_template(function)
+        template = resources.pod_template(function, self._versions(found.namespace))
         newest = known[max(known, key=revisions.number_of)] if known else None
         if newest is not None and revisions.hash_of(newest) == resources.template_hash(template):
             return dict(known)
@@ -237,6 +242,15 @@ class FunctionController:
                 reference(names.FUNCTION, found), "Normal", "RevisionCreated", f"Created revision {name}"
             )
         return {**known, name: made}
+
+    def _versions(self, namespace: str) -> dict[str, str]:
+        """The current version of each Secret that has versions."""
+        found = {}
+        for each in self._heads.by_index("namespace", namespace):
+            text = each.metadata.annotations.get(names.ANNOTATION_SECRET_VERSION, "")
+            if text.isascii() and text.isdigit():
+                found[each.name] = version_name(each.name, int(text))
+        return found
 
     async def _observe(
         self, found: FunctionObject, function: Function, packaged: Verdict, known: Mapping[str, ReplicaSet]

@@ -13,6 +13,7 @@ from core.api.kinds import REPLICA_SET, SERVICE
 from core.api.meta import Document, controller_reference
 from faaslite.api import names
 from faaslite.api.function import Function
+from faaslite.api.versions import pinned
 from faaslite.api.wire import Floor, ScalePolicy
 
 __all__ = [
@@ -157,8 +158,9 @@ def _container(function: Function, mounts: list[Document]) -> Document:
     return container
 
 
-def pod_template(function: Function) -> Document:
-    """The template without what names the revision: two Functions of equal templates need no new revision."""
+def pod_template(function: Function, versions: Mapping[str, str] | None = None) -> Document:
+    """The template without what names the revision: two Functions of equal templates need no new revision. `versions` are the current ones
+    of the namespace's Secrets that have versions: name -> name of the version."""
     volumes, mounts = _volumes(function)
     lost = [
         {
@@ -178,6 +180,8 @@ def pod_template(function: Function) -> Document:
     }
     if volumes:
         spec["volumes"] = volumes
+    if versions:
+        spec = pinned(spec, versions)
     return {"metadata": {"labels": {names.LABEL_FUNCTION: function.name}}, "spec": spec}
 
 

@@ -47,6 +47,7 @@ def _supervise(home: Home, flags: dict[str, Any], say: Say) -> str:
     cluster = prepare(home, settings)
     if cluster.engine is None:
         clean(home)
+        home.clear_volumes()  # what a platform left that had no time to end
     elif not has_image(cluster.engine, "faaslite/python"):
         say({"text": "the Docker engine has no image faaslite/python yet: make it with `faas images build`"})
     from faaslite.launch.plan import processes
@@ -71,9 +72,10 @@ def _supervise(home: Home, flags: dict[str, Any], say: Say) -> str:
 
 
 def _give_back(home: Home, say: Say) -> None:
-    """What we had on a Docker engine. What can't be had back now is what `faas down` tries again, and says so."""
+    """What we had on a Docker engine, and what Pods had on ours. What can't be had back now is what `faas down` tries again, and says so."""
     try:
         clean(home)
+        home.clear_volumes()
     except LaunchError as error:
         say({"error": str(error)})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from faaslite.launch.errors import LaunchError
@@ -47,6 +48,11 @@ class Home:
     def node(self, name: str) -> Path:
         """What one node keeps."""
         return self.nodes / name
+
+    def clear_volumes(self) -> None:
+        """Remove what lies in the volumes of Pods that are no more, copies of Secrets among it. Call it when nothing runs."""
+        for each in self.nodes.glob("*/pods"):
+            shutil.rmtree(each, ignore_errors=True)
 
     def sandboxer_socket(self, node: str) -> Path:
         return self.run / f"sandboxer-{node}.sock"

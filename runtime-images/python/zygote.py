@@ -167,6 +167,7 @@ class Generations:
         held = spec["isolation"]
         if "user" in held:
             hold.enter_user_namespace()
+            hold.bound_processes(spec["processes"])
         if "mount" in held:
             hold.unshare("mount", *(each for each in ("ipc", "uts") if each in held))
             hold.enter_root(spec["root"], spec["folders"], spec["binds"])

@@ -21,12 +21,22 @@ _WORDING = (
 )
 
 
+def _wrong(key: str) -> str:
+    """Keys are names of files, beside which nodes have their own, which begin with two dots."""
+    if not _KEY.fullmatch(key):
+        return _WORDING
+    if key in (".", ".."):
+        return f"must not be '{key}'"
+    return "must not start with '..'" if key.startswith("..") else ""
+
+
 def _keys(document: Document, fields: tuple[str, ...]) -> list[Cause]:
     found = [
-        invalid_value(f"{field}[{key}]", key, _WORDING)
+        invalid_value(f"{field}[{key}]", key, why)
         for field in fields
         for key in document.get(field) or ()
-        if not _KEY.fullmatch(key) or key in (".", "..")
+        for why in (_wrong(key),)
+        if why
     ]
     size = sum(len(value) for field in fields for value in (document.get(field) or {}).values())
     if size > _MAX_BYTES * (4 / 3 if fields == ("data",) else 1):

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-NOBODY = 65534
 CODE = """
     import os
 
@@ -32,56 +25,6 @@ CODE = """
             "tmp": attempt(lambda: open(os.path.join(os.environ["TMPDIR"], "x"), "w").write("mine")),
         }
 """
-
-
-@pytest.fixture(scope="module")
-def theirs(platforms: Any, root_folder: Path) -> Any:
-    """A platform whose commands run as `nobody` (as whoever runs the tests, where that is not root)."""
-    own = platforms()
-    holder = None
-    if os.geteuid() == 0:
-        # The checkout may lie where nobody may look: they get a copy, and Python's own path with it.
-        code = own.sources.parent / "code"
-        ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", "tests", ".*_cache", "docs")
-        shutil.copytree(root_folder, code, ignore=ignored)
-        subprocess.run(["chmod", "-R", "a+rX", str(code)], check=True)
-        libraries = [each for each in sys.path if each.endswith("site-packages")]
-        holder = showing_python(own.sources.parent)
-        for each in (own.sources, own.scratch, own.sources.parent):
-            os.chown(each, NOBODY, NOBODY)
-        own.command = [
-            "nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", "setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs",
-            os.path.realpath(sys.executable), "-P", "-m", "cli.main",
-        ]  # fmt: skip
-        own.environment |= {"PYTHONPATH": os.pathsep.join([str(code), *libraries]), "HOME": str(own.sources.parent)}
-    try:
-        own.up()
-        yield own
-        own.down()
-    finally:
-        own.faas("down", check=False)
-        if holder is not None:
-            holder.kill()
-            holder.communicate()
-    assert not [line for line in own.noise() if "Traceback" in line or "Exception" in line], own.noise()
-
-
-def showing_python(folder: Path) -> subprocess.Popen[str]:
-    """A process with a mount namespace in which this Python can be read by anybody, at the place where it lies."""
-    prefix = Path(sys.base_prefix).resolve()
-    closed = next((each for each in reversed(prefix.parents) if not each.stat().st_mode & 0o001), None)
-    steps = ["set -e"]
-    if closed is not None:
-        (folder / "python").mkdir()
-        steps += [
-            f"mount --bind {prefix} {folder}/python", f"mount -t tmpfs -o mode=755 none {closed}", f"mkdir -p {prefix}",
-            f"mount --bind {folder}/python {prefix}",
-        ]  # fmt: skip
-    steps += ["echo shown", "exec sleep infinity"]
-    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(steps)]
-    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None and holder.stdout.readline() == "shown\n"
-    return holder
 
 
 class TestOrdinaryUser:

@@ -29,6 +29,8 @@ __all__ = ["Base", "Channel", "Child", "Zygote", "parked_target"]
 log = logging.getLogger(__name__)
 MAX_MESSAGE = 1 << 20
 REFILL_SECONDS = 0.04
+MOST_PROCESSES = 4096
+"""Of a zygote with all its Pods together, where control groups can't bound each but the zygote has a user namespace of its own."""
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/proc")
 _ETC = ("ssl", "hosts", "resolv.conf", "nsswitch.conf", "passwd", "group", "localtime", "ld.so.cache", "mime.types", "services", "protocols",
         "alternatives", "ca-certificates", "pki", "gai.conf", "host.conf", "timezone", "fonts")  # fmt: skip
@@ -228,6 +230,7 @@ class Zygote:
         spec = {
             "isolation": node.isolation,
             "uid": uid,
+            "processes": MOST_PROCESSES,
             "root": str(self._root),
             "folders": list(base.image.folders),
             "binds": [[str(self._folder), "/pods"]],

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from .landlock import Ruleset, landlock_abi
 from .mounts import attach, detach, enter_root, make_private, make_shared, mounts_below, scratch
-from .privileges import drop, enter_user_namespace, no_new_privs, parent_death_signal, subreaper, unshare
+from .privileges import (
+    bound_processes,
+    drop,
+    enter_user_namespace,
+    no_new_privs,
+    parent_death_signal,
+    subreaper,
+    unshare,
+)
 from .seccomp import install_filter, seccomp_supported
 
 __all__ = [
-    "Ruleset", "attach", "detach", "drop", "enter_root", "enter_user_namespace", "install_filter", "landlock_abi", "make_private", "make_shared", "mounts_below", "no_new_privs", "parent_death_signal", "scratch", "seccomp_supported",
+    "Ruleset", "attach", "bound_processes", "detach", "drop", "enter_root", "enter_user_namespace", "install_filter", "landlock_abi", "make_private", "make_shared", "mounts_below", "no_new_privs", "parent_death_signal", "scratch", "seccomp_supported",
     "subreaper", "unshare",
 ]  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 
 from .syscalls import libc, prctl, syscall
 
-__all__ = ["CLONE_NEWIPC", "CLONE_NEWNS", "CLONE_NEWUSER", "CLONE_NEWUTS", "drop", "enter_user_namespace", "no_new_privs", "parent_death_signal", "subreaper", "unshare"]  # fmt: skip
+__all__ = ["CLONE_NEWIPC", "CLONE_NEWNS", "CLONE_NEWUSER", "CLONE_NEWUTS", "bound_processes", "drop", "enter_user_namespace", "no_new_privs", "parent_death_signal", "subreaper", "unshare"]  # fmt: skip
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER = 0x00020000, 0x04000000, 0x08000000, 0x10000000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 36, 38
@@ -41,6 +42,11 @@ def enter_user_namespace() -> None:
     for path, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         with open(f"/proc/self/{path}", "w") as file:
             file.write(text)
+
+
+def bound_processes(most: int) -> None:
+    """How many processes and threads a user namespace of our own may have at a time: of the namespace's user, ourselves among them."""
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
 
 
 def no_new_privs() -> None:
