@@ -8,6 +8,7 @@ from typing import Any
 
 from core.clock import parse_time
 from core.node.runtime.base import ContainerInfo, ContainerSpec, ContainerState, SandboxSpec
+from core.node.runtime.docker_seccomp import profile_text
 
 __all__ = [
     "LABEL_NODE", "NOTIFY_FOLDER", "container_body", "container_info", "container_name", "label_filter", "normal_image", "pause_body", "when",
@@ -33,6 +34,7 @@ PAUSE = ""
 """The container name of a sandbox's pause container."""
 NOTIFY_FOLDER = "/run/faaslite"
 LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "2"}}
+SECURITY = ["no-new-privileges", f"seccomp={profile_text()}"]
 PIDS = 1024
 """Processes and threads that one container may have at a time."""
 
@@ -106,7 +108,7 @@ def pause_body(spec: SandboxSpec, labels: Mapping[str, str], image: str, network
             "LogConfig": {"Type": "none", "Config": {}},
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
+            "SecurityOpt": SECURITY,
             "PidsLimit": 16,
             "IpcMode": "shareable",
         },
@@ -129,7 +131,7 @@ def container_body(
     `notify` and `termination` are host paths."""
     host: dict[str, Any] = {
         "LogConfig": LOG_CONFIG,
-        "SecurityOpt": ["no-new-privileges"],
+        "SecurityOpt": SECURITY,
         "ReadonlyRootfs": spec.read_only_root,
         "PidsLimit": PIDS,
         "Mounts": [

@@ -43,7 +43,8 @@ def test_what_the_container_of_a_function_is(campaign: Any) -> None:
         host = inspected["HostConfig"]
         assert inspected["Config"]["User"] == "65532:65532"
         assert host["ReadonlyRootfs"] is True and host["Privileged"] is False and host["PidsLimit"] == 1024
-        assert host["CapDrop"] == ["ALL"] and not host["CapAdd"] and host["SecurityOpt"] == ["no-new-privileges"]
+        assert host["CapDrop"] == ["ALL"] and not host["CapAdd"] and host["SecurityOpt"][0] == "no-new-privileges"
+        assert host["SecurityOpt"][1].startswith('seccomp={"defaultAction":"SCMP_ACT_ERRNO"')
         assert list(host["Tmpfs"]) == ["/tmp"] and "size=536870912" in host["Tmpfs"]["/tmp"]
         assert host["PidMode"] == "" and host["UsernsMode"] == "" and host["NetworkMode"] != "host"
         sources = [mount["Source"] for mount in inspected["Mounts"]]

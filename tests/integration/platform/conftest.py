@@ -102,7 +102,11 @@ class Platform:
 
     def faas(self, *arguments: str, check: bool = True, timeout: float = 90.0, **more: Any) -> Done:
         done = subprocess.run(
-            [*self.command, *arguments], env=self.environment, capture_output=True, text=True, timeout=timeout, **more
+            [*self.command, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            **{"env": self.environment, **more},
         )
         if check and done.returncode:
             pytest.fail(f"`faas {' '.join(arguments)}` ended with {done.returncode}: {done.stderr}{done.stdout}")

@@ -10,6 +10,7 @@ import pytest
 
 from core.node.runtime.base import ContainerSpec, Mount, SandboxSpec
 from core.node.runtime.docker_logs import LogFile, copy_logs, seconds
+from core.node.runtime.docker_seccomp import profile_text
 from core.node.runtime.docker_spec import container_body, normal_image, sandbox_labels, when
 
 
@@ -44,7 +45,8 @@ def test_limits_and_security() -> None:
         1 << 26,
         1 << 26,
     )
-    assert (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"]) == (True, ["ALL"], ["no-new-privileges"])
+    assert (host["ReadonlyRootfs"], host["CapDrop"]) == (True, ["ALL"])
+    assert host["SecurityOpt"] == ["no-new-privileges", f"seccomp={profile_text()}"]
     assert found["User"] == "1000:1001"
     assert "CapDrop" not in body()["HostConfig"]
     assert body(no_capabilities=True)["HostConfig"]["CapDrop"] == ["ALL"]
