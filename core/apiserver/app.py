@@ -44,7 +44,8 @@ from core.apiserver.http import Receive, Scope, Send
 from core.apiserver.local import LocalTransport
 from core.apiserver.metrics import Metrics
 from core.apiserver.presentation import presented
-from core.apiserver.request import ApiRequest, Reply, TextStream, Upgrade, WatchStream
+from core.apiserver.proxying import Proxies
+from core.apiserver.request import ApiRequest, Proxied, RawRequest, Reply, TextStream, Upgrade, WatchStream
 from core.apiserver.resources import Answer, Resources
 from core.apiserver.reviews import Reviews
 from core.apiserver.schema import load
@@ -106,6 +107,7 @@ class ApiServer:
         self._nodes = NodeAuthorizer(store)
         self._authorizer = Authorizer(self._nodes, self._policy.index)
         admission = Admission(store, self._policy.index)
+        self._proxies = Proxies(served, kubelet)
         self.resources = Resources(
             store,
             served,
@@ -113,7 +115,14 @@ class ApiServer:
             Reviews(self._authenticator, self._authorizer),
             schemas,
             Subresources(
-                served, admission, schemas, PodLogs(served, kubelet), PodConnections(served, kubelet), accounts, clock
+                served,
+                admission,
+                schemas,
+                PodLogs(served, kubelet),
+                PodConnections(served, kubelet),
+                self._proxies,
+                accounts,
+                clock,
             ),
             self._authorizer,
             Measured(served, kubelet),
@@ -166,6 +175,7 @@ class ApiServer:
         self._deadlines.stop()
         await self._nodes.stop()
         await self._customs.stop()
+        await self._proxies.close()
         if self._kubelet is not None:
             await self._kubelet.close()
 
@@ -222,6 +232,9 @@ class ApiServer:
             request = ApiRequest(user, info, head.query, body, head.content_type, head.accept, head.user_agent)
             if (take := take_over(scope)) is not None:
                 request.upgrade = Upgrade(method, scope["query_string"].decode("latin-1"), scope["headers"], take)
+            if info.subresource == "proxy":
+                raw = scope.get("raw_path") or path.encode()
+                request.raw = RawRequest(method, raw, scope["query_string"], scope["headers"])
             answer = await self.answer(request, applied=False, trail=trail)
             if isinstance(answer, Reply):
                 if answer.revision:
@@ -246,7 +259,7 @@ class ApiServer:
             return
         finally:
             self._deadlines.end(deadline)
-        code = 101 if isinstance(answer, Tunnel) else 200
+        code = answer.status if isinstance(answer, Proxied) else 101 if isinstance(answer, Tunnel) else 200
         self._metrics.answered(info.verb, info.full_resource, code, None)
         trail.started(code)
         try:
@@ -280,7 +293,7 @@ class ApiServer:
         return code
 
     async def _stream(
-        self, answer: WatchStream | TextStream | Tunnel, receive: Receive, send: Send, turn: Turn
+        self, answer: WatchStream | TextStream | Tunnel | Proxied, receive: Receive, send: Send, turn: Turn
     ) -> None:
         try:
             if isinstance(answer, Tunnel):
@@ -289,6 +302,8 @@ class ApiServer:
                 answer.watcher.begun = turn.begun
                 with self.resources.running(answer.watcher):
                     await http.send_watch(receive, send, answer)
+            elif isinstance(answer, Proxied):
+                await http.send_chunks(receive, send, answer.status, answer.headers, answer.chunks)
             else:
                 await http.send_text(receive, send, answer)
         except ConnectionError:

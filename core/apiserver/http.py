@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from core.apiserver.events import error_line, line
-from core.apiserver.request import Reply, TextStream, WatchStream
+from core.apiserver.request import Headers, Reply, TextStream, WatchStream
 from core.errors import ApiError, TooLarge
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Head",
     "read_body",
     "read_head",
+    "send_chunks",
     "send_error",
     "send_plain",
     "send_reply",
@@ -202,17 +203,18 @@ async def send_watch(receive: Receive, send: Send, stream: WatchStream) -> None:
 
 async def send_text(receive: Receive, send: Send, stream: TextStream) -> None:
     """Bytes as they come, until they end or the client goes."""
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [(b"content-type", stream.content_type.encode()), _NO_CACHE],
-        }
-    )
+    headers = [(b"content-type", stream.content_type.encode()), _NO_CACHE]
+    await send_chunks(receive, send, 200, headers, stream.chunks)
+
+
+async def send_chunks(
+    receive: Receive, send: Send, status: int, headers: Headers, chunks: AsyncGenerator[bytes, None]
+) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def copy() -> None:
-        async with aclosing(stream.chunks) as chunks:
-            async for chunk in chunks:
+        async with aclosing(chunks) as found:
+            async for chunk in found:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     copying = asyncio.create_task(copy())

@@ -16,10 +16,12 @@ from core.apiserver.watch import Watcher
 from core.serving import Take
 
 __all__ = [
-    "APPLY_OPTIONS", "ApiRequest", "Reply", "TextStream", "Upgrade", "WatchStream", "WriteOptions", "boolean", "number", "write_options",
+    "APPLY_OPTIONS", "ApiRequest", "Headers", "Proxied", "RawRequest", "Reply", "TextStream", "Upgrade", "WatchStream", "WriteOptions",
+    "boolean", "number", "write_options",
 ]  # fmt: skip
 
 JSON = "application/json"
+Headers = list[tuple[bytes, bytes]]
 
 
 class Upgrade(NamedTuple):
@@ -34,7 +36,7 @@ class Upgrade(NamedTuple):
 class ApiRequest:
     """What was asked and by whom. `warnings` collects the texts of `Warning: 299` headers. `user_agent` is None within the server's process."""
 
-    __slots__ = ("accept", "body", "content_type", "info", "query", "upgrade", "user", "user_agent", "warnings")
+    __slots__ = ("accept", "body", "content_type", "info", "query", "raw", "upgrade", "user", "user_agent", "warnings")
 
     def __init__(
         self,
@@ -55,12 +57,22 @@ class ApiRequest:
         self.user_agent = user_agent
         self.upgrade: Upgrade | None = None
         self.warnings: list[str] = []
+        self.raw: RawRequest | None = None
 
     @property
     def manager(self) -> str:
         """The field manager that a write is put down to."""
         own = self.user.name.rpartition(":")[2] if self.user_agent is None else self.user_agent
         return manager_name(self.query.get("fieldManager", ""), own)
+
+
+class RawRequest(NamedTuple):
+    """A request as it came over HTTP, `path` and `query` still encoded: what is passed on needs them."""
+
+    method: str
+    path: bytes
+    query: bytes
+    headers: Sequence[tuple[bytes, bytes]]
 
 
 class Reply(NamedTuple):
@@ -85,6 +97,14 @@ class TextStream(NamedTuple):
 
     chunks: AsyncGenerator[bytes, None]
     content_type: str = "text/plain"
+
+
+class Proxied(NamedTuple):
+    """The answer of somebody else, to be passed on."""
+
+    status: int
+    headers: Headers
+    chunks: AsyncGenerator[bytes, None]
 
 
 class WriteOptions(NamedTuple):

@@ -20,7 +20,7 @@ from core.apiserver.patch import JSON_PATCH, apply_patch
 from core.apiserver.registry.deletion import delete_options
 from core.apiserver.registry.generic import Registry, Written
 from core.apiserver.registry.listing import list_options, list_page, resource_version
-from core.apiserver.request import ApiRequest, Reply, TextStream, WatchStream, boolean, number, write_options
+from core.apiserver.request import ApiRequest, Proxied, Reply, TextStream, WatchStream, boolean, number, write_options
 from core.apiserver.reviews import VIRTUAL, Reviews
 from core.apiserver.schema import Schemas
 from core.apiserver.served import Served
@@ -42,7 +42,7 @@ from core.store.base import Entry, Store
 
 __all__ = ["Answer", "Resources"]
 
-Answer = Reply | WatchStream | TextStream | Tunnel
+Answer = Reply | WatchStream | TextStream | Tunnel | Proxied
 Document = dict[str, object]
 _Verb = Callable[[ApiRequest, Registry], Awaitable[Answer]]
 
@@ -309,7 +309,7 @@ class Resources:
     async def _below(self, request: ApiRequest, registry: Registry) -> Answer:
         """Subresources: those that show the object itself go the way of its verbs."""
         info = request.info
-        if info.subresource not in registry.kind.subresources or info.rest:
+        if info.subresource not in registry.kind.subresources or (info.rest and info.subresource != "proxy"):
             raise no_resource()
         whole = info.subresource == "status" or info.subresource in registry.strategy.parts
         if whole or (info.subresource == "finalize" and info.verb == "update"):

@@ -14,10 +14,11 @@ from core.apiserver.authn.tokens import AUDIENCE, BOUND_KINDS, ServiceAccountTok
 from core.apiserver.documents import parse_document
 from core.apiserver.evictions import budget_of, needs_budget, spent
 from core.apiserver.patch import apply_patch
+from core.apiserver.proxying import Proxies
 from core.apiserver.registry.deletion import delete_options
 from core.apiserver.registry.generic import Registry
 from core.apiserver.registry.pods import bind
-from core.apiserver.request import ApiRequest, Reply, TextStream, WriteOptions, write_options
+from core.apiserver.request import ApiRequest, Proxied, Reply, TextStream, WriteOptions, write_options
 from core.apiserver.scale import SCALE, read_scale, with_replicas
 from core.apiserver.schema import Schemas
 from core.apiserver.served import Served
@@ -32,8 +33,8 @@ __all__ = ["SERVED", "Subresources"]
 Document = dict[str, Any]
 
 SERVED = (
-    "approval", "attach", "binding", "ephemeralcontainers", "eviction", "exec", "finalize", "log", "portforward", "resize", "scale",
-    "status", "token",
+    "approval", "attach", "binding", "ephemeralcontainers", "eviction", "exec", "finalize", "log", "portforward", "proxy", "resize",
+    "scale", "status", "token",
 )  # fmt: skip
 """The subresources that this server has; discovery names no others."""
 
@@ -54,6 +55,7 @@ class Subresources:
         schemas: Schemas,
         logs: PodLogs,
         connections: PodConnections,
+        proxies: Proxies,
         accounts: ServiceAccountTokens,
         clock: Callable[[], float],
     ) -> None:
@@ -63,9 +65,10 @@ class Subresources:
         self._schemas = schemas
         self._logs = logs
         self._connections = connections
+        self._proxies = proxies
         self._clock = clock
 
-    async def handle(self, request: ApiRequest, registry: Registry) -> Reply | TextStream | Tunnel:
+    async def handle(self, request: ApiRequest, registry: Registry) -> Reply | TextStream | Tunnel | Proxied:
         verb = request.info.verb
         match request.info.subresource, verb:
             case "scale", "get":
@@ -82,6 +85,8 @@ class Subresources:
                 return await self._logs.open(registry, request)
             case "token", "create":
                 return await self._token(request, registry)
+            case "proxy", _:
+                return await self._proxies.open(registry, request)
             case "exec" | "attach" | "portforward", "get" | "create":
                 return await self._connections.open(registry, request)
             case "scale" | "binding" | "eviction" | "log" | "finalize" | "token" | "exec" | "attach" | "portforward", _:

@@ -27,7 +27,7 @@ class KubeletConnector:
     """Requests to node agents, with the client certificate of `ssl_context`."""
 
     def __init__(self, ssl_context: ssl.SSLContext) -> None:
-        self._ssl = ssl_context
+        self._ssl = self.ssl_context = ssl_context
         self._session: aiohttp.ClientSession | None = None
 
     async def get(self, url: str, query: Mapping[str, str]) -> aiohttp.ClientResponse:
