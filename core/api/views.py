@@ -12,8 +12,8 @@ from typing import Any
 from msgspec import Struct, field
 
 __all__ = [
-    "Condition", "ConfigMap", "Container", "ContainerPort", "ContainerState", "ContainerStatus", "Deployment", "EndpointSlice", "EnvVar", "Event", "Lease", "Metadata", "Namespace",
-    "Node", "ObjectView", "OwnerReference", "Pod", "PodSpec", "PodTemplate", "Probe", "ReplicaSet", "Secret", "Service", "Taint",
+    "Condition", "ConfigMap", "Container", "ContainerPort", "ContainerState", "ContainerStatus", "Deployment", "EndpointSlice", "Endpoints",
+    "EnvVar", "Event", "Lease", "Metadata", "Namespace", "Node", "ObjectView", "OwnerReference", "Pod", "PodSpec", "PodTemplate", "Probe", "ReplicaSet", "Secret", "Service", "Taint",
     "Toleration", "Volume",
 ]  # fmt: skip
 
@@ -494,6 +494,12 @@ class EndpointSlice(ObjectView):
     address_type: str = ""
     endpoints: list[dict[str, Any]] = []
     ports: list[dict[str, Any]] = []
+
+
+class Endpoints(ObjectView):
+    """`subsets` have the fields of core/v1."""
+
+    subsets: list[dict[str, Any]] = []
 
 
 # Cluster

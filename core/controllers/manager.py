@@ -19,6 +19,7 @@ from core.controllers.disruption import DisruptionController
 from core.controllers.endpointslice import EndpointSliceController
 from core.controllers.garbagecollector import GarbageCollector
 from core.controllers.job import JobController
+from core.controllers.legacyendpoints import EndpointsController
 from core.controllers.namespace import NamespaceController
 from core.controllers.namespacedefaults import NamespaceDefaults
 from core.controllers.nodelifecycle import NodeLifecycleController
@@ -58,6 +59,7 @@ CONTROLLERS: Mapping[str, Make] = {
     "job": lambda client, informers, its: JobController(client, informers, clock=its.clock),
     "replicaset": lambda client, informers, its: ReplicaSetController(client, informers, clock=its.clock),
     "endpointslice": lambda client, informers, its: EndpointSliceController(client, informers),
+    "endpoints": lambda client, informers, its: EndpointsController(client, informers),
     "namespace": lambda client, informers, its: NamespaceController(client, informers),
     "garbagecollector": lambda client, informers, its: GarbageCollector(client, informers),
     "clusterrole-aggregation": lambda client, informers, its: ClusterRoleAggregation(client, informers),
