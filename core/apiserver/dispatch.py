@@ -76,6 +76,10 @@ def parse(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:
         group, version, parts = parts[1], parts[2], parts[3:]
     else:
         return RequestInfo(method.lower(), path)
+    # The oldest way to watch, `/api/v1/watch/pods`: deprecated, and still spoken.
+    watched = parts[0] == "watch" and len(parts) > 1 and method == "GET"
+    if watched:
+        parts = parts[1:]
     namespace = ""
     # A Namespace's own subresources look like resources inside of it.
     if parts[0] == "namespaces" and len(parts) > 2 and not (parts[2] in ("status", "finalize") and len(parts) == 3):
@@ -84,7 +88,7 @@ def parse(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:
         namespace = parts[1]
     name = parts[1] if len(parts) > 1 else ""
     subresource = parts[2] if len(parts) > 2 else ""
-    verb = (_NAMED if name else _COLLECTION).get(method, method.lower())
+    verb = "watch" if watched else (_NAMED if name else _COLLECTION).get(method, method.lower())
     if verb == "list" and "watch" in query and truth(query["watch"]):
         verb = "watch"
     fields = "" if name else query.get("fieldSelector", "")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from core.api.kinds import Kind
 from core.apiserver import body
 from core.apiserver.cache import Document
@@ -31,8 +34,11 @@ def custom_shape(schema: CustomSchema) -> Shape:
     return check
 
 
-def parse_document(request: ApiRequest, kind: Kind, options: WriteOptions) -> Document:
-    """The body as a document of `kind`; a body that doesn't say its kind has the one of the path. Raises `BadRequest`."""
+def parse_document(request: ApiRequest, kind: Kind, options: WriteOptions, *, shaped_next: bool = False) -> Document:
+    """The body as a document of `kind`; a body that doesn't say its kind has the one of the path. Raises `BadRequest`.
+
+    Where `shaped` is next, what is doubtful is left for it to tell with what it finds itself.
+    """
     if not request.body:
         raise BadRequest("the request has no body")
     if body.media_type(request.content_type) == body.APPLY_PATCH:
@@ -50,14 +56,39 @@ def parse_document(request: ApiRequest, kind: Kind, options: WriteOptions) -> Do
     if name != kind.kind:
         raise BadRequest(f"the kind in the data ({name}) does not match the expected kind ({kind.kind})")
     found["apiVersion"], found["kind"] = version, name
-    _doubt(request, kind, options, doubts)
+    if shaped_next:
+        request.doubts = doubts
+    else:
+        _doubt(request, kind, options, doubts)
     return found
 
 
 def shaped(request: ApiRequest, registry: Registry, document: Document, options: WriteOptions) -> Document:
     """`document` as the schema has it. Raises `BadRequest`, with fieldValidation=Strict also for unknown fields."""
     found, doubts = registry.shape(document, options.strict or options.warn)
-    _doubt(request, registry.kind, options, doubts)
+    before, request.doubts = request.doubts, []
+    if before and doubts:
+        doubts = sorted(before + doubts, key=lambda each: _place(document, each))
+    _doubt(request, registry.kind, options, doubts or before)
+    return found
+
+
+_STEP = re.compile(r"\[(\d+)\]|[^.\[]+")
+
+
+def _place(document: Document, doubt: str) -> list[int]:
+    """Where in a document the field is that a message names (`unknown field "spec.foo"`): its place among its siblings, level by level."""
+    value: Any = document
+    found: list[int] = []
+    for step in _STEP.finditer(doubt.partition('"')[2].rstrip('"')):
+        if step[1] is not None and type(value) is list and int(step[1]) < len(value):
+            found.append(int(step[1]))
+            value = value[int(step[1])]
+        elif type(value) is dict and step[0] in value:
+            found.append(list(value).index(step[0]))
+            value = value[step[0]]
+        else:
+            break
     return found
 
 

@@ -47,8 +47,11 @@ PLAIN = Form()
 
 
 @lru_cache(maxsize=256)
-def negotiate(accept: str, include: str = "") -> Form:
-    """The first form of an Accept header that this server has. Raises `NotAcceptable` where there is none."""
+def negotiate(accept: str, include: str = "", stored: bool = True) -> Form:
+    """The first form of an Accept header that this server has. Raises `NotAcceptable` where there is none.
+
+    What isn't `stored` has neither columns nor metadata to show: it is there as itself only.
+    """
     if not accept:
         return PLAIN
     for media in accept.split(","):
@@ -59,7 +62,7 @@ def negotiate(accept: str, include: str = "") -> Form:
         name = parameters.get("as", "")
         if not name:
             return PLAIN
-        if parameters.get("g") != "meta.k8s.io" or parameters.get("v") not in ("v1", "v1beta1"):
+        if not stored or parameters.get("g") != "meta.k8s.io" or parameters.get("v") not in ("v1", "v1beta1"):
             continue
         if name == "Table":
             return Form("Table", include or "Metadata")

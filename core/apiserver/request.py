@@ -34,9 +34,11 @@ class Upgrade(NamedTuple):
 
 
 class ApiRequest:
-    """What was asked and by whom. `warnings` collects the texts of `Warning: 299` headers. `user_agent` is None within the server's process."""
+    """What was asked and by whom. `warnings` collects the texts of `Warning: 299` headers, `doubts` what the decoder found doubtful. `user_agent` is None within the server's process."""
 
-    __slots__ = ("accept", "body", "content_type", "info", "query", "raw", "upgrade", "user", "user_agent", "warnings")
+    __slots__ = (
+        "accept", "body", "content_type", "doubts", "info", "query", "raw", "upgrade", "user", "user_agent", "warnings",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class ApiRequest:
         self.user_agent = user_agent
         self.upgrade: Upgrade | None = None
         self.warnings: list[str] = []
+        self.doubts: list[str] = []
         self.raw: RawRequest | None = None
 
     @property

@@ -155,9 +155,11 @@ class Resources:
         return Reply(render_list(registry.codec, entries, meta, form, registry.columns), meta.revision)
 
     def _watch(self, request: ApiRequest, registry: Registry, applied: bool) -> WatchStream:
-        query = request.query
+        query, fields = request.query, request.query.get("fieldSelector", "")
         form = negotiate(request.accept, query.get("includeObject", ""))
-        selection = registry.selection(query.get("labelSelector", ""), query.get("fieldSelector", ""))
+        if request.info.name:
+            fields = ",".join(filter(None, (f"metadata.name={request.info.name}", fields)))
+        selection = registry.selection(query.get("labelSelector", ""), fields)
         since, initial = resource_version(query.get("resourceVersion", "")), boolean(query, "sendInitialEvents")
         match = query.get("resourceVersionMatch", "")
         causes = []
@@ -199,7 +201,7 @@ class Resources:
         if (kind.group, kind.plural) in self._served.terminating:
             raise MethodNotAllowed("create not allowed while custom resource definition is terminating")
         options = write_options(request.query)
-        document = shaped(request, registry, parse_document(request, kind, options), options)
+        document = shaped(request, registry, parse_document(request, kind, options, shaped_next=True), options)
         await self._admission.admit(Attributes(request.user, info, kind, document))
         # What the server's own components make has no managers until somebody applies to it: see docs/decisions/.
         manager = "" if request.user_agent is None else request.manager
@@ -211,7 +213,7 @@ class Resources:
 
     async def _update(self, request: ApiRequest, registry: Registry) -> Answer:
         info, options = request.info, write_options(request.query, "UpdateOptions")
-        document = shaped(request, registry, parse_document(request, registry.kind, options), options)
+        document = shaped(request, registry, parse_document(request, registry.kind, options, shaped_next=True), options)
         written = await registry.update(
             _namespace(request, registry),
             info.name,
@@ -321,6 +323,7 @@ class Resources:
     async def _review(self, request: ApiRequest, kind: Kind) -> Reply:
         if request.info.verb != "create" or request.info.name:
             raise method_not_allowed()
+        negotiate(request.accept, stored=False)
         document, _ = self._schemas.validate(kind, parse_document(request, kind, write_options({})), strict=False)
         answer = await self._reviews.answer(kind, request.user, document)
         return Reply(_encode(answer), code=201)

@@ -46,6 +46,10 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark is not None else 0
+
+
 class _Builder:
     def __init__(self, max_depth: int) -> None:
         self._max_depth = max_depth
@@ -63,7 +67,7 @@ class _Builder:
                 self._count(1)
                 value = _scalar(event)
                 self._keep(event.anchor, value, 1)
-                self._add(stack, value)
+                self._add(stack, value, _line(event))
             elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
                 self._count(1)
                 if len(stack) > self._max_depth:
@@ -73,13 +77,13 @@ class _Builder:
             elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
                 done = stack.pop()
                 self._keep(done.anchor, done.value, self._nodes - done.nodes + 1)
-                self._add(stack, done.value)
+                self._add(stack, done.value, _line(event))
             elif isinstance(event, yaml.AliasEvent):
                 if event.anchor not in self._anchors:
                     raise BadRequest(f"error converting YAML to JSON: yaml: unknown anchor {event.anchor!r} referenced")
                 value, size = self._anchors[event.anchor]
                 self._count(size)
-                self._add(stack, _copy(value))
+                self._add(stack, _copy(value), _line(event))
             elif isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
@@ -95,14 +99,15 @@ class _Builder:
         if anchor is not None:
             self._anchors[anchor] = (value, size)
 
-    def _add(self, stack: list[_Open], value: Any) -> None:
+    def _add(self, stack: list[_Open], value: Any, line: int) -> None:
+        """`line` is that of the event, from 1 on."""
         top = stack[-1]
         if type(top.value) is list:
             if value is _MERGE:
                 value = "<<"
             top.value.append(value)
         elif top.key is None:
-            top.key = _key(value)
+            top.key, top.line = _key(value), line
         else:
             key, top.key = top.key, None
             if key is _MERGE:
@@ -111,7 +116,7 @@ class _Builder:
             if value is _MERGE:
                 value = "<<"
             if key in top.own:
-                self._repeated.append(f'key "{key}" already set in map')
+                self._repeated.append(f'line {top.line}: key "{key}" already set in map')
             top.own.add(key)
             top.value[key] = value
 
@@ -119,13 +124,14 @@ class _Builder:
 class _Open:
     """A collection whose end has not come yet. `own` are the keys that it names itself (not by `<<`)."""
 
-    __slots__ = ("anchor", "key", "nodes", "own", "value")
+    __slots__ = ("anchor", "key", "line", "nodes", "own", "value")
 
     def __init__(self, value: Any, anchor: str | None, nodes: int) -> None:
         self.value = value
         self.anchor = anchor
         self.nodes = nodes
         self.key: Any = None
+        self.line = 0
         self.own: set[str] = set()
 
 

@@ -1,6 +1,6 @@
 """Lists: pages of a pinned revision, with continue tokens that hold the revision and the last key.
 
-The token is opaque to clients: base64 of JSON `{"v": 1, "rv": revision, "after": key}`.
+The token is opaque to clients: base64 of JSON `{"v": 1, "rv": revision, "after": key}`; revision 0 goes on with what is there now.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,11 @@ __all__ = ["ListOptions", "list_options", "list_page"]
 
 _LIST_OPTIONS = Kind("meta.k8s.io", "v1", "ListOptions", "")
 _MAX_PAGE = 500
+_TOO_OLD = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, "
+    "or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list "
+    "- objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."
+)
 
 
 class ListOptions(NamedTuple):
@@ -42,6 +47,17 @@ class _Token(msgspec.Struct):
     after: str
 
 
+class _Inconsistent(Expired):
+    """With a token that goes on from the same key at the present revision."""
+
+    def __init__(self, message: str, token: str) -> None:
+        super().__init__(message)
+        self._token = token
+
+    def status(self) -> dict[str, Any]:
+        return {**super().status(), "metadata": {"continue": self._token}}
+
+
 def encode_token(revision: int, after: str) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(_Token(1, revision, after))).rstrip(b"=").decode()
 
@@ -51,7 +67,7 @@ def decode_token(text: str, prefix: str) -> tuple[int, str]:
         token = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=_Token)
     except (binascii.Error, msgspec.MsgspecError, ValueError) as error:
         raise BadRequest(f"continue key is not valid: {error}") from None
-    if token.v != 1 or token.rv < 1 or not token.after.startswith(prefix):
+    if token.v != 1 or token.rv < 0 or not token.after.startswith(prefix):
         raise BadRequest("continue key is not valid: it is of another list")
     return token.rv, token.after
 
@@ -72,6 +88,8 @@ def list_options(query: Mapping[str, str], prefix: str) -> ListOptions:
     version, match = resource_version(query.get("resourceVersion", "")), query.get("resourceVersionMatch", "")
     token = query.get("continue", "")
     causes = []
+    if "sendInitialEvents" in query:
+        causes.append(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
     if match:
         if version < 0:
             causes.append(
@@ -120,10 +138,7 @@ async def list_page(
         raise too_large_version(options.exact, error.current) from None
     except Compacted:
         if options.after:
-            raise Expired(
-                "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
-                "the continue parameter."
-            ) from None
+            raise _Inconsistent(_TOO_OLD, encode_token(0, options.after)) from None
         raise Expired(f"The provided resource version is too old: {options.exact}") from None
 
 

@@ -76,7 +76,10 @@ def test_yaml_keys_become_text_and_anchors_and_merges_expand() -> None:
 
 
 def test_yaml_reports_keys_that_are_set_twice() -> None:
-    assert body.parse(b"a: 1\na: 2\n", "application/yaml", strict=True) == ({"a": 2}, ['key "a" already set in map'])
+    assert body.parse(b"a: 1\na: 2\n", "application/yaml", strict=True) == (
+        {"a": 2},
+        ['line 2: key "a" already set in map'],
+    )
 
 
 @pytest.mark.parametrize(

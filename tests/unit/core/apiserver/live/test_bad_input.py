@@ -271,3 +271,29 @@ def test_the_first_form_that_is_acceptable_counts():
     assert presentation.wants_yaml("application/yaml, */*")
     assert not presentation.wants_yaml("*/*, application/yaml")
     assert not presentation.wants_yaml("text/yaml")
+
+
+async def test_doubts_are_told_in_the_order_of_the_document(ask):
+    text = (
+        b'{"metadata":{"name":"s"},"spec":{"unknown1":"v","paused":true,"paused":false,"selector":{"matchLabels":{"a":"b"}},'
+        b'"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"x","nested":1,'
+        b'"imagePullPolicy":"Always","imagePullPolicy":"Never"}]}}}}'
+    )
+    at = "/apis/apps/v1/namespaces/default/deployments"
+    _, _, message = await refused(ask, "POST", at, text, query=b"fieldValidation=Strict")
+    assert message.partition("strict decoding error: ")[2] == (
+        'unknown field "spec.unknown1", duplicate field "spec.paused", unknown field "spec.template.spec.containers[0].nested", '
+        'duplicate field "spec.template.spec.containers[0].imagePullPolicy"'
+    )
+    lines = b"metadata: {name: y}\ndata:\n  a: b\n  a: c\nfoo: 1\n"
+    _, _, message = await refused(ask, "POST", MAPS, lines, "application/yaml", b"fieldValidation=Strict")
+    assert message.endswith('strict decoding error: line 4: key "a" already set in map, unknown field "foo"')
+
+
+async def test_reviews_have_no_tables(ask):
+    review = b'{"spec":{"resourceAttributes":{"verb":"get","resource":"pods"}}}'
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    assert (await refused(ask, "POST", path, review, accept=table))[0] == 406
+    status, _, _ = await ask("POST", path, review, accept=f"{table}, application/json")
+    assert status == 201

@@ -50,8 +50,13 @@ async def test_bad_and_old_continue_tokens(admin, store):
             await admin.get(CM, limit="2", **{"continue": bad})
     await admin.post(CM, {"metadata": {"name": "later"}})
     await store.compact(store.revision)
-    with pytest.raises(Expired, match="The provided continue parameter is too old"):
+    with pytest.raises(Expired, match="The provided continue parameter is too old") as refused:
         await admin.get(CM, limit="2", **{"continue": token})
+    # Whoever can do with less goes on from the same name, with what is there by now.
+    inconsistent = refused.value.status()["metadata"]["continue"]
+    page = await admin.get(CM, limit="10", **{"continue": inconsistent})
+    assert _names(page) == ["c2", "c3", "c4", "later"]
+    assert page["metadata"]["resourceVersion"] == str(store.revision)
 
 
 async def test_selectors(admin, pod):
@@ -202,3 +207,13 @@ async def test_stopping_the_server_ends_its_watches(admin, api):
         await api.stop()
         assert [each.type for each in await task] == ["ADDED"]
     assert api.resources.watching == 0
+
+
+async def test_the_oldest_way_to_watch(admin):
+    await _fill(admin, 3)
+    old = CM.replace("/api/v1/", "/api/v1/watch/")
+    assert [each["metadata"]["name"] for _, each in await admin.events(old, 3)] == ["c0", "c1", "c2"]
+    ((_, found),) = await admin.events(f"{old}/c1", 1)
+    assert found["metadata"]["name"] == "c1"
+    with pytest.raises(Invalid, match="sendInitialEvents is forbidden for list"):
+        await admin.get(CM, sendInitialEvents="true")

@@ -88,7 +88,9 @@ async def call(api, admin, backend, monkeypatch):
 @pytest.mark.parametrize("what", ["pods/web", "services/web:http", "services/http:web:80"])
 async def test_a_request_goes_there_and_its_answer_comes_back(call, backend, what):
     path = f"{CORE}/{what}/proxy/a%2Fb/c/"
-    status, headers, body = await call("POST", path, b"hello", b"x=1&y=%20", content_type="text/x", impersonate_user="bob")
+    status, headers, body = await call(
+        "POST", path, b"hello", b"x=1&y=%20", content_type="text/x", impersonate_user="bob"
+    )
     said = json.loads(body)
     assert status == 200 and headers["content-type"].startswith("application/json")
     assert (said["method"], said["path"], said["body"]) == ("POST", "/a%2Fb/c/?x=1&y=%20", "hello")

@@ -164,3 +164,22 @@ async def test_service_accounts_are_subjects(team, caller):
     await caller(robot).post(f"{TEAM}/configmaps", {"metadata": {"name": "made"}})
     with pytest.raises(Forbidden):
         await caller(robot).post("/api/v1/namespaces/default/configmaps", {"metadata": {"name": "made"}})
+
+
+async def test_who_may_watch_one_object_may_ask_the_collection_for_it(admin, caller):
+    """As clients do: `get -w NAME`, `wait`, the reflectors of kubelets."""
+    one = {"verbs": ["list", "watch"], "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["mine"]}
+    await admin.post("/api/v1/namespaces", {"metadata": {"name": "team"}})
+    await admin.post(f"{RBAC}/namespaces/team/roles", role("one", one))
+    await admin.post(f"{RBAC}/namespaces/team/rolebindings", binding("one", "one", "alice", kind="Role"))
+    await asyncio.sleep(0)
+    alice = caller(ALICE)
+    await admin.post(f"{TEAM}/configmaps", {"metadata": {"name": "mine"}})
+    for selector in ("metadata.name=mine", "metadata.name==mine", "metadata.namespace=team,metadata.name=mine"):
+        found = await alice.get(f"{TEAM}/configmaps", fieldSelector=selector)
+        assert [each["metadata"]["name"] for each in found["items"]] == ["mine"]
+        ((kind, _),) = await alice.events(f"{TEAM}/configmaps", 1, fieldSelector=selector)
+        assert kind == "ADDED"
+    for selector in ("", "metadata.name=other", "metadata.name!=mine", "metadata.namespace=team"):
+        with pytest.raises(Forbidden):
+            await alice.get(f"{TEAM}/configmaps", fieldSelector=selector)
