@@ -72,6 +72,7 @@ class Access:
         def enter(call: Call, revision: Revision | None) -> None:
             if route.cors is not None and fields.origin:
                 call.extra = route.cors.fields(fields.origin)
+                call.usual = False
             if forward is not None:
                 forward(call)
             elif revision is not None:

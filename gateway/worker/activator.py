@@ -30,7 +30,7 @@ from gateway.worker.errors import (
     Failure,
 )
 from gateway.worker.settings import Settings
-from gateway.worker.stats import BOUNDS
+from gateway.worker.stats import BOUNDS, FIRST_BOUND
 
 __all__ = ["Activator"]
 
@@ -101,6 +101,7 @@ class Activator:
             call, _ = waiting.popitem(last=False)
             call.instance = instance
             call.waited = monotonic() - call.started
+            call.usual = False
             if trace.ON:
                 trace.mark("dispatched", revision.key)
             call.client.wait_until(call.deadline)
@@ -155,8 +156,11 @@ class Activator:
         if stats is not None:  # as `count`
             seconds = now - call.started
             stats.codes[call.status // 100] += 1
-            stats.buckets[bisect_left(BOUNDS, seconds)] += 1
+            stats.buckets[bisect_left(BOUNDS, seconds) if seconds > FIRST_BOUND else 0] += 1
             stats.seconds += seconds
+            stats.sent += call.sent
+            if call.body_size:
+                stats.received += call.body_size
         if trace.ON:
             trace.mark("replied", revision.key)
         load = revision.load  # as `leave`
@@ -194,8 +198,8 @@ class Activator:
         self._free(instance, revision)
         if call.done:
             return
-        if call.attempts < self._settings.attempts:
-            call.attempts += 1
+        call.attempts += 1
+        if call.attempts <= self._settings.attempts:
             self._wait_first(call, revision)
         else:
             self._fail(call, INSTANCE_DIED, f"the instances can't be reached: {why}")
@@ -203,8 +207,9 @@ class Activator:
     def lost(self, call: Call, reused: bool) -> None:
         """Sent again only where nothing can have come of it: an instance closes an idle connection just as a call is sent.
         A call that kills its instance must not go on to kill the next one."""
-        again = reused and call.idempotent and call.replayable and call.attempts < self._settings.attempts
-        pool = call.pool
+        call.attempts += 1
+        again = reused and call.idempotent and call.replayable and call.attempts <= self._settings.attempts
+        pool = call.pool if call.instance is None else call.instance.pool
         instance, revision = self._give_up(call)
         if pool is not None:
             pool.flush()
@@ -214,11 +219,13 @@ class Activator:
                 self._wait_first(call, revision)
                 return
         elif again and pool is not None:
+            call.pool = pool
             pool.send(call)
             return
         self._fail(call, INSTANCE_DIED, "the connection ended before the reply did")
 
     def busy(self, call: Call) -> None:
+        call.attempts += 1
         instance, revision = self._give_up(call)
         if revision is None or instance is None:
             return

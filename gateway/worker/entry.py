@@ -65,12 +65,12 @@ def _platform(
     """A request that isn't a call of a function."""
     gateway = connection.gateway
     if place is Place.JOBS:
-        call_id = fields.call_id or gateway.ids.pop()
-        if len(gateway.ids) < 4:
-            gateway.refill_ids()
+        call_id = fields.call_id or gateway.new_id()
         head = b"%s%sX-Call-Id: %s\r\n\r\n" % (line.start, fields.forward, call_id)
         now = monotonic()
-        call = Call(connection, line.method, head, call_id, None, None, now, now + gateway.settings.jobs_timeout)
+        deadline = now + gateway.settings.jobs_timeout
+        call = Call(connection, line.method, line.idempotent, head, call_id, None, None, now, deadline)
+        call.pool = gateway.jobs
         connection.call_jobs(call, fields, body)
         route = gateway.router.async_route(line)
         if route is not None and route.visibility != "public" and not connection.trusted:

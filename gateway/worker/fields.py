@@ -1,8 +1,7 @@
 """What the fields of a request's head say, and what of them an instance gets.
 
-Clients repeat themselves: the same lines come in head after head, on one connection or on many. So a line is checked and judged once
-and remembered (`_Lines`, bounded in number and in length); a head of known lines costs one look-up per line, and one that is like the
-last of its connection costs one comparison (`gateway.worker.listener`).
+A head that is like the last of its connection costs one comparison (`gateway.worker.listener`), one whose fields only have their usual meaning
+a look-up per line (`gateway.worker.lines`).
 """
 
 from __future__ import annotations
@@ -10,10 +9,10 @@ from __future__ import annotations
 import re
 
 from gateway.worker.errors import BadHead
+from gateway.worker.lines import Line, Lines
 
 __all__ = ["RequestFields", "forget_lines", "parse_request_fields", "with_host"]
 
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):([^\x00-\x08\x0a-\x1f\x7f]*+)")
 _HOST = re.compile(rb"(?i)(^|\r\n)host:[^\r\n]*\r\n")
 _HOST_VALUE = re.compile(rb"[^\"\\ \t,/@]*")
 _CALL_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
@@ -43,14 +42,14 @@ _SPECIAL = HOP_BY_HOP | frozenset(
 )  # fmt: skip
 _SECRET = frozenset((b"authorization", b"cookie", b"x-faaslite-key", b"x-faaslite-token"))
 """Not remembered."""
-_KEPT = frozenset((b"host", b"authorization", b"origin"))
-"""Looked at, and passed on as they are."""
 
 
 class RequestFields:
     """What a request's fields say. `forward` is what an instance gets, each field with its line end."""
 
     forward = b""
+    plain = False
+    """Nothing but `Host` needed a look: no body, nothing to leave out, nothing that was asked of the gateway."""
     host = b""
     length = 0
     chunked = False
@@ -72,40 +71,19 @@ class RequestFields:
     """Seconds since the epoch, 0 where none was given."""
 
 
-class _Lines(dict[bytes, tuple[bytes, bytes, bytes] | None]):
-    """By line: None for one that is passed on unseen, else its name in lower case, its value, and the line itself."""
-
-    LIMIT = 4096
-    LONGEST = 256
-
-    def __missing__(self, line: bytes) -> tuple[bytes, bytes, bytes] | None:
-        match = _FIELD.fullmatch(line)
-        if match is None:
-            raise BadHead("malformed header field")
-        name, value = match.groups()
-        lower = name.lower()
-        found = (lower, value.strip(b" \t"), line) if lower in _SPECIAL else None
-        if len(self) < self.LIMIT and len(line) <= self.LONGEST and lower not in _SECRET:
-            self[line] = found
-        return found
-
-
-def forget_lines() -> None:
-    """Make room for what comes often now, where there is none left. Until then what is new is not remembered: lines that never come again
-    would cost their storing, and drive out those that do."""
-    if len(_lines) >= _Lines.LIMIT:
-        _lines.clear()
-        _lines[b""] = None
-
-
-_lines = _Lines({b"": None})  # what is behind the last line's end
+_lines = Lines(_SPECIAL, _SECRET)
 _told: dict[tuple[bytes, bytes, bytes], bytes] = {}
 """What `_forwarded` makes of host, peer, scheme, where nobody stood before us."""
 
 
+def forget_lines() -> None:
+    """Make room for what comes often now."""
+    _lines.forget()
+
+
 def _tell(host: bytes, peer: bytes, scheme: bytes) -> bytes:
     _check_host(host)
-    if len(_told) >= _Lines.LIMIT or len(host) > _Lines.LONGEST:
+    if len(_told) >= Lines.LIMIT or len(host) > Lines.LONGEST:
         _told.clear()
     told = _told[host, peer, scheme] = _forwarded(b"", host, scheme, peer, b"")
     return told
@@ -115,25 +93,22 @@ def parse_request_fields(
     block: bytes, peer: bytes, *, trust_forwarded: bool = False, scheme: bytes = b"http"
 ) -> RequestFields:
     """`block`: the lines of the fields, each with its end. `peer`: the client's address. Raises BadHead."""
-    lines = _lines
-    lines = _lines
-    special = [seen for line in block.split(b"\r\n") if (seen := lines[line])]
+    lines = block.split(b"\r\n")
+    special = _lines.special(lines)
     found = RequestFields()
     if len(special) == 1 and special[0][0] == b"host":
-        found.has_host = True
+        found.plain = found.has_host = True
         found.host = host = special[0][1]
-        told = _told.get((host, peer, scheme))
-        if told is None:
-            told = _tell(host, peer, scheme)
-        found.forward = block + told
+        found.forward = block + (_told.get((host, peer, scheme)) or _tell(host, peer, scheme))
         return found
-    return _parse_special(found, block, special, peer, trust_forwarded, scheme)
+    return _parse_special(found, block, lines, special, peer, trust_forwarded, scheme)
 
 
 def _parse_special(
     found: RequestFields,
     block: bytes,
-    special: list[tuple[bytes, bytes, bytes]],
+    lines: list[bytes],
+    special: list[Line],
     peer: bytes,
     trust_forwarded: bool,
     scheme: bytes,
@@ -144,66 +119,69 @@ def _parse_special(
     lengths = encodings = hosts = traces = 0
     upgrade = forwarded_for = forwarded_host = forwarded_proto = forwarded = b""
     for lower, value, line in special:
-        if lower not in _KEPT:
-            gone.add(line)
         if lower == b"host":
             hosts += 1
             found.host = value
-            _check_host(value)
         elif lower == b"content-length":
             lengths += 1
             if _LENGTH.fullmatch(value) is None:
                 raise BadHead("malformed Content-Length")
             found.length = int(value)
-            extra.append(b"Content-Length: " + value)
-        elif lower == b"transfer-encoding":
-            encodings += 1
-            if value.lower() != b"chunked":
-                raise BadHead("unsupported Transfer-Encoding")
-            found.chunked = True
-            extra.append(b"Transfer-Encoding: chunked")
+            if line[14:] != b": " + value:  # with spaces that another reader might trip over
+                gone.add(line)
+                extra.append(b"Content-Length: " + value)
         elif lower == b"connection":
             nominated |= tokens(value)
-        elif lower == b"upgrade":
-            upgrade = value
-        elif lower == b"expect":
-            if value.lower() != b"100-continue":
-                raise BadHead("unsupported Expect")
-            found.expect = True
-        elif lower == b"x-call-id":
-            found.call_id = value if _CALL_ID.fullmatch(value) else b""
+            gone.add(line)
         elif lower == b"traceparent":
             traces += 1
             if _TRACEPARENT.fullmatch(value):
                 found.traced = True
-                extra.append(b"traceparent: " + value)
+            else:
+                gone.add(line)
         elif lower == b"authorization":
             found.authorization = value
-        elif lower == b"x-faaslite-key":
-            found.key = value
-        elif lower == b"x-faaslite-revision":
-            found.revision = value
-        elif lower == b"x-faaslite-token":
-            found.token = value
         elif lower == b"origin":
             found.origin = value
-        elif lower == b"x-faaslite-deadline":
-            found.deadline = _seconds(value)
-        elif lower == b"x-forwarded-for":
-            forwarded_for = forwarded_for + b", " + value if forwarded_for else value
-        elif lower == b"x-forwarded-host":
-            forwarded_host = value
-        elif lower == b"x-forwarded-proto":
-            forwarded_proto = value
-        elif lower == b"forwarded":
-            forwarded = forwarded + b", " + value if forwarded else value
+        else:
+            gone.add(line)
+            if lower == b"transfer-encoding":
+                encodings += 1
+                if value.lower() != b"chunked":
+                    raise BadHead("unsupported Transfer-Encoding")
+                found.chunked = True
+                extra.append(b"Transfer-Encoding: chunked")
+            elif lower == b"x-call-id":
+                found.call_id = value if _CALL_ID.fullmatch(value) else b""
+            elif lower == b"upgrade":
+                upgrade = value
+            elif lower == b"expect":
+                if value.lower() != b"100-continue":
+                    raise BadHead("unsupported Expect")
+                found.expect = True
+            elif lower == b"x-faaslite-key":
+                found.key = value
+            elif lower == b"x-faaslite-revision":
+                found.revision = value
+            elif lower == b"x-faaslite-token":
+                found.token = value
+            elif lower == b"x-faaslite-deadline":
+                found.deadline = _seconds(value)
+            elif lower == b"x-forwarded-for":
+                forwarded_for = forwarded_for + b", " + value if forwarded_for else value
+            elif lower == b"x-forwarded-host":
+                forwarded_host = value
+            elif lower == b"x-forwarded-proto":
+                forwarded_proto = value
+            elif lower == b"forwarded":
+                forwarded = forwarded + b", " + value if forwarded else value
     if lengths > 1 or encodings > 1 or (lengths and encodings):
         raise BadHead("conflicting Content-Length and Transfer-Encoding")
     if hosts > 1:
         raise BadHead("more than one Host")
     if traces > 1:  # the standard has such a trace begin anew
         found.traced = False
-        extra = [each for each in extra if not each.startswith(b"traceparent")]
+        gone |= {line for lower, _, line in special if lower == b"traceparent"}
     found.has_host = hosts == 1
     found.close = b"close" in nominated
     found.keep_alive = b"keep-alive" in nominated
@@ -211,14 +189,16 @@ def _parse_special(
     found.upgrade = bool(upgrade) and b"upgrade" in nominated and upgrade.lower() != b"h2c"
     if found.upgrade:
         extra.append(b"Connection: upgrade\r\nUpgrade: " + upgrade)
-    kept = [line for line in block.split(b"\r\n")[:-1] if line not in gone]
-    kept = without(kept, nominated) + extra
-    kept.append(b"")
-    if not trust_forwarded:
-        forwarded_for = forwarded_host = forwarded_proto = forwarded = b""
-    found.forward = b"\r\n".join(kept) + _forwarded(
-        forwarded_for, forwarded_host or found.host, forwarded_proto or scheme, peer, forwarded
-    )
+    if gone:
+        kept = without([line for line in lines if line and line not in gone], nominated) + extra
+        kept.append(b"")
+        block = b"\r\n".join(kept)
+    if trust_forwarded:
+        _check_host(found.host)
+        told = _forwarded(forwarded_for, forwarded_host or found.host, forwarded_proto or scheme, peer, forwarded)
+    else:
+        told = _told.get((found.host, peer, scheme)) or _tell(found.host, peer, scheme)
+    found.forward = block + told
     return found
 
 

@@ -1,26 +1,38 @@
 """HTTP/1.1 heads and body framing (RFC 9112), strict where leniency would let two parsers disagree.
 
-Request lines are remembered, as the lines of fields are (`gateway.worker.fields`); an instance's reply is compared with its last head, which
-it repeats within a second. Bodies are passed through as they are; the framing is only followed, to know where they end.
+Request lines are remembered, and so are the lines of fields (`gateway.worker.lines`); an instance's reply is compared with its last head, which
+it may repeat. Bodies are passed through as they are; the framing is only followed, to know where they end.
 """
 
 from __future__ import annotations
 
 import re
 
+import msgspec
+
 from gateway.worker.errors import HEADERS_TOO_LARGE, BadHead
 from gateway.worker.fields import HOP_BY_HOP, tokens, without
+from gateway.worker.lines import Lines
 
 __all__ = [
-    "REQUEST_LINE", "Chunked", "ReplyHead", "RequestLine", "RequestLines", "check_incomplete", "parse_reply", "valid_call_id",
+    "Chunked", "ReplyHead", "RequestLine", "RequestLines", "check_incomplete", "parse_reply", "parse_request_line", "valid_call_id",
 ]  # fmt: skip
 
-# The function's name is cut here, since the expression walks over it anyway: groups are method, name, rest, any other
-# target, minor version. A target is printable ASCII.
-REQUEST_LINE = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (?:/function/([!-.0->@-~]++)([!-~]*+)|([!-~]++)) HTTP/1\.([01])"
-)
-_FUNCTION_PATH = re.compile(rb"/function/([!-.0->@-~]++)([!-~]*+)")
+_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
+_TARGET = bytes(each if 33 <= each <= 126 else each ^ 0x80 for each in range(256))
+"""What may stand in a target (printable ASCII) stays as it is, all else becomes another byte."""
+_IDEMPOTENT = {
+    b"GET": True,
+    b"HEAD": True,
+    b"OPTIONS": True,
+    b"PUT": True,
+    b"DELETE": True,
+    b"TRACE": True,
+    b"POST": False,
+    b"PATCH": False,
+}
+"""The usual methods, and whether sending such a request twice does what sending it once does (RFC 9110, 9.2.2)."""
+_FUNCTION = b"/function/"
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\x00-\x08\x0a-\x1f\x7f]*+)?")
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+")
 _TOKEN_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
@@ -48,45 +60,70 @@ def valid_call_id(text: bytes) -> bool:
     return _CALL_ID.fullmatch(text) is not None
 
 
-class RequestLine:
-    """`name` is the function's as it stands in the path, None for any other target; `target` what an instance gets, `path` what came."""
+class RequestLine(msgspec.Struct, eq=False, gc=False):
+    """`name` is the function's as it stands in the path, None for any other target; `start` the line that an instance gets, with its end, `path` the target
+    that came. `authority` is that of a target in absolute form."""
 
-    __slots__ = ("authority", "http10", "method", "name", "path", "start")
+    method: bytes
+    idempotent: bool
+    http10: bool
+    name: bytes | None
+    path: bytes
+    start: bytes
+    authority: bytes = b""
 
-    def __init__(self, line: bytes) -> None:
-        match = REQUEST_LINE.fullmatch(line)
-        if match is None:
-            raise BadHead("malformed request line")
-        method, name, rest, target, minor = match.groups()
-        self.authority = b""
-        if name is None and target[:1] != b"/":
-            self.authority, target = _origin_form(target)
-            name, rest = _function(target)
-        self.method = method
-        self.name = name
-        self.http10 = minor == b"0"
-        self.path = target if name is None else b"/function/" + name + rest
+
+def parse_request_line(line: bytes) -> RequestLine:
+    """Raises BadHead."""
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise BadHead("malformed request line")
+    method, target, version = parts
+    idempotent = _IDEMPOTENT.get(method)
+    if (
+        (idempotent is None and _METHOD.fullmatch(method) is None)
+        or not target
+        or target.translate(_TARGET) != target
+        or (version != b"HTTP/1.1" and version != b"HTTP/1.0")
+    ):
+        raise BadHead("malformed request line")
+    authority = b""
+    if target[:1] != b"/":
+        authority, target = _origin_form(target)
+    name: bytes | None = None
+    rest = target
+    if target.startswith(_FUNCTION):
+        name = target[10:].partition(b"/")[0].partition(b"?")[0] or None
         if name is not None:
-            target = rest if rest[:1] == b"/" else b"/" + rest
-        self.start = b"%s %s HTTP/1.1\r\n" % (method, target)
+            rest = target[10 + len(name) :]
+            if rest[:1] != b"/":
+                rest = b"/" + rest
+    start = b"%b %b HTTP/1.1\r\n" % (method, rest)
+    return RequestLine(method, idempotent or False, version == b"HTTP/1.0", name, target, start, authority)
 
 
-class RequestLines(dict[bytes, RequestLine]):
-    """Request lines that were read before, bounded in number and length. A miss reads; raises BadHead."""
+class RequestLines:
+    """Request lines that were read before, bounded in number and length."""
 
     LIMIT = 2048
     LONGEST = 512
 
-    def __missing__(self, line: bytes) -> RequestLine:
-        found = RequestLine(line)
-        if len(self) < self.LIMIT and len(line) <= self.LONGEST:
-            self[line] = found
+    def __init__(self) -> None:
+        self._known: dict[bytes, RequestLine] = {}
+        self.known = self._known.get
+        """One that was read before, else None."""
+
+    def read(self, line: bytes) -> RequestLine:
+        """Raises BadHead."""
+        found = parse_request_line(line)
+        if len(self._known) < self.LIMIT and len(line) <= self.LONGEST:
+            self._known[line] = found
         return found
 
     def forget(self) -> None:
         """Make room for what comes often now, where there is none left."""
-        if len(self) >= self.LIMIT:
-            self.clear()
+        if len(self._known) >= self.LIMIT:
+            self._known.clear()
 
 
 def _origin_form(target: bytes) -> tuple[bytes, bytes]:
@@ -98,53 +135,50 @@ def _origin_form(target: bytes) -> tuple[bytes, bytes]:
     return rest[:slash], rest[slash:]
 
 
-def _function(target: bytes) -> tuple[bytes | None, bytes]:
-    match = _FUNCTION_PATH.fullmatch(target)
-    return (match[1], match[2]) if match is not None else (None, b"")
-
-
-class ReplyHead:
+class ReplyHead(msgspec.Struct, eq=False, gc=False):
     """What the head of an instance's reply says. `head` is the client's: status line and fields without framing by
     `Transfer-Encoding`, without `X-Call-Id`, each with its line end."""
 
-    __slots__ = ("busy", "chunked", "head", "keep", "length", "simple", "status", "upgrade")
+    status: int
+    head: bytes = b""
+    length: int = -1
+    """-1: not said."""
+    chunked: bool = False
+    keep: bool = True
+    busy: bool = False
+    upgrade: bytes = b""
+    simple: bool = False
+    """A final reply of known length on a connection that stays open: nothing about it needs a second look."""
 
-    def __init__(self, status: int) -> None:
-        self.status = status
-        self.head = b""
-        self.length = -1
-        """-1: not said."""
-        self.chunked = False
-        self.keep = True
-        self.busy = False
-        self.upgrade = b""
-        self.simple = False
-        """A final reply of known length on a connection that stays open: nothing about it needs a second look."""
+
+_lines = Lines(_REPLY_SPECIAL, (b"set-cookie",))
+
+
+def forget_lines() -> None:
+    """Make room for what comes often now."""
+    _lines.forget()
 
 
 def parse_reply(head: bytes) -> ReplyHead:
     """`head`: status line and fields, each with its line end. Raises BadHead."""
-    line, _, block = head.partition(b"\r\n")
+    lines = head.split(b"\r\n")
+    line = lines[0]
     match = _STATUS_LINE.fullmatch(line)
-    if match is None or _FIELDS.fullmatch(block) is None:
+    if match is None:
         raise BadHead("malformed reply head")
     minor, status = match.groups()
     found = ReplyHead(int(status))
-    keep: list[bytes] = []
+    gone: set[bytes] = set()
     nominated: frozenset[bytes] = frozenset()
-    for field in block.split(b"\r\n")[:-1]:
-        name, _, value = field.partition(b":")
-        lower = name.lower()
-        if lower not in _REPLY_SPECIAL:
-            keep.append(field)
-            continue
-        value = value.strip(b" \t")
+    del lines[0]
+    for lower, value, field in _lines.special(lines):
         if lower == b"content-length":
             if found.length >= 0 or _LENGTH.fullmatch(value) is None:
                 raise BadHead("malformed Content-Length")
             found.length = int(value)
-            keep.append(field)
-        elif lower == b"transfer-encoding":
+            continue
+        gone.add(field)
+        if lower == b"transfer-encoding":
             if found.chunked or value.lower() != b"chunked":
                 raise BadHead("unsupported Transfer-Encoding")
             found.chunked = True
@@ -157,8 +191,11 @@ def parse_reply(head: bytes) -> ReplyHead:
     if found.chunked and found.length >= 0:
         raise BadHead("conflicting Content-Length and Transfer-Encoding")
     found.keep = b"close" not in nominated and (minor == b"1" or b"keep-alive" in nominated)
-    lines = [b"HTTP/1.1" + line[8:], *without(keep, nominated), b""]
-    found.head = b"\r\n".join(lines)
+    if gone:
+        kept = without([each for each in lines if each and each not in gone], nominated)
+        found.head = b"\r\n".join((b"HTTP/1.1" + line[8:], *kept, b""))
+    else:
+        found.head = b"HTTP/1.1" + head[8:]
     found.simple = (
         found.status >= 200 and found.status not in (204, 304) and found.length >= 0 and found.keep and not found.busy
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from gateway.worker import entry, errors
 from gateway.worker.body import RequestBody
-from gateway.worker.call import Call
+from gateway.worker.call import LARGE, Call
 from gateway.worker.errors import BadHead, Failure
 from gateway.worker.fields import RequestFields, parse_request_fields, with_host
 from gateway.worker.http1 import RequestLine, check_incomplete
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientConnection"]
 
+_NO_LINE = RequestLine(b"", False, False, None, b"", b"")
+
 # What the bytes that come next are.
 _HEAD, _BODY, _AHEAD, _DISCARD, _TUNNEL, _LINGER = range(6)
 
@@ -44,10 +46,12 @@ class ClientConnection(asyncio.Protocol):
         "_close",
         "_fields",
         "_http10",
+        "_line",
         "_no_body",
         "_paused",
         "_peer",
         "_scheme",
+        "_seen",
         "_special",
         "_state",
         "_write_paused",
@@ -77,6 +81,9 @@ class ClientConnection(asyncio.Protocol):
         self.trusted = trusted
         self._scheme = b"http"
         self._special = False  # the reply's head has more to say than the call's id
+        # The last head that came alone, with its line and fields: clients repeat themselves.
+        self._seen = b""
+        self._line = _NO_LINE
         self._block = b"\n"  # equal to no block
         self._fields = RequestFields()
 
@@ -90,6 +97,7 @@ class ClientConnection(asyncio.Protocol):
             self._scheme = b"https"
         gateway = self.gateway
         gateway.connections.add(self)
+        self._special = gateway.draining
         self.wait_until(gateway.loop.time() + gateway.settings.header_timeout)
 
     def data_received(self, data: bytes) -> None:
@@ -144,24 +152,54 @@ class ClientConnection(asyncio.Protocol):
     def _on_head(self, data: bytes) -> None:
         """The walk of a request. `data` begins with a head; its body and what is sent ahead may follow. Raises BadHead."""
         gateway = self.gateway
-        settings = gateway.settings
-        end = data.find(b"\r\n\r\n")
-        if end < 4 or end > settings.max_head:
-            self._on_partial_head(data, end)
-            return
-        line_end = data.find(b"\r\n")
-        line = gateway.lines[data[:line_end]]
-        block = data[line_end + 2 : end + 2]
-        if line.authority:
-            block = with_host(block, line.authority)
-        if block == self._block:
+        body: bytes | None = None
+        if data == self._seen:
+            line = self._line
             fields = self._fields
+            self._state = _AHEAD
         else:
-            fields = parse_request_fields(
-                block, self._peer, trust_forwarded=settings.trust_forwarded, scheme=self._scheme
-            )
-            self._block = block
-            self._fields = fields
+            end = data.find(b"\r\n\r\n")
+            if end < 4 or end > gateway.settings.max_head:
+                self._on_partial_head(data, end)
+                return
+            line_end = data.find(b"\r\n")
+            text = data[:line_end]
+            line = gateway.lines.known(text) or gateway.lines.read(text)
+            block = data[line_end + 2 : end + 2]
+            if line.authority:
+                block = with_host(block, line.authority)
+            if block == self._block:
+                fields = self._fields
+            else:
+                fields = self._fields = parse_request_fields(
+                    block, self._peer, trust_forwarded=gateway.settings.trust_forwarded, scheme=self._scheme
+                )
+                self._block = block
+            self._seen = b""
+            if fields.plain and not line.http10:
+                self._http10 = False
+            else:
+                self._look_closer(line, fields)
+            self._no_body = line.method == b"HEAD"
+            if not fields.plain and (fields.length or fields.chunked):
+                body = self._begin_body(fields, data, end + 4, limited=gateway.router.is_call(line))
+            else:
+                self._state = _AHEAD
+                if len(data) > end + 4:
+                    self._buffer = data[end + 4 :]
+                else:
+                    self._seen = data
+                    self._line = line
+
+        name = line.name
+        route = gateway.functions.get(name) if name is not None else None
+        if route is None or route.direct is None or not (fields.plain or not fields.revision):
+            entry.enter(self, line, fields, body, route)
+            return
+        self.call_function(line.start, line, fields, body, route, route.direct)
+
+    def _look_closer(self, line: RequestLine, fields: RequestFields) -> None:
+        """What an old version, or a field that is meant for us, says about the connection. Raises BadHead."""
         if line.http10:
             self._http10 = self._special = True
             if fields.chunked:
@@ -173,23 +211,6 @@ class ClientConnection(asyncio.Protocol):
                 raise BadHead("no Host")
             if fields.close:
                 self._close = self._special = True
-        method = line.method
-        self._no_body = method == b"HEAD"
-
-        body: bytes | None = None
-        if fields.length or fields.chunked:
-            body = self._begin_body(fields, data, end + 4, limited=gateway.router.is_call(line))
-        else:
-            self._state = _AHEAD
-            if len(data) > end + 4:
-                self._buffer = data[end + 4 :]
-
-        name = line.name
-        route = gateway.functions.get(name) if name is not None else None
-        if route is None or route.guarded or route.single is None or fields.revision:
-            entry.enter(self, line, fields, body, route)
-            return
-        self.call_function(line.start, line, fields, body, route, route.single)
 
     def call_function(
         self,
@@ -205,36 +226,36 @@ class ClientConnection(asyncio.Protocol):
         gateway = self.gateway
         now = monotonic()
         deadline = now + revision.timeout
-        if fields.deadline and fields.deadline - gateway.wall_offset < deadline:
-            deadline = fields.deadline - gateway.wall_offset
-            told = b"%.3f" % fields.deadline
-        else:
-            # Told to within 10 ms, never late: so it need not be written anew for each of many calls.
-            stamp = int((deadline + gateway.wall_offset) * 100)
-            if stamp != revision.stamp:
-                revision.stamp = stamp
-                revision.told = b"%d.%02d0" % (stamp // 100, stamp % 100)
-            told = revision.told
-        call_id = fields.call_id or gateway.ids.pop()
-        if fields.traced:
-            head = b"".join(
-                (start, fields.forward, b"X-Call-Id: ", call_id, b"\r\nX-Faaslite-Deadline: ", told, b"\r\n\r\n")
-            )
-        else:
-            trace = call_id if not fields.call_id else gateway.ids.pop()
-            head = b"".join((
-                start, fields.forward, b"X-Call-Id: ", call_id, b"\r\ntraceparent: 00-", trace, b"-", trace[8:24],
-                b"-01\r\nX-Faaslite-Deadline: ", told, b"\r\n\r\n",
-            ))  # fmt: skip
-        if len(gateway.ids) < 4:
+        if now >= revision.told_until:
+            revision.tell_deadline(now, gateway.wall_offset)
+        told = revision.told
+        call_id = trace = gateway.ids.pop()
+        if not gateway.ids:
             gateway.refill_ids()
-        call = Call(self, line.method, head, call_id, revision, route.stats, now, deadline)
+        upgrade = False
+        if not fields.plain:
+            if fields.deadline and fields.deadline - gateway.wall_offset < deadline:
+                deadline = fields.deadline - gateway.wall_offset
+                told = b"%.3f\r\n\r\n" % fields.deadline
+            call_id = fields.call_id or call_id
+            if fields.traced:
+                trace = b""
+            upgrade = fields.upgrade and not self._http10
+        if trace:
+            head = b"".join((
+                start, fields.forward, b"X-Call-Id: ", call_id, b"\r\ntraceparent: 00-", trace, b"-", gateway.spans.pop(),
+                b"-01\r\nX-Faaslite-Deadline: ", told,
+            ))  # fmt: skip
+        else:
+            head = b"".join((start, fields.forward, b"X-Call-Id: ", call_id, b"\r\nX-Faaslite-Deadline: ", told))
+        usual = self._state == _AHEAD and not self._special and not self._no_body
+        call = Call(self, line.method, line.idempotent, head, call_id, revision, route.stats, now, deadline, usual)
         if body is not None:
             call.body = [body] if body else []
             call.body_size = len(body)
             call.expect = fields.expect and not body and not self._http10
-        if fields.upgrade:
-            call.upgrade = not self._http10
+        if upgrade:
+            call.upgrade = True
         self._call = call
         self.expires = deadline
         if deadline < self.armed:
@@ -330,13 +351,19 @@ class ClientConnection(asyncio.Protocol):
 
     def reply_tail(self, call: Call) -> bytes:
         """The fields that the gateway adds to an instance's reply, and the empty line."""
-        if call.waited < 0 and not self._special and not self.gateway.draining and not call.extra:
+        if not (self._special or call.waited >= 0 or call.extra):
             return b"X-Call-Id: %s\r\n\r\n" % call.id
         waited = b"X-Faaslite-Cold-Start: %d\r\n" % (call.waited * 1000) if call.waited >= 0 else b""
         return b"X-Call-Id: %s\r\n%s%s%s\r\n" % (call.id, call.extra, waited, self._connection_field())
 
-    def send(self, data: bytes) -> None:
-        self.transport.write(data)
+    def send(self, data: bytes | memoryview, lead: bytes = b"") -> None:
+        """Write `lead` and `data` at once."""
+        if not lead:
+            self.transport.write(data)
+        elif len(data) < LARGE:
+            self.transport.write(b"".join((lead, data)))
+        else:
+            self.transport.writelines((lead, data))
 
     def close_after(self) -> None:
         """The end of this reply can only be said by closing."""
@@ -381,8 +408,10 @@ class ClientConnection(asyncio.Protocol):
 
     def _on_tunnel(self, data: bytes) -> None:
         self.expires = self.gateway.loop.time() + self.gateway.settings.tunnel_timeout
-        if self._call is not None and self._call.connection is not None:
-            self._call.connection.transport.write(data)
+        call = self._call
+        if call is not None and call.connection is not None:
+            call.body_size += len(data)
+            call.connection.transport.write(data)
 
     def answer(self, failure: Failure, message: str, call_id: bytes, extra: bytes = b"") -> None:
         call_id = call_id or b"%032x" % self.gateway.random.getrandbits(128)
@@ -473,6 +502,9 @@ class ClientConnection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Close as soon as the call that is on its way is answered."""
+        self._special = True
+        if self._call is not None:
+            self._call.usual = False
         if self._call is None and self._state in (_HEAD, _DISCARD):
             self._finish()
 

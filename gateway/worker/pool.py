@@ -36,12 +36,12 @@ class Pool:
 
     def send(self, call: Call) -> None:
         """Give `call` a connection, at once or when there is one."""
-        call.pool = self
         idle = self._idle
         # A connection may be closing on the other side just now. What can't be sent twice goes on one that was in use a moment ago.
         if idle and (call.idempotent or idle[-1].idle_since > monotonic() - self.settings.reuse_unsafe):
             idle.pop().start(call)
             return
+        call.pool = self
         self._pending[call] = None
         if len(self._pending) <= self._opening:
             return  # enough are on their way

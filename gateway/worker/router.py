@@ -39,11 +39,11 @@ class Place(enum.Enum):
 
 class Route:
     """A function as the router knows it. `single` is its revision where there is just one; `message` says why there is none.
-    `guarded`: a call needs a look at who calls, or from where."""
+    `guarded`: a call needs a look at who calls, or from where. `direct` is the revision of calls that need neither a look nor a choice."""
 
     __slots__ = (
-        "_shares", "_total", "aliases", "by_name", "cors", "guarded", "key", "keys", "message", "name", "namespace", "single", "stats", "tags",
-        "visibility",
+        "_shares", "_total", "aliases", "by_name", "cors", "direct", "guarded", "key", "keys", "message", "name", "namespace", "single", "stats",
+        "tags", "visibility",
     )  # fmt: skip
 
     def __init__(self, stats: FunctionStats, shares: Iterable[tuple[Revision, int]], message: str) -> None:
@@ -69,6 +69,7 @@ class Route:
         self.aliases: list[bytes] = []
         """Under which further keys parts of it are found."""
         self.guarded = False
+        self.direct = self.single
 
     def choose(self, random: Random) -> Revision | None:
         """One of the revisions, as often as its percentage says; None where there is none."""
@@ -87,8 +88,13 @@ class Route:
     def only(self, revision: Revision) -> Route:
         """The same function, with all calls to one revision."""
         found = Route(self.stats, [(revision, 100)], self.message)
-        found.visibility, found.cors, found.keys, found.guarded = self.visibility, self.cors, self.keys, self.guarded
+        found.visibility, found.cors, found.keys = self.visibility, self.cors, self.keys
+        found.guard(self.guarded)
         return found
+
+    def guard(self, guarded: bool) -> None:
+        self.guarded = guarded
+        self.direct = None if guarded else self.single
 
 
 class Router:
@@ -248,13 +254,14 @@ class Router:
         route.visibility = http.visibility
         route.cors = Policy(http.cors) if http.cors is not None else None
         route.keys = {each.hash: each.expires for each in status.keys}
-        route.guarded = http.visibility != "public" or route.cors is not None
+        route.guard(http.visibility != "public" or route.cors is not None)
         return route
 
     def _known(self, function: Function, name: str, concurrency: int, timeout: float) -> Revision:
         revision = self._revision(f"{function.namespace}/{name}", function.namespace, function.name)
         revision.limit = concurrency or UNLIMITED
         revision.timeout = timeout or self._timeout
+        revision.told_until = 0.0
         revision.routed = True
         self._on_instance(revision)
         return revision

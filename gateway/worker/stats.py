@@ -11,10 +11,11 @@ from faaslite.api.wire import Load, Report
 if TYPE_CHECKING:
     from gateway.worker.concurrency import Revision
 
-__all__ = ["BOUNDS", "FunctionStats", "RevisionLoad", "Stats"]
+__all__ = ["BOUNDS", "FIRST_BOUND", "FunctionStats", "RevisionLoad", "Stats"]
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency histogram's buckets, in seconds."""
+FIRST_BOUND = BOUNDS[0]
 
 
 class RevisionLoad:
@@ -54,9 +55,10 @@ class RevisionLoad:
 
 
 class FunctionStats:
-    """Totals of one function since the worker's start. `codes` by hundreds; 499 (client gone) counts as 4xx."""
+    """Totals of one function since the worker's start. `codes` by hundreds; 499 (client gone) counts as 4xx. `received` and `sent` are bytes of
+    bodies, as clients sent and got them."""
 
-    __slots__ = ("buckets", "codes", "cold_starts", "name", "namespace", "seconds")
+    __slots__ = ("buckets", "codes", "cold_starts", "name", "namespace", "received", "seconds", "sent")
 
     def __init__(self, namespace: str, name: str) -> None:
         self.namespace = namespace
@@ -65,11 +67,15 @@ class FunctionStats:
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
         self.cold_starts = 0
+        self.received = 0
+        self.sent = 0
 
-    def count(self, status: int, seconds: float) -> None:
+    def count(self, status: int, seconds: float, received: int = 0, sent: int = 0) -> None:
         self.codes[status // 100] += 1
         self.buckets[bisect_left(BOUNDS, seconds)] += 1
         self.seconds += seconds
+        self.received += received
+        self.sent += sent
 
 
 class Stats:

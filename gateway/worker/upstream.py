@@ -9,7 +9,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, cast
 
-from gateway.worker.call import Call
+from gateway.worker.call import LARGE, Call
 from gateway.worker.errors import BadHead
 from gateway.worker.http1 import Chunked, ReplyHead, parse_reply
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from gateway.worker.pool import Pool
 
 __all__ = ["Outcomes", "UpstreamConnection"]
-
-_LARGE = 4096
-"""From this size on a slice is passed as a view, since a copy costs more."""
 
 
 class Outcomes(Protocol):
@@ -46,7 +43,7 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to an instance."""
 
     __slots__ = (
-        "_buffer", "_chunked", "_dechunk", "_keep", "_left", "_outcomes", "_paused", "_pool", "_reply", "_reused", "_seen", "_state", "call",
+        "_buffer", "_chunked", "_dechunk", "_keep", "_left", "_outcomes", "_paused", "_pool", "_reply", "_reused", "_seen", "_state", "_whole", "call",
         "closed", "idle_since", "transport",
     )  # fmt: skip
 
@@ -66,8 +63,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._keep = True
         self._paused = False
         self._reused = False
-        self._seen = b""
+        self._seen = b""  # the last reply's head, with the empty line
         self._reply = ReplyHead(0)
+        self._whole = (
+            -1
+        )  # the length of a small reply with that head; -1 where there is none that could go the short way
 
     # The call goes out
 
@@ -75,14 +75,11 @@ class UpstreamConnection(asyncio.Protocol):
         """Send what there is of `call`; more of its body comes through `send_body`."""
         self.call = call
         call.connection = self
-        call.attempts += 1
-        if self.transport.is_closing():
-            self._on_broken(call)
-            return
-        self.transport.write(call.head)
-        if call.body is not None:
-            for part in call.body:
-                self.transport.write(part)
+        # Where it is closing just now nothing is written, and `connection_lost` says so.
+        if call.body is None:
+            self.transport.write(call.head)
+        else:
+            self.transport.writelines((call.head, *call.body))
             if call.body_size > self._pool.settings.replay:
                 call.body = None
             call.client.on_sent(call)
@@ -127,22 +124,16 @@ class UpstreamConnection(asyncio.Protocol):
             if self._buffer:
                 data = self._buffer + data
                 self._buffer = b""
-            end = data.find(b"\r\n\r\n") + 4
-            reply = self._reply
             # The usual reply, whole and with a head like the last one's: everything that `_on_head` and `_complete` do, at once.
-            if (
-                reply.simple
-                and len(data) - end == reply.length < _LARGE
-                and data[: end - 2] == self._seen
-                and call.method != b"HEAD"
-                and (call.body is None and not call.body_size)
-            ):
+            if call.usual and len(data) == self._whole and data.startswith(self._seen):
+                reply = self._reply
                 client = call.client
                 call.status = reply.status
-                call.reply_begun = True
-                tail = client.reply_tail(call)
-                client.transport.write(b"".join((reply.head, tail, data[end:])))
-                self.call = call.connection = None
+                call.sent = reply.length
+                client.transport.write(
+                    b"".join((reply.head, b"X-Call-Id: ", call.id, b"\r\n\r\n", data[-reply.length :]))
+                )
+                self.call = None
                 if self._paused:
                     self.resume_reading()
                 self._reused = True
@@ -163,104 +154,90 @@ class UpstreamConnection(asyncio.Protocol):
             except BadHead as error:
                 self._on_garbled(call, error.message)
         else:
+            call.sent += len(data)
             call.client.send(data)
 
     def _on_head(self, call: Call, data: bytes) -> None:
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            if len(data) > 2 * self._pool.settings.max_head:
-                raise BadHead("the reply's head is too long")
-            self._buffer = data
-            return
-        head = data[: end + 2]
-        if head == self._seen:
-            reply = self._reply
-        else:
-            reply = self._reply = parse_reply(head)
-            self._seen = head
-        at = end + 4
-        client = call.client
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                if len(data) > 2 * self._pool.settings.max_head:
+                    raise BadHead("the reply's head is too long")
+                self._buffer = data
+                return
+            at = end + 4
+            head = data[:at]
+            if head == self._seen:
+                reply = self._reply
+            else:
+                reply = self._reply = parse_reply(data[: end + 2])
+                self._seen = head
+                self._whole = at + reply.length if reply.simple and 0 < reply.length < LARGE else -1
+            if reply.status >= 200 or reply.status == 101:
+                break
+            if reply.status != 100 and call.client.takes_chunks:  # 100 was answered by the gateway
+                call.client.send(reply.head + b"\r\n")
+            data = data[at:]
         if reply.simple and call.method != b"HEAD":
-            call.status = reply.status
-            call.reply_begun = True
-            left = reply.length - (len(data) - at)
-            if len(data) - at < _LARGE:
-                client.transport.write(reply.head + client.reply_tail(call) + data[at : at + reply.length])
-            else:
-                tail = client.reply_tail(call)
-                client.transport.writelines((reply.head + tail, memoryview(data)[at : at + reply.length]))
-            if left > 0:
-                call.body = None
-                self._left = left
-                self._state = _LENGTH
-            else:
-                self._keep = left == 0
-                self._complete(call)
+            self._begin(call, reply.status)
+            self._left = reply.length
+            content = data[at:] if len(data) - at < LARGE else memoryview(data)[at:]
+            self._on_content(call, content, reply.head + call.client.reply_tail(call))
             return
         self._on_other_head(call, reply, data, at)
 
+    def _begin(self, call: Call, status: int) -> None:
+        """The final reply goes to the client, so there is no other one."""
+        call.status = status
+        call.reply_begun = True
+        call.body = None
+
     def _on_other_head(self, call: Call, reply: ReplyHead, data: bytes, at: int) -> None:
-        """Everything that isn't a final reply of known length."""
-        if reply.status < 200:
-            self._on_interim(call, reply, data, at)
+        """Everything that isn't a final reply of known length on a connection that stays."""
+        if reply.status == 101:
+            self._on_switch(call, reply, data[at:])
             return
         if reply.busy and call.revision is not None:
             self._on_busy(call, reply.keep and reply.length == len(data) - at)
             return
         client = call.client
-        call.status = reply.status
-        call.reply_begun = True
-        call.body = None
         self._keep = reply.keep
         if call.method == b"HEAD" or reply.status in (204, 304) or reply.length == 0:
+            self._begin(call, reply.status)
             framing = b"Transfer-Encoding: chunked\r\n" if reply.chunked and call.method == b"HEAD" else b""
             client.send(reply.head + framing + client.reply_tail(call))
             self._keep = self._keep and at == len(data)
             self._complete(call)
-            return
-        if reply.length > 0:
-            client.send(reply.head + client.reply_tail(call))
-            self._left = reply.length
-            self._state = _LENGTH
-            if at < len(data):
-                self._on_content(call, data[at:])
             return
         if reply.chunked:
             self._dechunk = not client.takes_chunks
             framing = b"" if self._dechunk else b"Transfer-Encoding: chunked\r\n"
             if self._dechunk:
                 client.close_after()
-            client.send(reply.head + framing + client.reply_tail(call))
             self._chunked = Chunked()
             self._state = _CHUNKED
-            if at < len(data):
-                self._on_chunks(call, data[at:])
+            self._on_chunks(call, data[at:], reply.head + framing + client.reply_tail(call), reply.status)
+            return
+        self._begin(call, reply.status)
+        if reply.length > 0:
+            self._left = reply.length
+            self._on_content(call, data[at:], reply.head + client.reply_tail(call))
             return
         client.close_after()
         self._keep = False
         self._state = _UNTIL_CLOSE
-        client.send(reply.head + client.reply_tail(call))
-        if at < len(data):
-            client.send(data[at:])
+        call.sent = len(data) - at
+        client.send(data[at:], reply.head + client.reply_tail(call))
 
-    def _on_interim(self, call: Call, reply: ReplyHead, data: bytes, at: int) -> None:
-        client = call.client
-        if reply.status == 101:
-            if not call.upgrade or not reply.upgrade:
-                raise BadHead("an upgrade that nobody asked for")
-            call.status = 101
-            call.reply_begun = True
-            call.body = None
-            self._keep = False
-            self._state = _TUNNEL
-            client.begin_tunnel(reply.head + b"Connection: upgrade\r\nUpgrade: " + reply.upgrade + b"\r\n", call)
-            if at < len(data):
-                client.send(data[at:])
-            return
-        if reply.status != 100 and client.takes_chunks:  # 100 was answered by the gateway
-            client.send(reply.head + b"\r\n")
-        if at < len(data):
-            self._on_head(call, data[at:])
+    def _on_switch(self, call: Call, reply: ReplyHead, ahead: bytes) -> None:
+        if not call.upgrade or not reply.upgrade:
+            raise BadHead("an upgrade that nobody asked for")
+        self._begin(call, 101)
+        self._keep = False
+        self._state = _TUNNEL
+        call.client.begin_tunnel(reply.head + b"Connection: upgrade\r\nUpgrade: " + reply.upgrade + b"\r\n", call)
+        call.sent = len(ahead)
+        call.client.send(ahead)
 
     def _on_busy(self, call: Call, whole: bool) -> None:
         """`whole`: nothing more of the refusal is to come. Otherwise the connection isn't worth waiting for."""
@@ -272,24 +249,29 @@ class UpstreamConnection(asyncio.Protocol):
             self.close()
         self._outcomes.busy(call)
 
-    def _on_content(self, call: Call, data: bytes) -> None:
+    def _on_content(self, call: Call, data: bytes | memoryview, lead: bytes = b"") -> None:
+        """Of a body whose length is known; `lead` is what goes to the client before it."""
         left = self._left - len(data)
-        self._left = left
-        if left >= 0:
-            call.client.send(data)
-        else:
+        if left < 0:
             self._keep = False
-            call.client.send(data[:left])
-        if left <= 0:
+            data = data[:left]
+        self._left = left
+        call.sent += len(data)
+        call.client.send(data, lead)
+        if left > 0:
+            self._state = _LENGTH
+        else:
             self._complete(call)
 
-    def _on_chunks(self, call: Call, data: bytes) -> None:
+    def _on_chunks(self, call: Call, data: bytes, lead: bytes = b"", status: int = 0) -> None:
+        """`lead` and `status` are those of a reply that begins. Raises BadHead."""
         content: list[bytes] | None = [] if self._dechunk else None
         end = self._chunked.feed(data, 0, content)
-        if content is not None:
-            call.client.send(b"".join(content))
-        else:
-            call.client.send(data if end < 0 else data[:end])
+        if lead:
+            self._begin(call, status)
+        part = b"".join(content) if content is not None else data if end < 0 else data[:end]
+        call.sent += len(part)
+        call.client.send(part, lead)
         if end >= 0:
             self._keep = self._keep and end == len(data)
             self._complete(call)

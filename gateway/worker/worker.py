@@ -20,11 +20,10 @@ from core.client.rest import Client
 from faaslite.api.names import FUNCTION, LABEL_FUNCTION
 from faaslite.api.wire import Notice
 from gateway.withdrawals import watch_withdrawals
-from gateway.worker import metrics, siblings
+from gateway.worker import fields, http1, metrics, siblings
 from gateway.worker.access import Access
 from gateway.worker.activator import Activator
 from gateway.worker.concurrency import Instance, Revision
-from gateway.worker.fields import forget_lines
 from gateway.worker.http1 import RequestLines
 from gateway.worker.link import Link
 from gateway.worker.listener import ClientConnection
@@ -69,7 +68,9 @@ class Gateway:
         self.access = Access(client, self.activator, self.router)
         self.lines = RequestLines()
         self.ids: list[bytes] = []
-        """Random, 32 hex digits each: of calls, and of traces."""
+        """Random, 32 hex digits each: of calls, and of traces. Never empty."""
+        self.spans: list[bytes] = []
+        """The same with 16 digits: of what the gateway does in a trace. As many as there are ids, or more."""
         self.refill_ids()
         self.wall_offset = time() - monotonic()
         """What is to be added to the monotonic clock for seconds since the epoch."""
@@ -86,8 +87,14 @@ class Gateway:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def refill_ids(self) -> None:
-        text = os.urandom(16 * 256).hex().encode("ascii")
-        self.ids += [text[at : at + 32] for at in range(0, len(text), 32)]
+        self.ids += os.urandom(16 * 256).hex(" ", 16).encode("ascii").split()
+        self.spans += os.urandom(8 * 256).hex(" ", 8).encode("ascii").split()
+
+    def new_id(self) -> bytes:
+        found = self.ids.pop()
+        if not self.ids:
+            self.refill_ids()
+        return found
 
     @property
     def healthy(self) -> bool:
@@ -160,7 +167,8 @@ class Gateway:
         self._ticks += 1
         if self._ticks % 10 == 0:
             self.lines.forget()
-            forget_lines()
+            fields.forget_lines()
+            http1.forget_lines()
         revisions = list(self.router.revisions.values())
         self.link.send(self.stats.report(revisions, now))
         self.activator.ask_again(revisions)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.worker.errors import HEADERS_TOO_LARGE, BadHead
 from gateway.worker.fields import parse_request_fields
-from gateway.worker.http1 import REQUEST_LINE, Chunked, check_incomplete, parse_reply
+from gateway.worker.http1 import Chunked, RequestLines, check_incomplete, parse_reply, parse_request_line
 
 
 def fields(*lines: bytes, trust: bool = False):
@@ -14,20 +14,55 @@ def fields(*lines: bytes, trust: bool = False):
 
 
 @pytest.mark.parametrize(
-    ("line", "groups"),
+    ("line", "method", "name", "path", "start"),
     [
-        (b"GET /function/a HTTP/1.1", (b"GET", b"a", b"", None, b"1")),
-        (b"GET /function/a.b/c?d HTTP/1.0", (b"GET", b"a.b", b"/c?d", None, b"0")),
-        (b"GET /function/a?d/e HTTP/1.1", (b"GET", b"a", b"?d/e", None, b"1")),
-        (b"GET /function/ HTTP/1.1", (b"GET", None, None, b"/function/", b"1")),
-        (b"GET /function//a HTTP/1.1", (b"GET", None, None, b"/function//a", b"1")),
-        (b"OPTIONS * HTTP/1.1", (b"OPTIONS", None, None, b"*", b"1")),
+        (b"GET /function/a HTTP/1.1", b"GET", b"a", b"/function/a", b"GET / HTTP/1.1\r\n"),
+        (b"PUT /function/a.b/c?d HTTP/1.0", b"PUT", b"a.b", b"/function/a.b/c?d", b"PUT /c?d HTTP/1.1\r\n"),
+        (b"GET /function/a?d/e HTTP/1.1", b"GET", b"a", b"/function/a?d/e", b"GET /?d/e HTTP/1.1\r\n"),
+        (b"GET /function/a//b HTTP/1.1", b"GET", b"a", b"/function/a//b", b"GET //b HTTP/1.1\r\n"),
+        (b"GET /function/ HTTP/1.1", b"GET", None, b"/function/", b"GET /function/ HTTP/1.1\r\n"),
+        (b"GET /function//a HTTP/1.1", b"GET", None, b"/function//a", b"GET /function//a HTTP/1.1\r\n"),
+        (b"GET /function/?a HTTP/1.1", b"GET", None, b"/function/?a", b"GET /function/?a HTTP/1.1\r\n"),
+        (b"WALK-ON /functions HTTP/1.1", b"WALK-ON", None, b"/functions", b"WALK-ON /functions HTTP/1.1\r\n"),
     ],
 )
-def test_request_lines(line, groups):
-    match = REQUEST_LINE.fullmatch(line)
-    assert match is not None
-    assert match.groups() == groups
+def test_request_lines(line, method, name, path, start):
+    found = parse_request_line(line)
+    assert (found.method, found.name, found.path, found.start) == (method, name, path, start)
+    assert found.http10 == line.endswith(b"0")
+    assert found.idempotent == (method in (b"GET", b"PUT"))
+    assert found.authority == b""
+
+
+def test_a_target_in_absolute_form_is_taken_apart():
+    found = parse_request_line(b"GET http://h:80/function/a/b?c HTTP/1.1")
+    assert (found.authority, found.name, found.start) == (b"h:80", b"a", b"GET /b?c HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"", b"GET", b"GET /", b"GET / HTTP/1.2", b"GET / HTTP/2.0", b"GET / http/1.1", b"GET  / HTTP/1.1", b" GET / HTTP/1.1", b"GET / HTTP/1.1 ",
+        b"G(T / HTTP/1.1", b"G" * 33 + b" / HTTP/1.1", b"GET /a\tb HTTP/1.1", b"GET /\x7f HTTP/1.1", b"GET /\xc3\xb6 HTTP/1.1", b"GET /\r HTTP/1.1",
+        b"OPTIONS * HTTP/1.1", b"CONNECT h:1 HTTP/1.1", b"GET ftp://h/ HTTP/1.1", b"GET http:///a HTTP/1.1",
+    ],
+)  # fmt: skip
+def test_request_lines_that_are_none(line):
+    with pytest.raises(BadHead):
+        parse_request_line(line)
+
+
+def test_request_lines_are_remembered_within_bounds():
+    lines = RequestLines()
+    for number in range(2 * RequestLines.LIMIT):
+        lines.read(b"GET /%d HTTP/1.1" % number)
+    assert lines.known(b"GET /1 HTTP/1.1") is not None
+    assert lines.known(b"GET /%d HTTP/1.1" % RequestLines.LIMIT) is None
+    lines.forget()
+    assert lines.known(b"GET /1 HTTP/1.1") is None
+    long = b"GET /%s HTTP/1.1" % (b"x" * RequestLines.LONGEST)
+    lines.read(long)
+    assert lines.known(long) is None
 
 
 def test_forwarded_fields_are_ours_unless_a_proxy_is_trusted():
@@ -202,15 +237,28 @@ def test_hosts_that_others_would_read_otherwise_are_refused(host):
         fields(b"Host: " + host)
 
 
-def test_lines_are_remembered_within_bounds():
-    for number in range(3 * 4096):
-        fields(b"Host: h", b"X-Number: %d" % number)
-    assert fields(b"Host: h", b"X-Number: 1").forward.startswith(b"Host: h\r\nX-Number: 1\r\nX-Forwarded-For")
-    from gateway.worker import fields as module
+def test_spaces_around_a_length_do_not_reach_an_instance():
+    for line in (b"Content-Length:5", b"content-length:5 ", b"Content-Length: \t5", b"Content-Length: 5\t"):
+        found = fields(b"Host: h", line)
+        assert found.length == 5
+        assert b"\r\nContent-Length: 5\r\n" in found.forward
+        assert found.forward.lower().count(b"content-length") == 1
+    assert b"content-length: 5\r\n" in fields(b"Host: h", b"content-length: 5").forward
 
-    assert len(module._lines) == 4096
-    module.forget_lines()
-    assert len(module._lines) == 1
-    module.forget_lines()
-    fields(b"Host: h", b"Cookie: secret=1", b"X-Long: " + b"x" * 300)
-    assert not [each for each in module._lines if b"secret" in each or len(each) > 256]
+
+def test_plain_is_what_asks_for_nothing():
+    assert fields(b"Host: h", b"Accept: */*", b"Cookie: a=b").plain
+    for line in (b"Content-Length: 0", b"Connection: keep-alive", b"X-Call-Id: a", b"Host: i", b"Origin: http://h"):
+        try:
+            assert not fields(b"Host: h", line).plain
+        except BadHead:
+            assert line == b"Host: i"
+    assert not fields(b"Accept: */*").plain
+
+
+def test_a_reply_whose_head_needs_no_change_goes_on_as_it_is():
+    head = b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 5\r\nSet-Cookie: a\r\n"
+    assert parse_reply(head).head == head
+    assert parse_reply(b"HTTP/1.1 200 OK\r\nConnection: X-A\r\nX-A: b\r\nContent-Length: 5\r\n").head == (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
+    )

@@ -8,7 +8,7 @@ import pytest
 from core.api.views import Pod
 from faaslite.api.names import PORT
 from gateway.worker.concurrency import UNLIMITED
-from gateway.worker.http1 import RequestLine
+from gateway.worker.http1 import parse_request_line
 from gateway.worker.router import Place, Router
 from gateway.worker.stats import Stats
 from gateway.worker.views import Function
@@ -90,7 +90,7 @@ def function(*traffic, name="hello", namespace="default", message=""):
     ],
 )
 def test_places(target, place):
-    assert Table().router.find(RequestLine(b"GET %s HTTP/1.1" % target), b"any") is place
+    assert Table().router.find(parse_request_line(b"GET %s HTTP/1.1" % target), b"any") is place
 
 
 def test_names_with_and_without_namespace():
@@ -212,7 +212,7 @@ def table_with(*functions, domain="fn.example"):
 
 
 def found(table, target, host=b"any", method=b"GET"):
-    answer = table.router.find(RequestLine(b"%s %s HTTP/1.1" % (method, target)), host)
+    answer = table.router.find(parse_request_line(b"%s %s HTTP/1.1" % (method, target)), host)
     return (answer[0].name, answer[1]) if isinstance(answer, tuple) else answer
 
 
@@ -224,7 +224,7 @@ def test_revisions_by_number_and_tags_are_found_and_forgotten_with_the_function(
     ]
     table = table_with(("a", {}, {"revisions": rows, "traffic": traffic}))
     for name in (b"a:1", b"a:00001", b"a.default:1", b"a@old", b"a.default@old"):
-        route, _ = table.router.find(RequestLine(b"GET /function/%s/x HTTP/1.1" % name), b"any")
+        route, _ = table.router.find(parse_request_line(b"GET /function/%s/x HTTP/1.1" % name), b"any")
         assert route.single.key == "default/a-00001"
         assert route.single.timeout == 5.0
         assert table.router.functions[name] is route
