@@ -130,7 +130,7 @@ class ContainerProbes:
         it is expected to say itself that it is ready."""
         self._patience = ANNOUNCEMENT if announces else 0.0
         if "startup" in self._probes and not started:
-            self._begin("startup", age)
+            self._begin("startup", age, self._patience)
         else:
             self._go_on(age)
 
@@ -147,20 +147,23 @@ class ContainerProbes:
         for each in self._probes.values():
             each.stop()
 
-    def _begin(self, kind: str, age: float = 0.0) -> None:
-        delay = max(self._specs[kind].initial_delay_seconds - age, 0.0)
-        self._probes[kind].start(delay if kind == "liveness" else max(delay, self._patience))
+    def _begin(self, kind: str, age: float = 0.0, least: float = 0.0) -> None:
+        """The first look at it, in `least` seconds or more."""
+        self._probes[kind].start(max(self._specs[kind].initial_delay_seconds - age, least))
 
-    def _go_on(self, age: float = 0.0) -> None:
+    def _go_on(self, age: float = 0.0, *, started: bool = False) -> None:
+        """`started`: its startup has just succeeded. It lives then, which needs no look before the first period is over: a container that
+        has just become ready has calls to answer that wait for it."""
         if not self._running:
             self._running = True
-            for kind in ("readiness", "liveness"):
-                if kind in self._probes:
-                    self._begin(kind, age)
+            if "readiness" in self._probes:
+                self._begin("readiness", age, self._patience)
+            if "liveness" in self._probes:
+                self._begin("liveness", age, float(self._specs["liveness"].period_seconds) if started else 0.0)
 
     def _changed(self, kind: str, holds: bool, message: str) -> None:
         if kind == "startup" and holds:
             self._probes["startup"].stop()
         self._on_result(kind, holds, message)
         if kind == "startup" and holds:
-            self._go_on()
+            self._go_on(started=True)

@@ -166,6 +166,18 @@ async def test_liveness_fails_at_its_threshold() -> None:
     assert watched.failures == ["liveness", "liveness"]
 
 
+async def test_what_has_just_started_is_first_asked_whether_it_lives_after_a_period() -> None:
+    commands = Commands()
+    commands.results = [0]
+    watched = Watched(commands, startup={"initialDelaySeconds": 60}, readiness={}, liveness={"periodSeconds": 1})
+    begin = asyncio.get_running_loop().time()
+    watched.probes.start()
+    watched.probes.announce()
+    assert await watched.until(3) == [("startup", True), ("readiness", True), ("liveness", True)]
+    assert asyncio.get_running_loop().time() - begin >= 1.0
+    assert commands.calls == 1
+
+
 async def test_nothing_is_looked_at_after_the_stop() -> None:
     commands = Commands()
     commands.results, commands.delay = [0], 0.01
