@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["Refused", "Upgraded", "ask", "close_writer", "splice"]
+__all__ = ["Refused", "Upgraded", "ask", "close_writer", "cut", "splice"]
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
@@ -66,7 +66,7 @@ async def ask(
             if status != 101:
                 raise Refused(status, found.get("content-type", ""), await _body(reader, found))
     except BaseException:
-        writer.transport.abort()
+        await cut(writer)
         raise
     return Upgraded(reader, writer, head, found)
 
@@ -104,6 +104,13 @@ async def close_writer(writer: asyncio.StreamWriter) -> None:
             await writer.wait_closed()
     except (OSError, TimeoutError):
         writer.transport.abort()
+
+
+async def cut(writer: asyncio.StreamWriter) -> None:
+    """Close a connection whatever is under way on it."""
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -68,7 +68,7 @@ print(size.lines, size.columns)
 """
 SCRIPTED = {
     Runs.CATS: ["cat"],
-    Runs.ECHOES: ["echo", "hello"],
+    Runs.ECHOES: ["sh", "-c", "echo hello"],
     Runs.COMPLAINS: ["sh", "-c", "echo oops >&2"],
     Runs.EXITS: ["sh", "-c", "exit 7"],
     Runs.MEASURES: ["python3", "-c", MEASURE],

@@ -504,13 +504,15 @@ class DockerRuntime(EngineQueries):
             return await self._streams.exec(container_id, command, known[1].env if known else {})
 
     async def open_exec(self, container_id: str, command: Sequence[str], *, stdin: bool, tty: bool) -> Streams:
-        known = self._known(container_id)
-        if self._streams is None or known is None:
-            raise RuntimeFailure(f"there is no container {container_id}")
-        return await DockerStreams.exec(self._streams, container_id, command, known[1].env, stdin=stdin, tty=tty)
+        streams, container = self._running(container_id)
+        return await DockerStreams.exec(streams, container_id, command, container.env, stdin=stdin, tty=tty)
 
     async def attach(self, container_id: str, *, stdin: bool) -> Streams:
+        streams, container = self._running(container_id)
+        return await DockerStreams.attach(streams, container_id, stdin=stdin, tty=container.tty)
+
+    def _running(self, container_id: str) -> tuple[EngineStreams, Container]:
         known = self._known(container_id)
-        if self._streams is None or known is None:
-            raise RuntimeFailure(f"there is no container {container_id}")
-        return await DockerStreams.attach(self._streams, container_id, stdin=stdin, tty=known[1].tty)
+        if self._streams is None or known is None or known[1].exited.is_set():
+            raise RuntimeFailure(f"container {container_id[:12]} isn't running")
+        return self._streams, known[1]

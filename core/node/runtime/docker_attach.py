@@ -12,14 +12,14 @@ from pathlib import Path
 
 from core.node.runtime.base import RuntimeFailure, RuntimeUnavailable
 from core.node.runtime.docker_stream import EngineStreams
-from core.upgrade import PIECE, Upgraded
+from core.upgrade import PIECE, Upgraded, cut
 
 __all__ = ["DockerStreams"]
 
 _HEADER = struct.Struct(">BxxxL")
 _DETACH_KEYS = "ctrl-@,ctrl-],ctrl-^,ctrl-_"
 """Nobody types them: the engine would keep ctrl-p, its default, from the process."""
-_EXIT_DELAYS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.0, 1.0)
+_DELAYS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.0, 1.0)
 
 
 class DockerStreams:
@@ -106,7 +106,7 @@ class DockerStreams:
     async def wait(self) -> int:
         if not self._path.startswith("/exec/"):
             return 0
-        for delay in _EXIT_DELAYS:  # the engine may learn of the end after the streams' end
+        for delay in _DELAYS:  # the engine may learn of the end after the streams' end
             await asyncio.sleep(delay)
             said = await self._engine.ask("GET", f"{self._path}/json")
             if not said["Running"] and said["ExitCode"] is not None:
@@ -117,16 +117,21 @@ class DockerStreams:
         if self._closed:
             return
         self._closed = True
-        self._writer.transport.abort()
+        await cut(self._writer)
         if self._tty and not self._ended and self._path.startswith("/exec/"):
             with contextlib.suppress(RuntimeFailure, OSError):
                 await self._hang_up()
 
     async def _hang_up(self) -> None:
-        """The engine has no call for it: signal the process, where it is one of this machine, and still the one that we mean."""
-        said = await self._engine.ask("GET", f"{self._path}/json")
-        pid, container = int(said.get("Pid") or 0), str(said.get("ContainerID") or "")
-        if not self._engine.local or not said["Running"] or not pid or not container:
+        """The engine has no call for it: signal the process, where it is one of this machine and still the one that we mean."""
+        pid, container = 0, ""
+        for delay in _DELAYS:  # the engine notes a process's id after it has let it run
+            await asyncio.sleep(delay)
+            said = await self._engine.ask("GET", f"{self._path}/json")
+            pid, container = int(said.get("Pid") or 0), str(said.get("ContainerID") or "")
+            if pid or not said["Running"] or not self._engine.local:
+                break
+        if not pid or not container or not said["Running"] or not self._engine.local:
             return
         handle = os.pidfd_open(pid)
         try:

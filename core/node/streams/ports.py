@@ -15,7 +15,7 @@ from typing import Any
 
 from core.node.streams.links import WebSocket
 from core.node.streams.multiplex import Arrived, Ended, Multiplexer, Opened
-from core.upgrade import close_writer
+from core.upgrade import close_writer, cut
 
 __all__ = ["Dial", "forward_channels", "forward_streams"]
 
@@ -110,9 +110,7 @@ async def forward(port: int, dial: Dial, inbox: Inbox, send: Callable[[bytes], A
         for each in (inward, outward):
             each.cancel()
         await asyncio.gather(inward, outward, return_exceptions=True)
-        if outward.cancelled():
-            writer.transport.abort()
-        await close_writer(writer)
+        await (cut(writer) if outward.cancelled() else close_writer(writer))
 
 
 def _why(error: OSError, port: int, pod: str) -> bytes:
