@@ -273,7 +273,9 @@ class FakeRuntime:
                 asyncio.get_running_loop().call_soon(self.finish, container_id)
             return code
 
-        streams = FakeStreams(program if spec.stdin else None, (), stdin=stdin and spec.stdin, tty=spec.tty)
+        streams = FakeStreams(
+            program if spec.stdin else None, (), stdin=stdin and spec.stdin, tty=spec.tty, attached=True
+        )
         container.beside.append(streams)
         return streams
 

@@ -15,10 +15,13 @@ _KEPT = 16
 
 
 class FakeStreams:
-    """Implements `Streams`. `program` is None where it shows a container's own streams, which the runtime says and ends."""
+    """Implements `Streams`. `attached`: these are a container's own; `program` may then be None, for the runtime says and ends them."""
 
-    def __init__(self, program: Program | None, command: Sequence[str], *, stdin: bool, tty: bool) -> None:
+    def __init__(
+        self, program: Program | None, command: Sequence[str], *, stdin: bool, tty: bool, attached: bool = False
+    ) -> None:
         self.tty = tty
+        self._attached = attached
         self.size: tuple[int, int] | None = None
         self.hung_up = False
         self.input: asyncio.Queue[bytes] = asyncio.Queue(_KEPT)
@@ -83,7 +86,8 @@ class FakeStreams:
             self.resized.set()
 
     async def wait(self) -> int:
-        return await self._code
+        code = await self._code
+        return 0 if self._attached else code
 
     async def close(self) -> None:
         if not self._code.done():

@@ -6,6 +6,7 @@ Everything that can be said against a request is said before the connection is t
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -180,7 +181,8 @@ class StreamEndpoints:
             except TimeoutError:
                 raise OSError(f"connection to {address}:{port} timed out") from None
             except OSError as error:
-                raise OSError(f"connect to {address}:{port}: {error.strerror or error}") from error
+                why = os.strerror(error.errno) if error.errno else str(error)
+                raise OSError(f"connect to {address}:{port}: {why}") from error
 
         try:
             if shake.socket is None:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
+from websockets.datastructures import Headers
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -66,6 +67,14 @@ class BareLink:
         await close_writer(self._writer)
 
 
+class _Handshake(ServerProtocol):
+    """Kubernetes has a protocol with a `/` in its name, which no token may have (RFC 6455, 4.1)."""
+
+    def process_subprotocol(self, headers: Headers) -> Subprotocol | None:
+        lines = headers.get_all("Sec-WebSocket-Protocol")
+        return self.select_subprotocol([Subprotocol(each.strip()) for line in lines for each in line.split(",")])
+
+
 class WebSocket:
     """The server's end. `scope` is that of the request (ASGI); `protocols` are ours, the best one first.
 
@@ -73,7 +82,7 @@ class WebSocket:
     """
 
     def __init__(self, scope: Any, protocols: Sequence[str]) -> None:
-        self._protocol = ServerProtocol(
+        self._protocol = _Handshake(
             subprotocols=[Subprotocol(each) for each in protocols], max_size=MAX_MESSAGE, logger=_quiet
         )
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")

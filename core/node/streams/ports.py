@@ -49,20 +49,24 @@ class Inbox:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._failure: OSError | None = None
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: OSError) -> None:
-        """Nothing more comes, and what came is worth nothing: `get` raises this."""
-        self._failure = error
-        self._news.set()
+        """Nothing more comes, and what came is worth nothing: the connection ends with this."""
+        self._room.set()
+        if not self.failed.done():
+            self.failed.set_exception(error)
+            self.failed.exception()  # seen: the connection may have ended by itself
 
     async def put(self, data: bytes) -> None:
-        """Waits while too much is kept. Raises `Stuck`."""
+        """Waits while too much is kept. Raises `Stuck`. Nothing where it has failed."""
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._room.wait()
         except TimeoutError:
             raise Stuck(f"the Pod has not read its connection for {PATIENCE:g} s") from None
+        if self.failed.done():
+            return
         self._pieces.append(data)
         self._size += len(data)
         if self._size > KEPT:
@@ -72,8 +76,6 @@ class Inbox:
     async def get(self) -> list[bytes]:
         """Everything kept."""
         await self._news.wait()
-        if self._failure is not None:
-            raise self._failure
         self._news.clear()
         pieces, self._pieces, self._size = self._pieces, [], 0
         self._room.set()
@@ -101,11 +103,11 @@ async def forward(port: int, dial: Dial, inbox: Inbox, send: Callable[[bytes], A
     inward = asyncio.ensure_future(_inward(inbox, writer))
     outward = asyncio.ensure_future(_outward(reader, send))
     try:
-        done, _ = await asyncio.wait((inward, outward), return_when=asyncio.FIRST_COMPLETED)
-        if outward not in done and inward.exception() is None:
-            await outward  # the client has said everything, the Pod hasn't
-        for each in done:
-            each.result()
+        waited: set[asyncio.Future[None]] = {inward, outward, inbox.failed}
+        while not outward.done():
+            done, waited = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()  # the client may have said everything, and the Pod not yet
     finally:
         for each in (inward, outward):
             each.cancel()
