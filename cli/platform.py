@@ -63,13 +63,33 @@ def up(
         Path | None,
         typer.Option(help='What the API writes into logs/audit.log (audit.k8s.io/v1); "" for the built-in policy.'),
     ] = None,
+    oidc_issuer_url: Annotated[
+        str | None,
+        typer.Option(help='Take the ID tokens of this OpenID Connect issuer; "" for none.', show_default="none"),
+    ] = None,
+    oidc_client_id: Annotated[str | None, typer.Option(help="The audience that they must have.")] = None,
+    oidc_username_claim: Annotated[str | None, typer.Option(help="The user's name.", show_default="sub")] = None,
+    oidc_username_prefix: Annotated[
+        str | None, typer.Option(help="What is put before it; - for nothing.", show_default="the issuer and #")
+    ] = None,
+    oidc_groups_claim: Annotated[str | None, typer.Option(help="The user's groups.", show_default="none")] = None,
+    oidc_groups_prefix: Annotated[str | None, typer.Option(help="What is put before each.")] = None,
+    oidc_required_claim: Annotated[
+        list[str] | None, typer.Option(help="CLAIM=VALUE that tokens must have; may be repeated.")
+    ] = None,
+    oidc_ca_file: Annotated[
+        Path | None,
+        typer.Option(help="The authorities of the issuer's certificate (PEM).", show_default="the system's"),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Start the platform. What isn't said stays as it was the last time."""
     flags = {
         "runtime": runtime, "nodes": nodes, "workers": workers, "api_port": api_port, "gateway_port": gateway_port, "listen": listen, "redis": redis,
         "warm": warm, "domain": domain, "gateway_tls": gateway_tls or (True if gateway_cert else gateway_tls),
-        "audit_policy": _file(audit_policy),
+        "audit_policy": _file(audit_policy), "oidc_issuer_url": oidc_issuer_url, "oidc_client_id": oidc_client_id,
+        "oidc_username_claim": oidc_username_claim, "oidc_username_prefix": oidc_username_prefix, "oidc_groups_claim": oidc_groups_claim,
+        "oidc_groups_prefix": oidc_groups_prefix, "oidc_required_claim": oidc_required_claim or None, "oidc_ca_file": _file(oidc_ca_file),
         "gateway_cert": gateway_cert and str(gateway_cert.absolute()), "gateway_key": gateway_key and str(gateway_key.absolute()),
     }  # fmt: skip
     given = json.dumps({key: value for key, value in flags.items() if value is not None})

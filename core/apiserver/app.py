@@ -24,6 +24,7 @@ from core.apiserver.audit import SILENT, Audit, Trail
 from core.apiserver.authn import Authenticator, User, impersonation
 from core.apiserver.authn.bootstrap import BootstrapTokens
 from core.apiserver.authn.certificates import peer_certificate
+from core.apiserver.authn.oidc import Oidc
 from core.apiserver.authn.tokens import ServiceAccountTokens, new_key
 from core.apiserver.authz import Authorizer
 from core.apiserver.authz.bootstrap import cluster_role_bindings, cluster_roles, ensure
@@ -72,7 +73,7 @@ class ApiServer:
     end with the process. `seats`: how many requests run at once, but for those that are exempt. `audit` (nothing is written without one) is
     started and stopped by its owner.
 
-    The server doesn't close the store; it closes `kubelet`.
+    `oidc` takes the ID tokens of an identity provider. The server doesn't close the store; it closes `kubelet` and `oidc`.
     """
 
     def __init__(
@@ -87,12 +88,14 @@ class ApiServer:
         signing_key: bytes = b"",
         seats: int = TOTAL_SEATS,
         audit: Audit | None = None,
+        oidc: Oidc | None = None,
         clock: Callable[[], float] = wall,
     ) -> None:
         self._store = store
         self._service_cidr = service_cidr
         self._advertise = advertise
         self._kubelet = kubelet
+        self._oidc = oidc
         self._ready = False
         self.audit = audit or Audit.off()
         cache, schemas, served = Cache(), load(), Served()
@@ -102,7 +105,7 @@ class ApiServer:
         for registry in build_registries(kinds, store, cache, schemas, service_cidr, self._customs, clock):
             served.add(registry)
         accounts = ServiceAccountTokens(store, signing_key or new_key(), clock)
-        self._authenticator = Authenticator(tokens, accounts, BootstrapTokens(store, clock))
+        self._authenticator = Authenticator(tokens, accounts, BootstrapTokens(store, clock), oidc)
         self._policy = Policy(store)
         self._nodes = NodeAuthorizer(store)
         self._authorizer = Authorizer(self._nodes, self._policy.index)
@@ -178,6 +181,8 @@ class ApiServer:
         await self._proxies.close()
         if self._kubelet is not None:
             await self._kubelet.close()
+        if self._oidc is not None:
+            await self._oidc.close()
 
     def local(self, user: User) -> LocalTransport:
         """A transport for a component of this process, which acts as `user`."""

@@ -17,6 +17,7 @@ from faaslite.launch.auditing import audit_policy
 from faaslite.launch.engine import EngineShare, settle
 from faaslite.launch.errors import LaunchError
 from faaslite.launch.home import Home
+from faaslite.launch.identity import oidc
 from faaslite.launch.listeners import bind, bind_unix
 from faaslite.launch.pki import Pki
 from faaslite.launch.settings import ClusterSettings
@@ -98,6 +99,7 @@ def prepare(home: Home, settings: ClusterSettings, *, parts: Collection[str] = A
     """
     home.prepare()
     audit_policy(settings)
+    oidc(settings)
     runtime = settings.runtime if settings.runtime != "auto" else ("docker" if _docker_serves() else "process")
     pki = Pki(home.pki)
     names = [*_own_names(settings.listen), settings.listen]

@@ -25,6 +25,7 @@ from faaslite.launch.bootstrap import Bootstrap, Closing
 from faaslite.launch.child import Component, run_components
 from faaslite.launch.cluster import Cluster
 from faaslite.launch.encryption import Encryption
+from faaslite.launch.identity import oidc
 from faaslite.launch.node import node_process, sandboxer_process
 from faaslite.launch.process import ProcessSpec
 from faaslite.launch.tracing import exporter
@@ -70,6 +71,7 @@ def _core(cluster: Cluster, report: int) -> None:
             advertise=cluster.api_listeners[0].getsockname()[:2],
             signing_key=cluster.pki.signing_key(),
             audit=auditing,
+            oidc=oidc(cluster.settings),
         )
         client = Client(api.local(User("system:kube-controller-manager", ("system:masters",))))
         informers = Informers(client)

@@ -44,6 +44,17 @@ class ClusterSettings(BaseModel):
     """MiB at which `logs/audit.log` is set aside."""
     audit_log_maxbackup: int = Field(default=8, ge=0)
     """How many such files are kept."""
+    oidc_issuer_url: str = ""
+    """An identity provider whose ID tokens are taken; empty: none. The rest is as kube-apiserver's flags of these names."""
+    oidc_client_id: str = ""
+    oidc_username_claim: str = "sub"
+    oidc_username_prefix: str | None = None
+    oidc_groups_claim: str = ""
+    oidc_groups_prefix: str = ""
+    oidc_required_claim: list[str] = Field(default_factory=list)
+    """Each `CLAIM=VALUE`."""
+    oidc_ca_file: str = ""
+    oidc_signing_algs: list[str] = Field(default_factory=lambda: ["RS256"])
     zygote_idle: float = Field(default=900.0, gt=0)
     """Seconds after which a zygote that nobody used is let go."""
 

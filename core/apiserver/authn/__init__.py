@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from core.apiserver.authn.bootstrap import BootstrapTokens
 from core.apiserver.authn.certificates import Certificates
+from core.apiserver.authn.oidc import Oidc
 from core.apiserver.authn.tokens import AUDIENCE, ServiceAccountTokens
 from core.apiserver.authn.users import User
 from core.clock import wall
@@ -41,9 +42,11 @@ class Authenticator:
         tokens: Mapping[str, User],
         accounts: ServiceAccountTokens | None = None,
         bootstrap: BootstrapTokens | None = None,
+        oidc: Oidc | None = None,
     ) -> None:
         self._accounts = accounts
         self._bootstrap = bootstrap
+        self._oidc = oidc
         self._certificates = Certificates()
         self._key = secrets.token_bytes(32)
         self._users = {self._digest(token): _authenticated(user) for token, user in tokens.items() if token}
@@ -64,6 +67,8 @@ class Authenticator:
         if found is not None or self._bootstrap is None or AUDIENCE not in wanted:
             return found
         user = await self._bootstrap.user(token)
+        if user is None and self._oidc is not None:
+            user = await self._oidc.user(token)
         return None if user is None else (user, [AUDIENCE])
 
     async def authenticate(self, authorization: str, certificate: str = "") -> User:
