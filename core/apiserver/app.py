@@ -42,6 +42,7 @@ from core.apiserver.flow.firsts import ensure_objects
 from core.apiserver.flow.metrics import FlowMetrics
 from core.apiserver.housekeeping import Housekeeping
 from core.apiserver.http import Receive, Scope, Send
+from core.apiserver.issuer import issuer_routes
 from core.apiserver.local import LocalTransport
 from core.apiserver.metrics import Metrics
 from core.apiserver.presentation import presented
@@ -132,7 +133,10 @@ class ApiServer:
         )
         self._metrics = Metrics(lambda: self.resources.watching, lambda: store.revision)
         self._system = build_system(
-            served, {"ping": _ping, "store": self._check_store, "started": self._check_started}, self._metrics
+            served,
+            {"ping": _ping, "store": self._check_store, "started": self._check_started},
+            self._metrics,
+            issuer_routes(accounts, advertise),
         )
         self._housekeeping = Housekeeping(store, served, clock)
         self._api_services = ApiServices(served)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import platform
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import urlencode
@@ -104,6 +104,8 @@ class _Pages:
     async def root(self, request: Request) -> Response:
         groups = sorted({each.prefix for each in self._served.kinds()})
         paths = [
+            "/.well-known/openid-configuration",
+            "/openid/v1/jwks",
             "/api",
             "/apis",
             *groups,
@@ -206,10 +208,12 @@ async def _plain_error(request: Request, error: Exception) -> Response:
     return PlainTextResponse(text, code)
 
 
-def build_system(served: Served, checks: Mapping[str, Check], metrics: Metrics) -> Starlette:
-    """`checks` are those of `/readyz`; `/healthz` and `/livez` ask them too."""
+def build_system(
+    served: Served, checks: Mapping[str, Check], metrics: Metrics, others: Sequence[Route] = ()
+) -> Starlette:
+    """`checks` are those of `/readyz`; `/healthz` and `/livez` ask them too. `others` are pages that somebody else made."""
     pages = _Pages(served, checks, metrics)
-    routes = [Route("/", pages.root), Route("/version", pages.version), Route("/metrics", pages.metrics)]
+    routes = [*others, Route("/", pages.root), Route("/version", pages.version), Route("/metrics", pages.metrics)]
     for name in ("healthz", "livez", "readyz"):
         routes += [Route(f"/{name}", pages.health), Route(f"/{name}/{{check}}", pages.health)]
     routes += [

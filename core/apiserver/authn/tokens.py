@@ -69,7 +69,10 @@ class ServiceAccountTokens:
     """Issues and checks tokens. `key` is PEM; `clock` gives seconds since the epoch."""
 
     def __init__(self, store: Store, key: bytes, clock: Callable[[], float] = wall) -> None:
-        loaded = serialization.load_pem_private_key(key, None)
+        try:
+            loaded = serialization.load_pem_private_key(key, None)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"the signing key of ServiceAccounts can't be read: {error}") from error
         if not isinstance(loaded, ec.EllipticCurvePrivateKey):
             raise ValueError("the signing key of ServiceAccounts must be an EC key")
         self._key, self._public = loaded, loaded.public_key()
@@ -84,6 +87,12 @@ class ServiceAccountTokens:
             self._public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         )
         return _text(digest.finalize())
+
+    def public_keys(self) -> list[dict[str, str]]:
+        """What tokens are verified with, as JSON Web Keys (RFC 7517)."""
+        numbers = self._public.public_numbers()
+        point = {"x": _text(numbers.x.to_bytes(_HALF, "big")), "y": _text(numbers.y.to_bytes(_HALF, "big"))}
+        return [{"use": "sig", "kty": "EC", "kid": self._key_id(), "alg": "ES256", "crv": "P-256", **point}]
 
     def issue(
         self, namespace: str, name: str, uid: str, seconds: int, audiences: Sequence[str], bound: Claims | None = None
@@ -106,7 +115,7 @@ class ServiceAccountTokens:
             return None
         now = self._clock()
         shared = [each for each in audiences if each in claims["aud"]]
-        if not shared or now > claims["exp"] or now < claims["nbf"] - _SKEW:
+        if not shared or now > claims["exp"] or now < max(claims["nbf"], claims["iat"]) - _SKEW:
             return None
         about = claims["kubernetes.io"]
         namespace, account = about["namespace"], about["serviceaccount"]

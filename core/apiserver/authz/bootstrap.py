@@ -20,6 +20,7 @@ AUTO_UPDATE = "rbac.authorization.kubernetes.io/autoupdate"
 AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-{}"
 BOOTSTRAPPERS = "system:bootstrappers"
 """The group of who joins with a bootstrap token."""
+_ISSUER = ["/.well-known/openid-configuration", "/openid/v1/jwks"]
 _LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
 
 _READ = ("get", "list", "watch")
@@ -116,6 +117,7 @@ def cluster_roles() -> list[Document]:
             ],
         ),
         *_certificate_roles(),
+        _role("system:service-account-issuer-discovery", [{"nonResourceURLs": _ISSUER, "verbs": ["get"]}]),
         _role("system:discovery", [{"nonResourceURLs": paths, "verbs": ["get"]}]),
         _role("system:public-info-viewer", [{"nonResourceURLs": public, "verbs": ["get"]}]),
         _role(
@@ -158,6 +160,7 @@ def cluster_role_bindings() -> list[Document]:
     return [
         _binding("cluster-admin", "system:masters"),
         _binding("system:basic-user", "system:authenticated"),
+        _binding("system:service-account-issuer-discovery", "system:serviceaccounts"),
         _binding("system:node-bootstrapper", BOOTSTRAPPERS),
         _binding("system:certificates.k8s.io:certificatesigningrequests:nodeclient", BOOTSTRAPPERS),
         _binding("system:discovery", "system:authenticated"),

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from core.apiserver.app import ApiServer
+from core.apiserver.authn import User
 from core.apiserver.authn.tokens import ServiceAccountTokens, new_key
 from core.clock import wall
-from core.errors import BadRequest, Conflict, Invalid, NotFound, TooManyRequests
+from core.errors import BadRequest, Conflict, Forbidden, Invalid, NotFound, TooManyRequests
 from core.store.memory import MemoryStore
 
 CORE = "/api/v1/namespaces/default"
@@ -174,3 +175,42 @@ async def test_ephemeral_containers_are_only_added(admin, pod):
         await admin.patch(path, {"spec": {"ephemeralContainers": []}})
     with pytest.raises(Invalid, match="may not be changed"):
         await admin.patch(path, {"spec": {"ephemeralContainers": [{"name": "debug", "image": "other"}]}})
+
+
+async def test_others_verify_them_with_what_discovery_says(admin, caller, robot):
+    """By a library that isn't ours, from the two documents alone."""
+    import jwt
+
+    account = caller(User("system:serviceaccount:default:robot", ("system:serviceaccounts", "system:authenticated")))
+    found = await account.get("/.well-known/openid-configuration")
+    issuer = "https://kubernetes.default.svc"
+    assert found["issuer"] == issuer and found["jwks_uri"] == f"{issuer}/openid/v1/jwks"
+    assert found["id_token_signing_alg_values_supported"] == ["ES256"]
+    keys = jwt.PyJWKSet.from_dict(await account.get("/openid/v1/jwks"))
+    token = (await admin.post(TOKENS, {"spec": {"audiences": ["vault"]}}))["status"]["token"]
+    key = keys[jwt.get_unverified_header(token)["kid"]]
+    claims = jwt.decode(token, key.key, algorithms=["ES256"], audience="vault", issuer=issuer)
+    assert claims["sub"] == "system:serviceaccount:default:robot"
+    for nobody in (User("ann", ("system:authenticated",)), User("system:anonymous", ("system:unauthenticated",))):
+        with pytest.raises(Forbidden):
+            await caller(nobody).get("/openid/v1/jwks")
+
+
+async def test_clocks_that_differ():
+    """A token of another server of the cluster, whose clock is ahead: a little is borne, more isn't."""
+    store, key, now = MemoryStore(), new_key(), wall()
+    try:
+        await store.create("/serviceaccounts/default/robot", json.dumps({"metadata": {"uid": "u"}}).encode())
+        here = ServiceAccountTokens(store, key, lambda: now)
+        for ahead, good in ((0, True), (8, True), (60, False), (-700, False)):
+            there = ServiceAccountTokens(store, key, lambda ahead=ahead: now + ahead)
+            token, _ = there.issue("default", "robot", "u", 600, ["https://kubernetes.default.svc"])
+            assert (await here.user(token) is not None) is good, ahead
+    finally:
+        await store.close()
+
+
+def test_a_signing_key_that_is_none():
+    for key in (b"nonsense", b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"):
+        with pytest.raises(ValueError, match="the signing key of ServiceAccounts can't be read"):
+            ServiceAccountTokens(MemoryStore(), key)
