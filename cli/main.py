@@ -10,6 +10,7 @@ import typer
 
 from cli import (
     calls,
+    certs,
     cron,
     deploy,
     dev,
@@ -67,6 +68,7 @@ app.add_typer(calls.app, name="calls")
 app.add_typer(secrets.app, name="secret")
 app.add_typer(keys.app, name="key")
 app.add_typer(tokens.app, name="token")
+app.add_typer(certs.app, name="certs")
 app.add_typer(namespaces.app, name="namespace")
 app.add_typer(images.app, name="images")
 

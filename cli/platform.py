@@ -161,11 +161,17 @@ def down(data_dir: DataDir = None) -> None:
 def status(data_dir: DataDir = None, output: Output = Format.table) -> None:
     """Show what runs, and whether all of it is ready."""
     from faaslite.launch.control import ask
+    from faaslite.launch.errors import LaunchError
     from faaslite.launch.home import Home
+    from faaslite.launch.rotation import expiries
 
     home = Home(home_folder(data_dir))
     found = ask(home, "status")
     found["nodes"] = _nodes(home.kubeconfig)
+    try:
+        found["warnings"] = [each.warning() for each in expiries(home.pki) if each.near]
+    except LaunchError as error:
+        found["warnings"] = [str(error)]
     if output is not Format.table:
         emit(found, output)
         return
@@ -190,6 +196,8 @@ def status(data_dir: DataDir = None, output: Output = Format.table) -> None:
         (each["name"], each["status"], each["runtime"], ",".join(each["isolation"]) or "-") for each in found["nodes"]
     ]
     table(("NODE", "STATUS", "RUNTIME", "ISOLATION"), listed, "no nodes: the API doesn't answer yet")
+    for each in found["warnings"]:
+        note(f"warning: {each}")
 
 
 def _nodes(config: Path) -> list[dict[str, Any]]:

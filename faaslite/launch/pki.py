@@ -26,7 +26,7 @@ from core.controllers.signing import Authority
 from faaslite.api.names import SYSTEM_NAMESPACE
 from faaslite.launch.errors import LaunchError
 
-__all__ = ["Identity", "Pki", "write_private"]
+__all__ = ["Identity", "Pki", "make_ca", "write_private"]
 
 _CA_LIFE = timedelta(days=3650)
 _LEAF_LIFE = timedelta(days=365)
@@ -90,9 +90,9 @@ class Pki:
                 )
             self._load_tokens(nodes)
         except (OSError, ValueError) as error:
-            raise LaunchError(
-                f"the certificates in {self.folder} can't be used: {error}; remove the folder to have new ones made"
-            ) from error
+            cut_short = (self.folder / "ca-next.crt").exists()
+            remedy = "run `faas certs rotate` again" if cut_short else "remove the folder to have new ones made"
+            raise LaunchError(f"the certificates in {self.folder} can't be used: {error}; {remedy}") from error
 
     def files(self, name: str) -> tuple[Path, Path]:
         """Certificate and key of a leaf: `apiserver`, `apiserver-kubelet-client`, `node-NAME`."""
@@ -115,7 +115,17 @@ class Pki:
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
             write_private(path, pem)
-        return path.read_bytes()
+        try:
+            data = path.read_bytes()
+            found = serialization.load_pem_private_key(data, None)
+        except (OSError, ValueError, TypeError) as error:
+            raise LaunchError(
+                f"{path}, which signs the tokens of ServiceAccounts, can't be read: {error}; restore it, or remove it to have a new one made: "
+                "tokens that were given out are then worth nothing"
+            ) from error
+        if not isinstance(found, ec.EllipticCurvePrivateKey):
+            raise LaunchError(f"{path} is no elliptic-curve key; remove it to have a new one made")
+        return data
 
     def authority(self) -> Authority:
         """What signs certificate requests. Raises LaunchError."""
@@ -149,26 +159,11 @@ class Pki:
         if found is not None:
             if found[0].not_valid_after_utc <= now:
                 raise LaunchError(
-                    f"the cluster's CA {self.ca_file} expired on {found[0].not_valid_after_utc:%Y-%m-%d}; "
-                    "remove the folder to have a new one made, and fetch the kubeconfig again"
+                    f"the cluster's CA {self.ca_file} expired on {found[0].not_valid_after_utc:%Y-%m-%d}; `faas certs rotate` three times "
+                    "makes a new one, and everybody needs the kubeconfig again"
                 )
             return found
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "faaslite-ca")])
-        usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + _CA_LIFE)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(usage, critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .sign(key, hashes.SHA256())
-        )
+        certificate, key = make_ca(now, "faaslite-ca")
         self._write("ca", certificate, key)
         return certificate, key
 
@@ -215,6 +210,8 @@ class Pki:
             key = serialization.load_pem_private_key(key_file.read_bytes(), None)
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{certificate_file.name} or {key_file.name} can't be read: {error}") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
             raise ValueError(f"{key_file.name} is not the key of {certificate_file.name}")
         return certificate, key
@@ -229,13 +226,39 @@ class Pki:
 
     def _load_tokens(self, nodes: Sequence[str]) -> None:
         try:
-            self._tokens = json.loads(self._tokens_file.read_bytes())
+            found = json.loads(self._tokens_file.read_bytes())
         except FileNotFoundError:
-            self._tokens = {}
+            found = {}
+        except ValueError as error:
+            raise ValueError(f"{self._tokens_file.name} can't be read: {error}") from error
+        if not isinstance(found, dict) or not all(isinstance(each, str) and each for each in found.values()):
+            raise ValueError(f"{self._tokens_file.name} isn't a table of tokens")
+        self._tokens = found
         missing = [name for name in _identities(nodes) if name not in self._tokens]
         if missing:
             self._tokens.update({name: secrets.token_urlsafe(32) for name in missing})
             write_private(self._tokens_file, json.dumps(self._tokens, indent=1).encode())
+
+
+def make_ca(now: datetime, common_name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """A new certificate authority, for ten years."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + _CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate, key
 
 
 def _general_name(text: str) -> x509.GeneralName:
