@@ -35,8 +35,8 @@ WATCHERS = 10
 class Server:
     """A running server and one connection to it."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str, token: str) -> None:
-        self.process, self.url, self.token = process, url, token
+    def __init__(self, process: subprocess.Popen[str], url: str, token: str, node_token: str) -> None:
+        self.process, self.url, self.token, self.node_token = process, url, token, node_token
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -69,8 +69,7 @@ def server() -> Iterator[Server]:
             text=True,
         )
         assert process.stdin is not None and process.stdout is not None
-        url, token = process.stdout.readline().split()
-        made = Server(process, url, token)
+        made = Server(process, *process.stdout.readline().split())
         try:
             yield made
         finally:

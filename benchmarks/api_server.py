@@ -1,6 +1,6 @@
 """An API server alone in a process, over TLS, on the embedded store, with nothing else of the platform: what `benchmarks.api` loads.
 
-`python -m benchmarks.api_server FOLDER`: prints `URL TOKEN` when it serves, ends when its standard input does.
+`python -m benchmarks.api_server FOLDER`: prints `URL TOKEN NODETOKEN` when it serves, ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from faaslite.launch.pki import Pki
 async def serve(folder: Path) -> None:
     (folder / "pki").mkdir(mode=0o700)
     pki = Pki(folder / "pki")
-    pki.prepare(["127.0.0.1"], [])
+    pki.prepare(["127.0.0.1"], ["n1"])
     store = open_store(f"sqlite://{folder}/state.db")
-    tokens = {token: User(who["user"], tuple(who["groups"])) for token, who in pki.users([]).items()}
+    tokens = {token: User(who["user"], tuple(who["groups"])) for token, who in pki.users(["n1"]).items()}
     api = ApiServer(store, tokens=tokens)
     await api.start()
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    server = AsgiServer(api, listener, pki.server_context("apiserver"))
+    server = AsgiServer(api, listener, pki.server_context("apiserver"), client_of=api.client_of)
     await server.start()
     gc.collect()
     gc.freeze()
-    print(f"https://127.0.0.1:{listener.getsockname()[1]} {pki.token('admin')}", flush=True)
+    print(f"https://127.0.0.1:{listener.getsockname()[1]} {pki.token('admin')} {pki.token('node/n1')}", flush=True)
     loop = asyncio.get_running_loop()
     over = loop.create_future()
     loop.add_reader(0, lambda: os.read(0, 1) or over.done() or over.set_result(None))

@@ -7,19 +7,22 @@ import contextlib
 import functools
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, cast
 
-import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from core.guarded import Guarded, Guards
 
 __all__ = ["UPGRADE", "AsgiServer", "Take", "take_over"]
 
 DRAIN = 3.0
 """Seconds that requests are given to end in `stop`."""
 _BACKLOG = 2048
+_HANDSHAKE = 10.0
+_LOOK = 5.0
+"""Seconds between looks at connections whose head doesn't come."""
 UPGRADE = "faaslite.upgrade"
 """The ASGI extension of requests with an `Upgrade` header: its `take` gives the connection away, to be read and written as it is.
 
@@ -38,13 +41,20 @@ def take_over(scope: Any) -> Take | None:
 
 
 class AsgiServer:
-    """A component that serves `app` on `listener` (TCP or Unix, bound; `stop` closes it), with TLS where a context is given."""
+    """A component that serves `app` on `listener` (TCP or Unix, bound; `stop` closes it), with TLS where a context is given. `client_of`
+    tells whose a request (ASGI scope) is, for fair turns; without it, its address's."""
 
     def __init__(
-        self, app: Any, listener: socket.socket, context: ssl.SSLContext | None = None, *, drain: float = DRAIN
+        self,
+        app: Any,
+        listener: socket.socket,
+        context: ssl.SSLContext | None = None,
+        *,
+        drain: float = DRAIN,
+        client_of: Callable[[Any], Hashable] | None = None,
     ) -> None:
         self._config = Config(
-            _ending_quietly(app), interface="asgi3", http=HttpToolsProtocol, ws="none", lifespan="off", access_log=False, log_config=None,
+            _ending_quietly(app), interface="asgi3", http=Guarded, ws="none", lifespan="off", access_log=False, log_config=None,
             proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=75,
         )  # fmt: skip
         self._listener = listener
@@ -52,22 +62,41 @@ class AsgiServer:
         self._drain = drain
         self._state = ServerState()
         self._server: asyncio.Server | None = None
+        self._client_of = client_of
+        self._guards: Guards | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Returns once connections are accepted."""
         self._config.load()
-        make = functools.partial(_Protocol, config=self._config, server_state=self._state, app_state={})
         loop = asyncio.get_running_loop()
+        guards = self._guards = Guards(loop, self._client_of)
+        make = functools.partial(_Protocol, config=self._config, server_state=self._state, app_state={}, guards=guards)
         self._listener.setblocking(False)
         if self._listener.family == socket.AF_UNIX:
             self._server = await loop.create_unix_server(make, sock=self._listener, backlog=_BACKLOG)
         else:
-            self._server = await loop.create_server(make, sock=self._listener, ssl=self._context, backlog=_BACKLOG)
+            self._server = await loop.create_server(
+                make,
+                sock=self._listener,
+                ssl=self._context,
+                backlog=_BACKLOG,
+                ssl_handshake_timeout=None if self._context is None else _HANDSHAKE,
+            )
+        self._look()
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._guards is not None:
+            self._guards.look(loop.time())
+        self._timer = loop.call_later(_LOOK, self._look)
 
     async def stop(self) -> None:
         """Takes no more requests, lets those that run end for some seconds, then cancels them."""
         if self._server is None:
             return
+        if self._timer is not None:
+            self._timer.cancel()
         self._server.close()
         connections: set[Any] = set(self._state.connections)
         for connection in connections:
@@ -86,8 +115,8 @@ class AsgiServer:
         self._server = None
 
 
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's, over a transport that sends head and body of a reply together; requests for another protocol may take the connection.
+class _Protocol(Guarded):
+    """uvicorn's with bounds, over a transport that sends head and body of a reply together; requests for another protocol may take the connection.
 
     A client certificate is in the scope's `tls` extension (https://asgi.readthedocs.io/en/latest/specs/tls.html), which uvicorn doesn't
     fill: `client_cert_chain` with the certificate alone.
@@ -122,17 +151,13 @@ class _Protocol(HttpToolsProtocol):
             if len(self._held) > _HELD:
                 self.transport.abort()
             return
-        self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._held = bytearray(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self.logger.warning("Invalid HTTP request received.")
-            self.send_400_response("Invalid HTTP request received.")
+        super().data_received(data)
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
+    def on_upgrade(self, rest: bytes) -> None:
+        self._held = bytearray(rest)
+
+    def go_on(self) -> None:
+        super().go_on()
         held, self._held = self._held, None
         if held:
             self.data_received(bytes(held))
@@ -145,6 +170,7 @@ class _Protocol(HttpToolsProtocol):
             raise ConnectionResetError("the client closed the connection")
         self._unset_keepalive_if_required()
         self.connections.discard(self)
+        self.released()
         self.cycle.disconnected = True  # nothing is to be sent for this request
         reader = asyncio.StreamReader(_STREAM_LIMIT)
         protocol = asyncio.StreamReaderProtocol(reader)

@@ -37,6 +37,7 @@ from core.apiserver.deadlines import Deadlines, expired
 from core.apiserver.dispatch import RequestInfo
 from core.apiserver.documents import custom_shape
 from core.apiserver.firsts import create_firsts
+from core.apiserver.flow.clients import Clients
 from core.apiserver.flow.control import TOTAL_SEATS, FlowControl, Turn
 from core.apiserver.flow.firsts import ensure_objects
 from core.apiserver.flow.metrics import FlowMetrics
@@ -144,6 +145,8 @@ class ApiServer:
         self._flow = FlowControl(store, served, seats=seats)
         self._metrics.collect(FlowMetrics(self._flow.seats))
         self._deadlines = Deadlines()
+        self._clients = Clients()
+        self.client_of = self._clients.of
 
     async def start(self) -> None:
         """Load what is stored, create what every cluster has, and serve."""
@@ -226,6 +229,7 @@ class ApiServer:
             deadline = self._deadlines.begin(info, head.query, began)
             user = await self._authenticator.authenticate(head.authorization, peer_certificate(scope))
             trail.by(user)
+            self._clients.seen(head.authorization, user.name)
             if head.impersonate:
                 user = await self._impersonated(user, head.impersonate)
                 trail.acting_as(user)

@@ -19,19 +19,20 @@ from core.apiserver.flow.schemas import FlowSchema, limits, parse
 from core.apiserver.flow.width import Widths
 from core.apiserver.follow import Following
 from core.apiserver.served import Served
+from core.asgi import GONE, HOLD
 from core.clock import monotonic
 from core.errors import TooManyRequests
 from core.store.base import Store
 
-__all__ = ["GONE", "MAX_WAIT", "FlowControl", "Place", "Turn", "long_running"]
+__all__ = ["MAX_WAIT", "FlowControl", "Place", "Turn", "long_running"]
 
 MAX_WAIT = 15.0
 """Seconds in a queue at most: a quarter of a request's time, as in Kubernetes."""
-TOTAL_SEATS = 64
+TOTAL_SEATS = 32
 """Requests that run at once, but for those that are exempt. One event loop answers no faster with more; with less, fewer writes share a
 commit to the disk."""
-GONE = "faaslite.gone"
-"""The key of an ASGI scope under which a waiting request leaves what is to be called where its connection ends."""
+_HOLD_SECONDS = 1.0
+"""For which the connection of a refused request isn't read: as long as the refusal asks to wait."""
 WATCHES_PER_USER = 1000
 """Of users who aren't exempt."""
 _STREAMS = ("attach", "exec", "log", "portforward", "proxy")
@@ -68,10 +69,14 @@ class Turn:
         """Wait until the request may run. Raises `TooManyRequests`."""
         if not place.level or info.subresource in _STREAMS:
             return
-        if info.verb == "watch":
-            self._control.count_watch(user.name)
-            self._watcher = user.name
-        self._ticket = await self._control.enter(place, info, query, scope)
+        try:
+            if info.verb == "watch":
+                self._control.count_watch(user.name)
+                self._watcher = user.name
+            self._ticket = await self._control.enter(place, info, query, scope)
+        except TooManyRequests:
+            scope[HOLD] = _HOLD_SECONDS
+            raise
 
     def labelled(self, place: Place, send: Any) -> Any:
         """`send` (ASGI) that says the place in the reply's headers."""

@@ -10,6 +10,7 @@ import pytest
 from core.apiserver.app import ApiServer
 from core.apiserver.authn import User
 from core.apiserver.flow import control
+from core.asgi import GONE
 from core.errors import ApiError, Invalid
 from core.store.memory import MemoryStore
 
@@ -156,10 +157,10 @@ async def test_a_connection_that_ends_takes_its_waiting_request_along(small):
     for _ in range(40):
         small.start("flood")
     await small.settle()
-    waiting = [each for each in scopes if control.GONE in each]
+    waiting = [each for each in scopes if GONE in each]
     level = small.api._flow.seats.levels["global-default"]
     assert len(waiting) == level.waiting > 0
-    waiting[0][control.GONE]()
+    waiting[0][GONE]()
     await small.settle()
     assert level.waiting == len(waiting) - 1
 
