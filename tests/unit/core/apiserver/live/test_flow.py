@@ -253,7 +253,7 @@ async def test_new_objects_configure_it_and_their_end_too(api, admin):
     spec = {"type": "Limited", "limited": {"nominalConcurrencyShares": 245, "limitResponse": {"type": "Reject"}}}
     await admin.post(f"{API}/prioritylevelconfigurations", {"metadata": {"name": "mine"}, "spec": spec})
     assert await level_of("ann") == "mine" and await level_of("bob") == "global-default"
-    assert api._flow.seats.levels["mine"].limits.nominal == 32
+    assert api._flow.seats.levels["mine"].limits.nominal == 16  # half of all shares
     await admin.delete(f"{API}/flowschemas/mine")
     assert await level_of("ann") == "global-default"
     await admin.delete(f"{API}/prioritylevelconfigurations/mine")
