@@ -59,6 +59,7 @@ from core.apiserver.streams.log import KubeletConnector, PodLogs
 from core.apiserver.subresources import SERVED, Subresources
 from core.apiserver.system import build_system, in_process
 from core.apiserver.usage import Measured
+from core.apiserver.webhooks.chain import Webhooks
 from core.clock import monotonic, wall
 from core.errors import ApiError, InternalError, NotFound, Timeout
 from core.serving import take_over
@@ -111,7 +112,8 @@ class ApiServer:
         self._policy = Policy(store)
         self._nodes = NodeAuthorizer(store)
         self._authorizer = Authorizer(self._nodes, self._policy.index)
-        admission = Admission(store, self._policy.index)
+        self._webhooks = Webhooks(store, served, cache)
+        admission = Admission(store, self._policy.index, self._webhooks)
         self._proxies = Proxies(served, kubelet)
         self.resources = Resources(
             store,
@@ -163,6 +165,7 @@ class ApiServer:
         await self._api_services.start()
         await ensure_objects(self._served)
         await self._flow.start()
+        await self._webhooks.start()
         await self._housekeeping.start()
         self._ready = True
 
@@ -182,6 +185,7 @@ class ApiServer:
         await self._api_services.stop()
         await self._policy.stop()
         await self._flow.stop()
+        await self._webhooks.stop()
         self._deadlines.stop()
         await self._nodes.stop()
         await self._customs.stop()

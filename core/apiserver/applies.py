@@ -33,6 +33,7 @@ class Applies:
         config = _configuration(request, registry, options)
         applier = _applier(request, registry, config, options)
         review = self._admission.review(request.user, registry.kind, info)
+        asking = self._admission.webhooks.asking(request, registry, "UPDATE")
         while True:
             try:
                 written = await registry.update(
@@ -44,6 +45,7 @@ class Applies:
                     pinned=bool(config["metadata"].get("resourceVersion")),
                     applier=applier,
                     review=review,
+                    asking=asking,
                 )
                 return written, False
             except NotFound:
@@ -64,9 +66,12 @@ class Applies:
             raise not_found(registry.kind, info.name)
         await self._authorizer.check(request.user, info)
         document = shaped(request, registry, {**config, "metadata": dict(config["metadata"])}, options)
-        await self._admission.admit(Attributes(request.user, info, registry.kind, document))
+        asking = self._admission.webhooks.asking(request, registry, "CREATE")
+        await self._admission.admit(Attributes(request.user, info, registry.kind, document, asking))
         review = self._admission.review(request.user, registry.kind, info)
-        return await registry.create(info.namespace, document, dry_run=options.dry_run, applier=applier, review=review)
+        return await registry.create(
+            info.namespace, document, dry_run=options.dry_run, applier=applier, review=review, asking=asking
+        )
 
 
 def _configuration(request: ApiRequest, registry: Registry, options: WriteOptions) -> Document:

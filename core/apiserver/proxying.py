@@ -165,14 +165,15 @@ class Proxies:
         return pod_target(document, scheme, port)
 
     def _node(self, node: Document, scheme: str, port: str) -> Target:
-        host, _, own = kubelet_address(node).rpartition(":")
+        host, number = kubelet_address(node)
+        own = str(number)
         if port in ("", own):
             if self._kubelet is None:
                 raise ServiceUnavailable("this API server has no way to reach nodes")
-            return Target("https", host.strip("[]"), own, agent=True)
-        if inward(host.strip("[]")):
+            return Target("https", host, own, agent=True)
+        if inward(host):
             raise BadRequest("address not allowed")
-        return Target(scheme, host.strip("[]"), port)
+        return Target(scheme, host, port)
 
     async def _service(self, service: Document, scheme: str, port: str) -> Target:
         metadata = service["metadata"]

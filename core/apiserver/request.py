@@ -34,10 +34,11 @@ class Upgrade(NamedTuple):
 
 
 class ApiRequest:
-    """What was asked and by whom. `warnings` collects the texts of `Warning: 299` headers, `doubts` what the decoder found doubtful. `user_agent` is None within the server's process."""
+    """What was asked and by whom. `warnings` collects the texts of `Warning: 299` headers, `doubts` what the decoder found doubtful, `annotations`
+    what webhooks want to have noted. `user_agent` is None within the server's process."""
 
     __slots__ = (
-        "accept", "body", "content_type", "doubts", "info", "query", "raw", "upgrade", "user", "user_agent", "warnings",
+        "accept", "annotations", "body", "content_type", "doubts", "info", "query", "raw", "upgrade", "user", "user_agent", "warnings",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +62,7 @@ class ApiRequest:
         self.warnings: list[str] = []
         self.doubts: list[str] = []
         self.raw: RawRequest | None = None
+        self.annotations: dict[str, str] = {}
 
     @property
     def manager(self) -> str:

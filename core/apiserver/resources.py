@@ -202,12 +202,13 @@ class Resources:
             raise MethodNotAllowed("create not allowed while custom resource definition is terminating")
         options = write_options(request.query)
         document = shaped(request, registry, parse_document(request, kind, options, shaped_next=True), options)
-        await self._admission.admit(Attributes(request.user, info, kind, document))
+        asking = self._admission.webhooks.asking(request, registry, "CREATE")
+        await self._admission.admit(Attributes(request.user, info, kind, document, asking))
         # What the server's own components make has no managers until somebody applies to it: see docs/decisions/.
         manager = "" if request.user_agent is None else request.manager
         review = self._admission.review(request.user, kind, info)
         written = await registry.create(
-            info.namespace, document, dry_run=options.dry_run, manager=manager, review=review
+            info.namespace, document, dry_run=options.dry_run, manager=manager, review=review, asking=asking
         )
         return self._written(request, registry, written, 201)
 
@@ -222,6 +223,7 @@ class Resources:
             dry_run=options.dry_run,
             manager=request.manager,
             review=self._admission.review(request.user, registry.kind, info),
+            asking=self._admission.webhooks.asking(request, registry, "UPDATE"),
         )
         return self._written(request, registry, written)
 
@@ -246,6 +248,7 @@ class Resources:
             pinned=names_version(patch, content_type),
             manager=request.manager,
             review=self._admission.review(request.user, kind, info),
+            asking=self._admission.webhooks.asking(request, registry, "UPDATE"),
         )
         return self._written(request, registry, written)
 
@@ -253,6 +256,7 @@ class Resources:
         kind, info = registry.kind, request.info
         options = delete_options(parse_options(request, self._schemas), request.query)
         await self._admission.admit(Attributes(request.user, info, kind))
+        await self._admission.webhooks.deletion(request, registry, info.name)
         written = await registry.delete(_namespace(request, registry), info.name, options)
         if written.removed and not registry.strategy.returns_object:
             uid = registry.cache.document(written.entry)["metadata"].get("uid", "")
@@ -272,6 +276,7 @@ class Resources:
         gone, newest = [], meta.revision
         for entry in entries:
             try:
+                await self._admission.webhooks.deletion(request, registry, entry.key.rpartition("/")[2])
                 written = await registry.delete(info.namespace, entry.key.rpartition("/")[2], options)
             except NotFound:
                 continue

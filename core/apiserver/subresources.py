@@ -121,6 +121,7 @@ class Subresources:
             dry_run=options.dry_run,
             pinned=said,
             manager=request.manager,
+            asking=self._admission.webhooks.asking_scale(request, registry),
         )
         document = registry.codec.document(written.entry)
         return Reply(_encode(read_scale(registry.kind, document, registry.scale)), written.entry.revision)
@@ -142,6 +143,7 @@ class Subresources:
         info, options = request.info, write_options(request.query)
         binding = self._checked(_BINDING, parse_document(request, _BINDING, options), options)
         await self._admission.admit(Attributes(request.user, info, registry.kind, binding))
+        await self._asked(request, registry, binding)
         uid = (binding.get("metadata") or {}).get("uid")
 
         def change(pod: Document) -> Document:
@@ -155,6 +157,13 @@ class Subresources:
         )
         return Reply(_SUCCESS, written.entry.revision, 201)
 
+    async def _asked(self, request: ApiRequest, registry: Registry, document: Document) -> None:
+        """Webhooks may refuse what is created below an object."""
+        asking = self._admission.webhooks.asking(request, registry, "CREATE")
+        if asking is not None:
+            await asking.mutate(document, None)
+            await asking.validate(document, None)
+
     async def _evict(self, request: ApiRequest, registry: Registry) -> Reply:
         info = request.info
         document, _ = body.parse(request.body, request.content_type)
@@ -162,6 +171,7 @@ class Subresources:
             raise BadRequest("the object provided is unrecognized (must be of type Eviction): it isn't an object")
         eviction = self._checked(_EVICTION, document, write_options({}))
         options = delete_options(eviction.get("deleteOptions") or {}, request.query)
+        await self._asked(request, registry, eviction)
         pod = registry.codec.document(await registry.get(info.namespace, info.name))
         if needs_budget(pod):
             await self._spend(pod, options.dry_run)

@@ -86,7 +86,12 @@ def _core(cluster: Cluster, report: int) -> None:
             Scheduler(client, informers),
             FunctionController(client, informers, url=cluster.settings.gateway_url),
             Autoscaler(client, informers, cluster.home.autoscaler_socket),
-            AsgiServer(api, cluster.api_listeners[0], cluster.pki.server_context("apiserver", ask_client=True), client_of=api.client_of),
+            AsgiServer(
+                api,
+                cluster.api_listeners[0],
+                cluster.pki.server_context("apiserver", ask_client=True),
+                client_of=api.client_of,
+            ),
             *(AsgiServer(api, each, client_of=api.client_of) for each in cluster.api_listeners[1:]),
         ]
 

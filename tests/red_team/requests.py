@@ -92,11 +92,21 @@ class Requests:
 def objects_of_others(r: Requests) -> str:
     core = ("pods", "services", "configmaps", "secrets", "events", "serviceaccounts", "resourcequotas", "endpoints")
     places = [f"/api/v1/namespaces/{VICTIMS}/{each}" for each in core] + [f"/api/v1/{each}" for each in core]
-    groups = {"apps/v1": "replicasets", "faaslite.dev/v1": "functions", "discovery.k8s.io/v1": "endpointslices", "coordination.k8s.io/v1": "leases"}
+    groups = {
+        "apps/v1": "replicasets",
+        "faaslite.dev/v1": "functions",
+        "discovery.k8s.io/v1": "endpointslices",
+        "coordination.k8s.io/v1": "leases",
+    }
     for group, kind in groups.items():
         places += [f"/apis/{group}/namespaces/{VICTIMS}/{kind}", f"/apis/{group}/{kind}"]
     places += ["/api/v1/nodes", "/api/v1/namespaces", "/api/v1/persistentvolumes", f"{RBAC}/clusterroles"]
-    tricks = ["?watch=1&timeoutSeconds=1", f"?fieldSelector=metadata.namespace%3D{ATTACKERS}", "?resourceVersion=0", "?limit=1"]
+    tricks = [
+        "?watch=1&timeoutSeconds=1",
+        f"?fieldSelector=metadata.namespace%3D{ATTACKERS}",
+        "?resourceVersion=0",
+        "?limit=1",
+    ]
     victim = f"{FUNCTIONS}/namespaces/{VICTIMS}/functions/victim"
     merge = "application/merge-patch+json"
     return r.barred([
@@ -115,10 +125,17 @@ def objects_of_others(r: Requests) -> str:
 def secrets_of_others(r: Requests) -> str:
     place = f"/api/v1/namespaces/{VICTIMS}/secrets"
     table = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
-    mine = {"metadata": {"name": "borrowed"}, "spec": {"runtime": "python", "package": {"digest": "sha256:" + "0" * 64}}}
+    mine = {
+        "metadata": {"name": "borrowed"},
+        "spec": {"runtime": "python", "package": {"digest": "sha256:" + "0" * 64}},
+    }
     for reference in (f"../{VICTIMS}/theirs", f"{VICTIMS}/theirs", f"{VICTIMS}:theirs"):
         # A Function that names one: it isn't taken, or it finds nothing.
-        reply = r.ask("POST", f"{FUNCTIONS}/namespaces/{ATTACKERS}/functions", {**mine, "spec": {**mine["spec"], "secrets": [reference]}})
+        reply = r.ask(
+            "POST",
+            f"{FUNCTIONS}/namespaces/{ATTACKERS}/functions",
+            {**mine, "spec": {**mine["spec"], "secrets": [reference]}},
+        )
         if reply.status < 400:
             ready = _condition(r, "borrowed")
             r.ask("DELETE", f"{FUNCTIONS}/namespaces/{ATTACKERS}/functions/borrowed")
@@ -135,7 +152,14 @@ def _condition(r: Requests, name: str, type_: str = "Ready") -> tuple[str, str]:
 
     def look() -> Any:
         found = r.ask("GET", f"{FUNCTIONS}/namespaces/{ATTACKERS}/functions/{name}").json.get("status") or {}
-        return next(((each["status"], each["reason"]) for each in found.get("conditions") or () if each["type"] == type_ and each["status"] != "Unknown"), None)
+        return next(
+            (
+                (each["status"], each["reason"])
+                for each in found.get("conditions") or ()
+                if each["type"] == type_ and each["status"] != "Unknown"
+            ),
+            None,
+        )
 
     found: tuple[str, str] = r.until(f"the condition of {name}", look, 30)
     return found
@@ -170,7 +194,11 @@ def packages_of_others(r: Requests) -> str:
     ready = _condition(r, "stolen", "Packaged") if not got else ("", "")
     # Until a Pod was tried it is Packaged: True (it names a digest); then the node says that there is none.
     if not got:
-        ready = r.until("the node's answer", lambda: (found := _condition(r, "stolen", "Packaged")) != ("True", "PackageSet") and found, 30)
+        ready = r.until(
+            "the node's answer",
+            lambda: (found := _condition(r, "stolen", "Packaged")) != ("True", "PackageSet") and found,
+            30,
+        )
     called = r.ask("GET", f"/function/stolen.{ATTACKERS}", token="", X_Faaslite_Deadline=f"{time.time() + 2:.3f}")
     r.ask("DELETE", f"{FUNCTIONS}/namespaces/{ATTACKERS}/functions/stolen")
     if called.status == 200 or ready != ("False", "PackageNotFound"):
@@ -201,7 +229,11 @@ def functions_and_keys_of_others(r: Requests) -> str:
     forged = {"metadata": {"name": "fk", "labels": {"faaslite.dev/key": "true"}}, "data": {}}
     ways = []
     for name in ("vault", "locked"):
-        for where in (f"/function/{name}.{VICTIMS}", f"/async-function/{name}.{VICTIMS}", f"/function/{name}.{VICTIMS}/..%2f..%2fvictim.{VICTIMS}"):
+        for where in (
+            f"/function/{name}.{VICTIMS}",
+            f"/async-function/{name}.{VICTIMS}",
+            f"/function/{name}.{VICTIMS}/..%2f..%2fvictim.{VICTIMS}",
+        ):
             ways += [r.ask("POST", where), r.ask("POST", where, token=""), r.ask("POST", where, token="", X_Faaslite_Key=key), r.ask("POST", where, token=key),
                      r.ask("POST", where, token="", X_Faaslite_Cron="nightly"), r.ask("POST", where, token="", X_Call_Id="x", X_Forwarded_For="127.0.0.1")]  # fmt: skip
     return r.barred([*ways, r.ask("GET", keys), r.ask("POST", f"/api/v1/namespaces/{VICTIMS}/secrets", forged)])
@@ -212,11 +244,22 @@ def routes_of_others(r: Requests) -> str:
     """A longer path on another team's host; its name as a path."""
     place = f"{FUNCTIONS}/namespaces/{ATTACKERS}/functions"
     spec = r.ask("GET", f"{place}/breach").json["spec"]
-    routes = [{"host": HOST, "path": "/pay"}, {"host": HOST.upper(), "path": "/"}, {"path": f"/function/victim.{VICTIMS}"}, {"path": "/system/calls"}, {"path": "/healthz"}]
+    routes = [
+        {"host": HOST, "path": "/pay"},
+        {"host": HOST.upper(), "path": "/"},
+        {"path": f"/function/victim.{VICTIMS}"},
+        {"path": "/system/calls"},
+        {"path": "/healthz"},
+    ]
     r.ask("POST", place, {"metadata": {"name": "thief"}, "spec": {**spec, "http": {"routes": routes}}})
     _condition(r, "thief", "RoutesReady")
     got = ""
-    for path, host, expected in (("/pay", HOST, b"hush"), ("/", HOST, b"hush"), (f"/function/victim.{VICTIMS}", "", b"secret"), ("/healthz", "", b"")):
+    for path, host, expected in (
+        ("/pay", HOST, b"hush"),
+        ("/", HOST, b"hush"),
+        (f"/function/victim.{VICTIMS}", "", b"secret"),
+        ("/healthz", "", b""),
+    ):
         reply = r.ask("GET", path, token="", **({"Host": host} if host else {}))
         if b"attack" in reply.body or expected not in reply.body or b"breach" in reply.body:
             got = f"{host}{path}: {reply.status} {reply.body[:60]!r}"
@@ -232,7 +275,9 @@ def acting_as_somebody_else(r: Requests) -> str:
     people = [{"Impersonate_User": "admin"}, {"Impersonate_User": "admin", "Impersonate_Group": "system:masters"}, {"Impersonate_Group": "system:masters"},
               {"Impersonate_User": f"system:serviceaccount:{VICTIMS}:ci"}, {"Impersonate_User": "system:node:node-1", "Impersonate_Group": "system:nodes"},
               {"Impersonate_Uid": "1"}, {"X_Remote_User": "admin", "X_Remote_Group": "system:masters"}, {"X_Forwarded_User": "admin"}]  # fmt: skip
-    return r.barred([r.ask("GET", pods, token=token, **each) for each in people for token in (r.token, r.editor, r.owner)])
+    return r.barred(
+        [r.ask("GET", pods, token=token, **each) for each in people for token in (r.token, r.editor, r.owner)]
+    )
 
 
 @attack
@@ -240,7 +285,11 @@ def rights_given_to_oneself(r: Requests) -> str:
     subject = [{"kind": "ServiceAccount", "name": "mallory", "namespace": ATTACKERS}]
 
     def to(kind: str, name: str) -> dict[str, Any]:
-        return {"metadata": {"name": "up"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}, "subjects": subject}
+        return {
+            "metadata": {"name": "up"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
+            "subjects": subject,
+        }
 
     everything = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
     here, there = (f"{RBAC}/namespaces/{each}" for each in (ATTACKERS, VICTIMS))
@@ -261,7 +310,10 @@ def rights_given_to_oneself(r: Requests) -> str:
 
 @attack
 def tokens_of_accounts(r: Requests) -> str:
-    own = {"metadata": {"name": "t", "annotations": {"kubernetes.io/service-account.name": "owner"}}, "type": "kubernetes.io/service-account-token"}
+    own = {
+        "metadata": {"name": "t", "annotations": {"kubernetes.io/service-account.name": "owner"}},
+        "type": "kubernetes.io/service-account-token",
+    }
     asked = {"spec": {"expirationSeconds": 3600}}
     got = r.barred([
         r.ask("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token", asked)
@@ -290,11 +342,27 @@ def pods_that_ask_too_much(r: Requests) -> str:
              _pod("p", None, {"securityContext": {"procMount": "Unmasked"}}), _pod("p", {"securityContext": {"seccompProfile": {"type": "Unconfined"}}}),
              _pod("p", None, {"ports": [{"containerPort": 80, "hostPort": 80}]}), _pod("p", {"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}),
              {"metadata": {"name": "p", "namespace": "kube-system"}, "spec": _pod("p")["spec"]}]  # fmt: skip
-    through = {"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": wrong[0]["spec"]}}}
-    got = r.barred([*(r.ask("POST", place, each, token=r.editor) for each in wrong), r.ask("POST", place, _pod("p")), r.ask("POST", "/apis/apps/v1/namespaces/red/deployments", through)])
+    through = {
+        "metadata": {"name": "d"},
+        "spec": {
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": wrong[0]["spec"]},
+        },
+    }
+    got = r.barred(
+        [
+            *(r.ask("POST", place, each, token=r.editor) for each in wrong),
+            r.ask("POST", place, _pod("p")),
+            r.ask("POST", "/apis/apps/v1/namespaces/red/deployments", through),
+        ]
+    )
     # A template is taken; what it makes is asked again.
     r.ask("POST", "/apis/apps/v1/namespaces/red/deployments", through, token=r.editor)
-    made = [each["metadata"]["name"] for each in r.ask("GET", place).json["items"] if each["metadata"].get("labels", {}).get("a") == "b"]
+    made = [
+        each["metadata"]["name"]
+        for each in r.ask("GET", place).json["items"]
+        if each["metadata"].get("labels", {}).get("a") == "b"
+    ]
     r.ask("DELETE", "/apis/apps/v1/namespaces/red/deployments/d", token=r.editor)
     return got or ", ".join(made)
 
@@ -307,7 +375,10 @@ def subresources_of_pods(r: Requests) -> str:
     place, other = f"/api/v1/namespaces/{ATTACKERS}/pods/{pod}", f"/api/v1/namespaces/{VICTIMS}/pods/{theirs}"
     bound = {"metadata": {"name": pod}, "target": {"kind": "Node", "name": "node-1"}}
     merge = "application/merge-patch+json"
-    status, debug = {"status": {"podIP": "127.0.0.1"}}, {"spec": {"ephemeralContainers": [{"name": "e", "image": "faaslite/python"}]}}
+    status, debug = (
+        {"status": {"podIP": "127.0.0.1"}},
+        {"spec": {"ephemeralContainers": [{"name": "e", "image": "faaslite/python"}]}},
+    )
     return r.barred([
         *(r.ask("POST", f"{place}/binding", bound, token=each) for each in (r.token, r.editor, r.owner)),
         *(r.ask("PATCH", f"{place}/status", status, kind=merge, token=each) for each in (r.token, r.editor, r.owner)),
@@ -322,8 +393,18 @@ def subresources_of_pods(r: Requests) -> str:
 def traffic_of_others(r: Requests) -> str:
     """To have others' calls sent to oneself: statuses, endpoints, Services."""
     merge = "application/merge-patch+json"
-    row = {"status": {"traffic": [{"revision": "victim-00001", "percent": 100, "concurrency": 1, "timeout": 1}], "keys": []}}
-    piece = {"metadata": {"name": "x", "labels": {"kubernetes.io/service-name": "victim"}}, "addressType": "IPv4", "endpoints": [], "ports": []}
+    row = {
+        "status": {
+            "traffic": [{"revision": "victim-00001", "percent": 100, "concurrency": 1, "timeout": 1}],
+            "keys": [],
+        }
+    }
+    piece = {
+        "metadata": {"name": "x", "labels": {"kubernetes.io/service-name": "victim"}},
+        "addressType": "IPv4",
+        "endpoints": [],
+        "ports": [],
+    }
     return r.barred([
         *(r.ask("PATCH", f"{FUNCTIONS}/namespaces/{each}/functions/{name}/status", row, kind=merge) for each, name in ((ATTACKERS, "breach"), (VICTIMS, "victim"))),
         *(r.ask("PUT", f"{FUNCTIONS}/namespaces/{ATTACKERS}/functions/breach/status", row, token=each) for each in (r.editor, r.owner)),
@@ -337,7 +418,12 @@ def traffic_of_others(r: Requests) -> str:
 def bounds_of_ones_own_team(r: Requests) -> str:
     """The quota, the gateway's bounds and the level of Pod security are the administrator's."""
     merge, place = "application/merge-patch+json", f"/api/v1/namespaces/{ATTACKERS}"
-    notes = {"metadata": {"annotations": {"faaslite.dev/rps": "1000000"}, "labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}
+    notes = {
+        "metadata": {
+            "annotations": {"faaslite.dev/rps": "1000000"},
+            "labels": {"pod-security.kubernetes.io/enforce": "privileged"},
+        }
+    }
     return r.barred([
         reply for token in (r.token, r.editor, r.owner) for reply in (
             r.ask("PATCH", place, notes, kind=merge, token=token), r.ask("PATCH", f"{place}/resourcequotas/team", {"spec": {"hard": {"pods": "1000"}}}, kind=merge, token=token),
@@ -352,9 +438,18 @@ def bounds_of_ones_own_team(r: Requests) -> str:
 def owners_across_namespaces(r: Requests) -> str:
     """An object of one's own that says that it belongs to, or owns, somebody else's."""
     victim = r.admin("GET", f"{FUNCTIONS}/namespaces/{VICTIMS}/functions/victim")
-    owner = {"apiVersion": "faaslite.dev/v1", "kind": "Function", "name": "victim", "uid": victim["metadata"]["uid"], "controller": True, "blockOwnerDeletion": True}
+    owner = {
+        "apiVersion": "faaslite.dev/v1",
+        "kind": "Function",
+        "name": "victim",
+        "uid": victim["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
     place = f"/api/v1/namespaces/{ATTACKERS}/configmaps"
-    r.ask("POST", place, {"metadata": {"name": "child", "ownerReferences": [owner], "finalizers": ["example.com/never"]}})
+    r.ask(
+        "POST", place, {"metadata": {"name": "child", "ownerReferences": [owner], "finalizers": ["example.com/never"]}}
+    )
     r.ask("DELETE", f"{place}/child?propagationPolicy=Foreground")
     merge = "application/merge-patch+json"
     r.ask("PATCH", f"{place}/child", {"metadata": {"finalizers": None}}, kind=merge)
@@ -402,7 +497,11 @@ def archives_that_lead_out(r: Requests) -> str:
         _archive(("a", tarfile.LNKTYPE, "/etc/passwd")), _archive(("p", tarfile.FIFOTYPE, "")), b"no archive",
     ]  # fmt: skip
     puts = [f"/system/packages/sha256:{hashlib.sha256(each).hexdigest()}?namespace={ATTACKERS}" for each in bad]
-    names = ["/system/packages/..%2f..%2fpki%2ftokens.json", "/system/packages/sha256:..%2f..%2fkubeconfig", "/system/packages/../../kubeconfig"]
+    names = [
+        "/system/packages/..%2f..%2fpki%2ftokens.json",
+        "/system/packages/sha256:..%2f..%2fkubeconfig",
+        "/system/packages/../../kubeconfig",
+    ]
     return r.barred([
         *(r.ask("PUT", place, raw=each) for place, each in zip(puts, bad, strict=True)),
         *(r.ask("GET", f"{each}?namespace={ATTACKERS}") for each in names),
@@ -412,7 +511,10 @@ def archives_that_lead_out(r: Requests) -> str:
 @attack
 def names_that_lead_out(r: Requests) -> str:
     here = f"/api/v1/namespaces/{ATTACKERS}"
-    keys = [{"metadata": {"name": "k"}, "data": {each: base64.b64encode(b"x").decode()}} for each in ("../x", "..", "a/b", "..2026")]
+    keys = [
+        {"metadata": {"name": "k"}, "data": {each: base64.b64encode(b"x").decode()}}
+        for each in ("../x", "..", "a/b", "..2026")
+    ]
     return r.barred([
         *(r.ask("POST", f"{here}/secrets", each) for each in keys), *(r.ask("POST", f"{here}/configmaps", {"metadata": {"name": each}}) for each in ("../x", "a/b", "..", "")),
         r.ask("GET", f"{here}/configmaps/..%2F..%2F{VICTIMS}%2Fsecrets%2Ftheirs"), r.ask("GET", f"{here}/../{VICTIMS}/secrets/theirs"),
@@ -425,7 +527,11 @@ def names_that_lead_out(r: Requests) -> str:
 def tokens_that_are_no_more(r: Requests) -> str:
     """After the account is gone, after the end, for somebody else, changed: at the API, at `/system/` and at a private function, at once."""
     made = r.platform.faas("token", "create", "-n", ATTACKERS, "--role", "developer", "--name", "fired").out.strip()
-    asked = (f"/api/v1/namespaces/{ATTACKERS}/pods", f"/system/calls?namespace={ATTACKERS}", f"/function/private.{ATTACKERS}")
+    asked = (
+        f"/api/v1/namespaces/{ATTACKERS}/pods",
+        f"/system/calls?namespace={ATTACKERS}",
+        f"/function/private.{ATTACKERS}",
+    )
     for each in asked:
         assert r.ask("GET", each, token=made).status == 200, each
     r.platform.faas("token", "revoke", "fired", "-n", ATTACKERS)
@@ -436,7 +542,9 @@ def tokens_that_are_no_more(r: Requests) -> str:
     def signed(key_: str, algorithm: str = "ES256", **changes: Any) -> str:
         return jwt.encode({**claims, **changes}, key_, algorithm=algorithm, headers={"kid": head["kid"]})
 
-    assert r.ask("GET", asked[0], token=signed(key)).status == 200, "these tokens are none of the kind that they are meant to be"
+    assert r.ask("GET", asked[0], token=signed(key)).status == 200, (
+        "these tokens are none of the kind that they are meant to be"
+    )
     now = int(time.time())
     theirs = claims["kubernetes.io"] | {"namespace": VICTIMS}
     body = r.token.split(".")

@@ -16,23 +16,26 @@ from core.apiserver.admission.limits import LimitRanger
 from core.apiserver.admission.node import RESTRICTED, NodeRestriction, check_node_write
 from core.apiserver.admission.podsecurity import PodSecurity
 from core.apiserver.admission.quota import Quota
+from core.apiserver.admission.webhooks import MutatingWebhooks
 from core.apiserver.authn import MASTERS, User
 from core.apiserver.authz.node import node_name
 from core.apiserver.authz.rbac import Index
 from core.apiserver.dispatch import RequestInfo
-from core.apiserver.registry.generic import Review
+from core.apiserver.registry.generic import Asking, Review
+from core.apiserver.webhooks.chain import Webhooks
 from core.store.base import Store
 
 __all__ = ["Admission", "Attributes", "Plugin"]
 
 
 class Attributes(NamedTuple):
-    """`document` is what a creation would store; None with other verbs."""
+    """`document` is what a creation would store; None with other verbs. `asking` are the webhooks that want to see it."""
 
     user: User
     info: RequestInfo
     kind: Kind
     document: dict[str, Any] | None = None
+    asking: Asking | None = None
 
 
 class Plugin(Protocol):
@@ -45,12 +48,14 @@ class Plugin(Protocol):
 
 
 class Admission:
-    def __init__(self, store: Store, index: Index) -> None:
+    def __init__(self, store: Store, index: Index, webhooks: Webhooks) -> None:
+        self.webhooks = webhooks
         self._plugins: Sequence[Plugin] = (
             NamespaceLifecycle(store),
             NodeRestriction(store),
             CertificateRequests(),
             LimitRanger(store),
+            MutatingWebhooks(),
             PodSecurity(store),
             Quota(store),
         )

@@ -1,6 +1,8 @@
-"""Rules of what extends the API: webhook configurations and APIServices. This server calls neither webhooks nor other API servers."""
+"""Rules of what extends the API: webhook configurations and APIServices. Webhooks are called by `core.apiserver.webhooks`, other API servers aren't."""
 
 from __future__ import annotations
+
+from urllib.parse import urlsplit
 
 from core.apiserver.registry.names import path_segment
 from core.apiserver.registry.strategy import Cause, Document, Strategy
@@ -11,7 +13,7 @@ __all__ = ["ApiServiceStrategy", "WebhookStrategy"]
 
 
 class WebhookStrategy(Strategy):
-    """Of validating and mutating ones. They are stored, not called."""
+    """Of validating and mutating ones."""
 
     generation = True
 
@@ -75,9 +77,34 @@ class WebhookStrategy(Strategy):
         client = hook.get("clientConfig") or {}
         if (client.get("url") is None) == (client.get("service") is None):
             found.append(required(f"{at}.clientConfig", "exactly one of url or service is required"))
+        elif client.get("url") is not None:
+            found += _url(client["url"], f"{at}.clientConfig.url")
         if hook.get("matchConditions"):
             found.append(forbidden(f"{at}.matchConditions", "CEL expressions are not evaluated by this server"))
         return found
+
+
+def _url(url: str, at: str) -> list[Cause]:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        return [required(at, f"url must be a valid URL: {error}")]
+    found = []
+    if parts.scheme != "https":
+        found.append(
+            invalid_value(
+                at, parts.scheme, "'https' is the only allowed URL scheme; desired format: https://host[/path]"
+            )
+        )
+    if not parts.hostname:
+        found.append(invalid_value(at, "", "host must be specified; desired format: https://host[/path]"))
+    if parts.username is not None:
+        found.append(invalid_value(at, parts.username, "user information is not permitted in the URL"))
+    if parts.fragment:
+        found.append(invalid_value(at, parts.fragment, "fragments are not permitted in the URL"))
+    if parts.query:
+        found.append(invalid_value(at, parts.query, "query parameters are not permitted in the URL"))
+    return found
 
 
 class ApiServiceStrategy(Strategy):

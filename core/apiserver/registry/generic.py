@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from core.api.kinds import Kind
 from core.apiserver.apply import Applier
@@ -28,7 +28,7 @@ from core.clock import timestamp, wall
 from core.errors import AlreadyExists, BadRequest
 from core.store.base import Entry, KeyExists, RevisionMismatch, Store
 
-__all__ = ["Registry", "Review", "Shape", "Written"]
+__all__ = ["Asking", "Registry", "Review", "Shape", "Written"]
 
 Shape = Callable[[Document, bool], tuple[Document, list[str]]]
 """Checks a document against its schema: (document, strict) -> (without what the schema doesn't know, what that was)."""
@@ -39,6 +39,16 @@ Review = Callable[[Document, Document | None], None]
 _GENERATE_TRIES = 8
 _UPDATE_TRIES = 64
 _SELECTIONS = 256
+
+
+class Asking(Protocol):
+    """Who else is asked about a write, outside of the server: admission webhooks. Documents that they get aren't changed."""
+
+    async def mutate(self, new: Document | None, old: Document | None) -> Document | None:
+        """`new` as it is to be stored. Raises `ApiError`."""
+
+    async def validate(self, new: Document | None, old: Document | None) -> None:
+        """Raises `ApiError`."""
 
 
 class Written(NamedTuple):
@@ -131,11 +141,12 @@ class Registry:
         manager: str = "",
         applier: Applier | None = None,
         review: Review | None = None,
+        asking: Asking | None = None,
     ) -> Written:
         """Store a new object. The document is the registry's from here on. Raises `AlreadyExists`, `Invalid`, `BadRequest`.
 
         Its fields are managed by `manager`, or by the `applier` whose configuration it is; without either by nobody.
-        `review` sees what would be stored and may refuse it.
+        `review` sees what would be stored and may refuse it, and so may those of `asking` who only validate.
         """
         metadata = self._fresh_metadata(namespace, document)
         base = "" if metadata.get("name") else metadata.get("generateName") or ""
@@ -148,6 +159,8 @@ class Registry:
                 self._check(document, self.strategy.validate(document))
                 if review is not None:
                     review(document, None)
+                if asking is not None:
+                    await asking.validate(document, None)
                 self._manage_new(document, manager, applier)
                 try:
                     return await self._insert(namespace, document, dry_run)
@@ -236,13 +249,14 @@ class Registry:
         manager: str = "faaslite",
         applier: Applier | None = None,
         review: Review | None = None,
+        asking: Asking | None = None,
     ) -> Written:
         """Store what `change` makes of the object as it stands.
 
         `change` gets a document of its own and returns the whole new object; it is called again after a lost race, unless the
         client `pinned` the version (None: it did where the result carries one). The changed fields become those of `manager`, where
         the object's fields are managed at all; an `applier` makes the change itself and manages what it applies. `review` sees
-        what would be stored and what is stored, and may refuse it. Another version than the current one is a `Conflict`. Raises `NotFound`, `Invalid`, `BadRequest`.
+        what would be stored and what is stored, and may refuse it; those of `asking` may change it, too. Another version than the current one is a `Conflict`. Raises `NotFound`, `Invalid`, `BadRequest`.
         """
         key = self.key(namespace, name)
         for _ in range(_UPDATE_TRIES):
@@ -254,10 +268,14 @@ class Registry:
                 new = change(self.codec.document(entry))
             said = self._check_version(new, entry, name)
             old = self.codec.document(entry)
+            if asking is not None:
+                new = await asking.mutate(new, old) or new
             wanted = (new.get("metadata") or {}).get("managedFields")
             new = self._prepare_update(namespace, name, new, old, subresource)
             if review is not None:
                 review(new, old)
+            if asking is not None:
+                await asking.validate(new, old)
             if applier is None:
                 managed = self.tracking.updated(new, old, wanted, manager, subresource, now)
             if managed:

@@ -150,8 +150,9 @@ async def test_an_announcement_counts_though_a_look_is_under_way() -> None:
     commands.results, commands.delay = [0], 60.0
     watched = Watched(commands, startup={}, readiness={})
     watched.probes.start()
-    while not commands.calls:
+    for _ in range(20):
         await asyncio.sleep(0)
+    assert commands.calls == 1
     watched.probes.announce()
     assert await watched.until(2) == [("startup", True), ("readiness", True)]
     assert watched.failures == []

@@ -13,7 +13,9 @@ FULL = Bounds("4", "8Gi", "50", "20", "200", "50")
 
 
 def documents(bounds: Bounds, **groups: Any) -> dict[str, Any]:
-    return {f"{kind.kind}/{each['metadata']['name']}": each for kind, each in team_documents("team-a", bounds, **groups)}
+    return {
+        f"{kind.kind}/{each['metadata']['name']}": each for kind, each in team_documents("team-a", bounds, **groups)
+    }
 
 
 def test_what_a_team_gets() -> None:
@@ -74,7 +76,9 @@ def merged(stored: dict[str, Any], patch: Any) -> Any:
     return found
 
 
-@pytest.mark.parametrize("after", [FULL, Bounds(), FULL.changed(cpu="none", memory="none"), FULL.changed(rps="none", pods="1")])
+@pytest.mark.parametrize(
+    "after", [FULL, Bounds(), FULL.changed(cpu="none", memory="none"), FULL.changed(rps="none", pods="1")]
+)
 @pytest.mark.parametrize("before", [FULL, Bounds(pods="3")])
 def test_a_change_leads_there_and_a_second_one_changes_nothing(before: Bounds, after: Bounds) -> None:
     old, new = documents(before, viewers=["a"]), documents(after, viewers=["b"])

@@ -39,7 +39,10 @@ def test_every_use_of_a_secret_is_of_its_current_version() -> None:
 
 
 def test_the_head_says_its_version_and_a_version_is_sealed_and_belongs_to_it() -> None:
-    stored = {"metadata": {"name": "db", "uid": "u", "resourceVersion": "7", "labels": {"a": "b"}}, "data": {"k": "MQ=="}}
+    stored = {
+        "metadata": {"name": "db", "uid": "u", "resourceVersion": "7", "labels": {"a": "b"}},
+        "data": {"k": "MQ=="},
+    }
     assert current_of(stored) == 0
     found = head(stored, 2, {"k": "Mg=="})
     assert current_of(found) == 2
@@ -48,7 +51,9 @@ def test_the_head_says_its_version_and_a_version_is_sealed_and_belongs_to_it() -
     assert (made["immutable"], number_of(made), made["metadata"]["name"]) == (True, 2, "db-v2")
     assert made["metadata"]["ownerReferences"][0]["uid"] == "u"
     for text in ("", "x", "-1", "²"):
-        broken: dict[str, Any] = {"metadata": {"labels": {"faaslite.dev/versioned": ""}, "annotations": {"faaslite.dev/secret-version": text}}}
+        broken: dict[str, Any] = {
+            "metadata": {"labels": {"faaslite.dev/versioned": ""}, "annotations": {"faaslite.dev/secret-version": text}}
+        }
         assert current_of(broken) == 0
 
 
@@ -58,7 +63,13 @@ def pod(name: str, secret: str, phase: str = "Running") -> dict[str, Any]:
 
 
 def test_who_holds_what() -> None:
-    pods = [pod("a", "db-v2"), pod("b", "db"), pod("c", "db-v1", "Failed"), pod("d", "other-v1"), pod("e", "db-v2", "Pending")]
+    pods = [
+        pod("a", "db-v2"),
+        pod("b", "db"),
+        pod("c", "db-v1", "Failed"),
+        pod("d", "other-v1"),
+        pod("e", "db-v2", "Pending"),
+    ]
     assert held("db", [1, 2], pods) == {0: ["b"], 1: [], 2: ["a", "e"]}
 
 
