@@ -23,7 +23,7 @@ from core.apiserver.registry.listing import list_options, list_page
 from core.apiserver.request import ApiRequest, Reply
 from core.apiserver.served import Served
 from core.apiserver.status import method_not_allowed
-from core.apiserver.streams.log import KubeletConnector, kubelet_address
+from core.apiserver.streams.log import KubeletConnector, authority, kubelet_address
 from core.clock import timestamp, wall
 from core.errors import ApiError, NotFound
 from core.store.base import Entry
@@ -143,7 +143,7 @@ class Measured:
             return None
         try:
             async with asyncio.timeout(_SECONDS):
-                reply = await self._kubelet.get(f"https://{kubelet_address(node)}/stats/summary", {})
+                reply = await self._kubelet.get(f"https://{authority(kubelet_address(node))}/stats/summary", {})
                 async with reply:
                     if reply.status == 200:
                         found: Document = msgspec.json.decode(await reply.read())

@@ -17,7 +17,7 @@ from core.apiserver.status import invalid, invalid_value
 from core.errors import ApiError, BadRequest, NotFound, ServiceUnavailable, api_error
 from core.upgrade import Refused, Upgraded, ask
 
-__all__ = ["KubeletConnector", "PodLogs", "choose_container", "kubelet_address", "kubelet_of"]
+__all__ = ["KubeletConnector", "PodLogs", "authority", "choose_container", "kubelet_address", "kubelet_of"]
 
 Document = dict[str, Any]
 _CONNECT_SECONDS = 10.0
@@ -114,6 +114,12 @@ def kubelet_address(node: Document) -> tuple[str, int]:
     return str(host), int(port)
 
 
+def authority(address: tuple[str, int]) -> str:
+    """Address and port as URLs have them."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 async def kubelet_of(served: Served, node_name: str) -> tuple[str, int]:
     """Where the agent of that node listens. Raises `ServiceUnavailable`."""
     nodes = served.of(NODE)
@@ -139,10 +145,9 @@ class PodLogs:
             return Reply(b"", content_type="text/plain")
         if self._kubelet is None:
             raise ServiceUnavailable("this API server has no way to reach nodes")
-        host, port = await kubelet_of(self._served, node_name)
+        at = authority(await kubelet_of(self._served, node_name))
         where = "/".join(quote(each, safe="") for each in (info.namespace, info.name, container))
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        reply = await self._kubelet.get(f"https://{authority}/containerLogs/{where}", query)
+        reply = await self._kubelet.get(f"https://{at}/containerLogs/{where}", query)
         if reply.status >= 400:
             raise await _refusal(reply)
         return TextStream(_chunks(reply))
