@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from pathlib import Path
 
@@ -31,15 +30,16 @@ finally:
     sys.path.pop()
 
 LIMIT = 100_000
+KEY = b"\x37\xfa\x21\x3d"
+"""The mask of the examples in RFC 6455, 5.7."""
 
 
 def masked(kind: int, payload: bytes, *, final: bool = True, first: int = 0) -> bytes:
     """A frame as clients send them."""
     whole = frame(kind, payload)
     extended = {126: 2, 127: 8}.get(whole[1], 0)
-    key = os.urandom(4)
-    body = bytes(each ^ key[at % 4] for at, each in enumerate(payload))
-    return bytes(((0x80 if final else 0) | kind | first, 0x80 | whole[1])) + whole[2 : 2 + extended] + key + body
+    body = bytes(each ^ KEY[at % 4] for at, each in enumerate(payload))
+    return bytes(((0x80 if final else 0) | kind | first, 0x80 | whole[1])) + whole[2 : 2 + extended] + KEY + body
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:

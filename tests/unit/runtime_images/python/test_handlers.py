@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import http.server
 import json
-import runpy
 import threading
 import time
 from pathlib import Path
@@ -13,24 +12,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[4]
-_contract = runpy.run_path(str(ROOT / "tests" / "contracts" / "test_shim.py"))
-COMMAND, ENVIRONMENT = _contract["SHIMS"]["python"]
-
-
-@pytest.fixture
-def start(tmp_path):
-    made = []
-
-    def make(source: str, **env: str):
-        folder = tmp_path / str(len(made))
-        folder.mkdir()
-        made.append(_contract["Shim"](COMMAND, ENVIRONMENT, folder, {"app.py": source}, **env))
-        assert made[-1].announced == b"R", made[-1].log()
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
 
 
 def ask(shim, path="/", body=None, method="POST", **headers):
@@ -151,14 +132,11 @@ def test_annotations_of_event_and_context_leave_a_handler_plain(start):
     assert ask(shim, "/x", X_Call_Id="c")[2] == {"path": "/x", "id": "c"}
 
 
-def test_a_type_that_nothing_can_be_read_as_is_said_at_start(tmp_path):
+def test_a_type_that_nothing_can_be_read_as_is_said_at_start(launch):
     source = "import threading\ndef handle(lock: threading.Thread):\n    return 1\n"
-    shim = _contract["Shim"](COMMAND, ENVIRONMENT, tmp_path, {"app.py": source})
-    try:
-        assert shim.process.wait(10) == 1
-        assert "Thread can't be read from a request" in shim.termination.read_text()
-    finally:
-        shim.close()
+    shim = launch(source)
+    assert shim.process.wait(10) == 1
+    assert "Thread can't be read from a request" in shim.termination.read_text()
 
 
 EVENTS = """

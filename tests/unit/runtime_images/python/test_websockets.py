@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import runpy
 import signal
 import socket
 import time
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import aiohttp
 import pytest
 
-_contract = runpy.run_path(str(Path(__file__).resolve().parents[3] / "contracts" / "test_shim.py"))
-COMMAND, ENVIRONMENT = _contract["SHIMS"]["python"]
 APP = """
 import asyncio
 
@@ -64,22 +60,6 @@ HANDSHAKE = (
 )
 
 
-@pytest.fixture
-def start(tmp_path):
-    made = []
-
-    def make(source: str = APP, **env: str):
-        folder = tmp_path / str(len(made))
-        folder.mkdir()
-        made.append(_contract["Shim"](COMMAND, ENVIRONMENT, folder, {"app.py": source}, **env))
-        assert made[-1].announced == b"R", made[-1].log()
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
-
-
 @asynccontextmanager
 async def opened(shim, path="/", **more):
     host, port = shim.address
@@ -88,7 +68,7 @@ async def opened(shim, path="/", **more):
 
 
 async def test_messages_of_all_sizes_go_both_ways(start):
-    shim = start(FAASLITE_MAX_BODY="300000")
+    shim = start(APP, FAASLITE_MAX_BODY="300000")
     async with opened(shim, "/a?q=1") as client:
         for text in ("", "häy", "x" * 125, "y" * 126, "z" * 70_000):
             await client.send_str(text)
@@ -106,20 +86,20 @@ async def test_messages_of_all_sizes_go_both_ways(start):
 
 
 async def test_a_hundred_messages_wait_without_being_lost(start):
-    async with opened(start()) as client:
+    async with opened(start(APP)) as client:
         for number in range(100):
             await client.send_str(str(number))
         assert [await client.receive_str() for _ in range(100)] == [str(each) for each in range(100)]
 
 
 async def test_subprotocol_and_headers_of_the_accept(start):
-    async with opened(start(), protocols=("chat.v2", "chat.v1")) as client:
+    async with opened(start(APP), protocols=("chat.v2", "chat.v1")) as client:
         assert client.protocol == "chat.v2"
         assert client._response.headers["x-made"] == "yes"
 
 
 async def test_the_application_closes(start):
-    shim = start()
+    shim = start(APP)
     for path, code, reason in (
         ("/bye", 4001, "enough"),
         ("/return", 1000, ""),
@@ -132,7 +112,7 @@ async def test_the_application_closes(start):
 
 
 async def test_handshakes_that_are_refused(start):
-    shim = start()
+    shim = start(APP)
     for path, status in (("/refuse", 403), ("/deny", 402), ("/silent", 500), ("/early", 500)):
         with pytest.raises(aiohttp.WSServerHandshakeError) as found:
             async with opened(shim, path):
@@ -142,7 +122,7 @@ async def test_handshakes_that_are_refused(start):
 
 
 def test_handshakes_that_are_none(start):
-    shim = start()
+    shim = start(APP)
     plain = HANDSHAKE % b"/"
     old = plain.replace(b"Version: 13", b"Version: 8")
     assert b"HTTP/1.1 426 " in (answer := shim.raw(old)) and b"sec-websocket-version: 13" in answer
@@ -153,7 +133,7 @@ def test_handshakes_that_are_none(start):
 
 
 def test_frames_before_the_answer_and_frames_that_are_none(start):
-    shim = start()
+    shim = start(APP)
     hello = b"\x81\x82\x00\x00\x00\x00hi"
     answer = shim.raw(HANDSHAKE % b"/" + hello + b"\x81\x02hi")  # the second one isn't masked
     head, _, frames = answer.partition(b"\r\n\r\n")
@@ -167,7 +147,7 @@ def test_frames_before_the_answer_and_frames_that_are_none(start):
 
 
 async def test_a_websocket_holds_a_slot_until_its_client_is_gone(start):
-    shim = start(FAASLITE_CONCURRENCY="1")
+    shim = start(APP, FAASLITE_CONCURRENCY="1")
     async with opened(shim) as client:
         await client.send_str("here")
         await client.receive_str()
@@ -179,7 +159,7 @@ async def test_a_websocket_holds_a_slot_until_its_client_is_gone(start):
 
 
 async def test_the_deadline_is_that_of_the_handshake(start):
-    shim = start(FAASLITE_TIMEOUT="0.5")
+    shim = start(APP, FAASLITE_TIMEOUT="0.5")
     with pytest.raises(aiohttp.WSServerHandshakeError) as found:
         async with opened(shim, "/slow-handshake"):
             pass
@@ -191,7 +171,7 @@ async def test_the_deadline_is_that_of_the_handshake(start):
 
 
 async def test_an_instance_that_ends_says_so(start):
-    shim = start()
+    shim = start(APP)
     async with opened(shim) as client:
         await client.send_str("here")
         await client.receive_str()
@@ -203,7 +183,7 @@ async def test_an_instance_that_ends_says_so(start):
 
 def test_a_client_that_never_closes_is_closed(start):
     """The close frame is out; the connection is not held for who doesn't answer it."""
-    shim = start()
+    shim = start(APP)
     with socket.create_connection(shim.address, timeout=15) as connection:
         connection.sendall(HANDSHAKE % b"/bye")
         received = b""
