@@ -71,7 +71,7 @@ def ports_query(query: Pairs) -> Pairs:
         if name not in ("ports", "port"):
             continue
         for text in value.split(","):
-            if not text.isdecimal() or len(text) > 5 or not 0 < int(text) < 65536:
+            if not (text.isascii() and text.isdecimal()) or len(text) > 5 or not 0 < int(text) < 65536:
                 raise BadRequest(f"unable to parse {text!r} as a port: it is a number from 1 to 65535")
             found.append(("port", str(int(text))))
     return found

@@ -164,14 +164,14 @@ class StreamEndpoints:
         try:
             address = self._node.pod_address(names["namespace"], names["pod"])
             ports = [int(each) for each in request.query_params.getlist("port")]
-            shake = _Handshake(request, (TUNNEL, V4), (FORWARD,))
+            shake = _Handshake(request, (TUNNEL, V4, ""), (FORWARD,))
         except ValueError as error:
             return PlainTextResponse(str(error), 400)
         except _Refused as refused:
             return PlainTextResponse(str(refused), refused.status)
         except NotRunning as error:
             return PlainTextResponse(f"unable to upgrade connection: {error}", 500)
-        if shake.socket is not None and shake.socket.subprotocol == V4 and not 0 < len(ports) <= 100:
+        if shake.socket is not None and shake.socket.subprotocol != TUNNEL and not 0 < len(ports) <= 100:
             return PlainTextResponse('query parameter "port" is required, 100 times at most', 400)
 
         async def dial(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -187,7 +187,7 @@ class StreamEndpoints:
         try:
             if shake.socket is None:
                 await forward_streams(Multiplexer(shake.open_bare()), dial, pod)
-            elif shake.socket.subprotocol == V4:
+            elif shake.socket.subprotocol != TUNNEL:
                 await forward_channels(shake.open_socket(), ports, dial, pod)
             else:
                 await forward_streams(Multiplexer(shake.open_socket()), dial, pod)

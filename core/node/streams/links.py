@@ -72,11 +72,13 @@ class _Handshake(ServerProtocol):
 
     def process_subprotocol(self, headers: Headers) -> Subprotocol | None:
         lines = headers.get_all("Sec-WebSocket-Protocol")
+        if not lines and Subprotocol("") in (self.available_subprotocols or ()):
+            return None
         return self.select_subprotocol([Subprotocol(each.strip()) for line in lines for each in line.split(",")])
 
 
 class WebSocket:
-    """The server's end. `scope` is that of the request (ASGI); `protocols` are ours, the best one first.
+    """The server's end. `scope` is that of the request (ASGI); `protocols` are ours, the best one first; "" is none.
 
     Raises `HandshakeRefused`. Nothing is sent before `open`, so that whoever serves can still say no.
     """
@@ -94,7 +96,9 @@ class WebSocket:
             raise HandshakeRefused(f"this is no WebSocket handshake: {self._protocol.handshake_exc}")
         self._response = self._protocol.accept(request)
         if self._response.status_code != 101:
-            raise HandshakeRefused(f"{self._protocol.handshake_exc}; this server speaks {', '.join(protocols)}")
+            raise HandshakeRefused(
+                f"{self._protocol.handshake_exc}; this server speaks {', '.join(filter(None, protocols))}"
+            )
         self.subprotocol = str(self._protocol.subprotocol or "")
         self._messages: deque[bytes] = deque()
         self._parts: list[bytes] = []

@@ -1,10 +1,11 @@
 """A server that stops ends what streams without calling it a fault."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 
-from core.serving import AsgiServer
+from core.serving import AsgiServer, take_over
 
 
 async def test_a_stream_that_never_ends_is_cut_without_a_word(caplog):
@@ -78,3 +79,76 @@ async def test_head_and_body_leave_together():
         await over.wait()  # nothing is lost where the server closes right after it wrote
     assert len(pieces) == 1 and pieces[0].startswith(b"HTTP/1.1 200") and pieces[0].endswith(b"body")
     await server.stop()
+
+
+async def upgrading(scope, receive, send):
+    """Upper case for who asks for it, a refusal for the rest."""
+    take = take_over(scope)
+    if take is None or scope["path"] == "/refuse":
+        await send({"type": "http.response.start", "status": 400, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"no"})
+        return
+    reader, writer = take()
+    writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: upper\r\n\r\n")
+    try:
+        while data := await reader.read(100):
+            writer.write(data.upper())
+            await writer.drain()
+    finally:
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def connected(app):
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = AsgiServer(app, listener, drain=0.2)
+    await server.start()
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    try:
+        async with asyncio.timeout(10):
+            yield reader, writer, server
+    finally:
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+        await server.stop()
+
+
+UPGRADE = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: upper\r\n%b\r\n"
+AGREED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: upper\r\n\r\n"
+
+
+async def test_a_connection_is_given_away_with_what_came_after_the_request(caplog):
+    async with connected(upgrading) as (reader, writer, _):
+        writer.write(UPGRADE % (b"/", b"") + b"early ")
+        assert await reader.readexactly(len(AGREED) + 6) == AGREED + b"EARLY "
+        writer.write(b"x" * 500_000)
+        assert await reader.readexactly(500_000) == b"X" * 500_000
+        writer.write_eof()
+        assert await reader.read() == b""
+    assert caplog.records == []
+
+
+async def test_after_a_refusal_http_goes_on(caplog):
+    async with connected(upgrading) as (reader, writer, _):
+        for _ in range(2):
+            writer.write(UPGRADE % (b"/refuse", b"") + UPGRADE % (b"/refuse", b""))
+            for _ in range(2):
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 400") and await reader.readexactly(2) == b"no"
+        writer.write(UPGRADE % (b"/", b"") + b"now")
+        assert await reader.readexactly(len(AGREED) + 3) == AGREED + b"NOW"
+    assert caplog.records == []
+
+
+async def test_a_request_with_a_body_keeps_its_connection():
+    async with connected(upgrading) as (reader, writer, _):
+        writer.write(UPGRADE % (b"/", b"Content-Length: 4\r\n") + b"body")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 400")
+
+
+async def test_a_server_that_stops_ends_what_was_given_away(caplog):
+    async with connected(upgrading) as (reader, writer, server):
+        writer.write(UPGRADE % (b"/", b""))
+        await reader.readexactly(len(AGREED))
+        await server.stop()
+    assert caplog.records == []
