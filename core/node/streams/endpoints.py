@@ -17,6 +17,7 @@ from starlette.routing import Route
 from core.node.runtime.base import Runtime, RuntimeFailure, Streams
 from core.node.streams.channels import ERROR, RESIZE, STDERR, STDIN, STDOUT, V4, V5, SpdyChannels, WebSocketChannels
 from core.node.streams.links import BareLink, HandshakeRefused, WebSocket
+from core.node.streams.listeners import listens_here
 from core.node.streams.multiplex import Multiplexer
 from core.node.streams.ports import forward_channels, forward_streams
 from core.node.streams.terminal import Wants, converse
@@ -175,6 +176,8 @@ class StreamEndpoints:
             return PlainTextResponse('query parameter "port" is required, 100 times at most', 400)
 
         async def dial(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            if address.startswith("127.") and not await asyncio.to_thread(listens_here, address, port):
+                raise OSError(f"nothing listens at {address}:{port}, the Pod's own address")
             try:
                 async with asyncio.timeout(_DIAL_SECONDS):
                     return await asyncio.open_connection(address, port)
