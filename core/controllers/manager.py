@@ -29,6 +29,7 @@ from core.controllers.resourcequota import ResourceQuotaController
 from core.controllers.signing import Authority
 from core.controllers.statefulset import StatefulSetController
 from core.controllers.tokencleaner import TokenCleaner
+from core.controllers.tokensecrets import TokenSecrets
 
 __all__ = ["CONTROLLERS", "Controller", "Controllers"]
 
@@ -65,6 +66,7 @@ CONTROLLERS: Mapping[str, Make] = {
     "clusterrole-aggregation": lambda client, informers, its: ClusterRoleAggregation(client, informers),
     "resourcequota": lambda client, informers, its: ResourceQuotaController(client, informers),
     "statefulset": lambda client, informers, its: StatefulSetController(client, informers),
+    "token-secrets": lambda client, informers, its: TokenSecrets(client, informers, ca=its.ca),
     "podgc": lambda client, informers, its: PodGarbageCollector(client, informers, clock=its.clock),
     "certificates": lambda client, informers, its: CertificateController(client, informers, its.authority, its.clock),
     "token-cleaner": lambda client, informers, its: TokenCleaner(client, informers, clock=its.clock),

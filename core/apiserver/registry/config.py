@@ -6,9 +6,11 @@ import base64
 import binascii
 import re
 
+import msgspec
+
 from core.apiserver.registry.pods import text
 from core.apiserver.registry.strategy import Cause, Document, Strategy
-from core.apiserver.status import forbidden, immutable, invalid_value, required
+from core.apiserver.status import GoValue, forbidden, immutable, invalid_value, required
 
 __all__ = ["ConfigMapStrategy", "SecretStrategy"]
 
@@ -65,6 +67,15 @@ class ConfigMapStrategy(Strategy):
         return _sealed(new, old, ("data", "binaryData"))
 
 
+_ACCOUNT = "kubernetes.io/service-account.name"
+_NEEDED = {
+    "kubernetes.io/tls": ("tls.crt", "tls.key"),
+    "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
+    "kubernetes.io/dockercfg": (".dockercfg",),
+    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+}
+"""Type of Secret -> the keys that it must have."""
+_JSON_KEYS = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/dockercfg": ".dockercfg"}
 _SECRET_FIELDS = {"type": text("type")}
 
 
@@ -79,17 +90,29 @@ class SecretStrategy(Strategy):
             document["type"] = "Opaque"
 
     def validate(self, document: Document) -> list[Cause]:
-        found = _keys(document, ("data",)) + _base64(document, "data")
-        needed = {
-            "kubernetes.io/tls": ("tls.crt", "tls.key"),
-            "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
-            "kubernetes.io/ssh-auth": ("ssh-privatekey",),
-        }.get(document["type"], ())
-        return found + [required(f"data[{key}]") for key in needed if key not in (document.get("data") or {})]
+        found, data = _keys(document, ("data",)) + _base64(document, "data"), document.get("data") or {}
+        kind = document["type"]
+        if kind == "kubernetes.io/service-account-token":
+            if not (document["metadata"].get("annotations") or {}).get(_ACCOUNT):
+                found.append(required(f"metadata.annotations[{_ACCOUNT}]"))
+        elif kind == "kubernetes.io/basic-auth" and "username" not in data and "password" not in data:
+            found += [required("data[username]"), required("data[password]")]
+        found += [required(f"data[{key}]") for key in _NEEDED.get(kind, ()) if key not in data]
+        if not found and kind in _JSON_KEYS:
+            found += _json(f"data[{_JSON_KEYS[kind]}]", data[_JSON_KEYS[kind]])
+        return found
 
     def validate_update(self, new: Document, old: Document) -> list[Cause]:
         found = [] if new["type"] == old["type"] else [immutable("type", new["type"])]
         return found + _sealed(new, old, ("data",))
+
+
+def _json(field: str, value: str) -> list[Cause]:
+    try:
+        msgspec.json.decode(base64.b64decode(value))
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        return [invalid_value(field, GoValue('"<secret contents redacted>"'), str(error))]
+    return []
 
 
 def _base64(document: Document, field: str) -> list[Cause]:

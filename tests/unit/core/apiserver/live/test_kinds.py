@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from core.errors import BadRequest, Conflict, Invalid, MethodNotAllowed, NotFound
+from core.errors import Conflict, Invalid, MethodNotAllowed, NotFound
 
 CORE = "/api/v1/namespaces/default"
 PODS = f"{CORE}/pods"
@@ -173,7 +173,7 @@ async def test_eviction_is_a_deletion(admin, pod):
     assert (await admin.post(f"{PODS}/a/eviction", eviction))["status"] == "Success"
     with pytest.raises(NotFound):
         await admin.get(f"{PODS}/a")
-    with pytest.raises(BadRequest, match="exec is not served"):
+    with pytest.raises(NotFound):
         await admin.post(f"{PODS}/a/exec", {})
     with pytest.raises(MethodNotAllowed):
         await admin.get(f"{PODS}/a/binding")
@@ -307,3 +307,21 @@ async def test_nodes_leases_events_and_slices(admin):
         await admin.post(
             slices, {"metadata": {"name": "t"}, "addressType": "IPv4", "endpoints": [{"addresses": ["x"]}]}
         )
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "said"),
+    [
+        ("tls", {"tls.crt": "eA=="}, "data[tls.key]: Required value"),
+        ("basic-auth", {"x": "eA=="}, "data[password]: Required value"),
+        ("ssh-auth", {}, "data[ssh-privatekey]: Required value"),
+        ("dockercfg", {}, "data[.dockercfg]: Required value"),
+        ("dockerconfigjson", {".dockerconfigjson": "eA=="}, 'Invalid value: "<secret contents redacted>"'),
+    ],
+)
+async def test_secrets_hold_what_their_type_says(admin, kind, data, said):
+    body = {"metadata": {"name": "s"}, "type": f"kubernetes.io/{kind}", "data": data}
+    with pytest.raises(Invalid) as refused:
+        await admin.post(f"{CORE}/secrets", body)
+    assert said in refused.value.message
+    assert "eA==" not in refused.value.message
