@@ -45,7 +45,7 @@ from core.apiserver.housekeeping import Housekeeping
 from core.apiserver.http import Receive, Scope, Send
 from core.apiserver.issuer import issuer_routes
 from core.apiserver.local import LocalTransport
-from core.apiserver.metrics import Metrics
+from core.apiserver.metrics import Metrics, labels
 from core.apiserver.presentation import presented
 from core.apiserver.proxying import Proxies
 from core.apiserver.request import ApiRequest, Proxied, RawRequest, Reply, TextStream, Upgrade, WatchStream
@@ -244,7 +244,7 @@ class ApiServer:
             await turn.take(place, user, info, head.query, scope)
             if not info.resource:
                 trail.allowed(await self._authorizer.check(user, info))
-                trail.done(await self._serve_system(scope, receive, send, info.verb))
+                trail.done(await self._serve_system(scope, receive, send, info))
                 return
             request = ApiRequest(user, info, head.query, body, head.content_type, head.accept, head.user_agent)
             if (take := take_over(scope)) is not None:
@@ -259,7 +259,7 @@ class ApiServer:
                 trail.done(answer.code, answer.body)
                 answer = presented(answer, head.accept, head.query, head.user_agent)
                 await http.send_reply(send, answer, request.warnings, head.gzip, bodiless=method == "HEAD")
-                self._metrics.answered(info.verb, info.full_resource, answer.code, monotonic() - began)
+                self._metrics.answered(self._labels(info, head.query), answer.code, monotonic() - began)
                 return
         except ConnectionError:
             return
@@ -267,7 +267,7 @@ class ApiServer:
             if isinstance(error, asyncio.CancelledError) and (turn.answering or not expired(deadline)):
                 raise
             failure = _as_api_error(error, method, path)
-            self._metrics.answered(info.verb, info.full_resource, failure.status_code, monotonic() - began)
+            self._metrics.answered(self._labels(info, head.query), failure.status_code, monotonic() - began)
             trail.done(failure.status_code, msgspec.json.encode(failure.status()))
             if isinstance(failure, NotFound) and self._unknown(info):
                 await http.send_plain(send, 404, "404 page not found\n")
@@ -277,12 +277,16 @@ class ApiServer:
         finally:
             self._deadlines.end(deadline)
         code = answer.status if isinstance(answer, Proxied) else 101 if isinstance(answer, Tunnel) else 200
-        self._metrics.answered(info.verb, info.full_resource, code, None)
+        self._metrics.answered(self._labels(info, head.query), code, None)
         trail.started(code)
         try:
             await self._stream(answer, receive, send, turn)
         finally:
             trail.done(code)
+
+    def _labels(self, info: RequestInfo, query: Mapping[str, str]) -> tuple[str, ...]:
+        known = self._served.find(info.group, info.version, info.resource) is not None
+        return labels(info, known, query.get("dryRun") == "All")
 
     async def _impersonated(self, user: User, headers: Sequence[tuple[str, str]]) -> User:
         """The user that the headers ask for. Raises `Forbidden` for whom `user` may not be, `BadRequest`."""
@@ -293,7 +297,7 @@ class ApiServer:
             await self._authorizer.check(user, each)
         return wanted
 
-    async def _serve_system(self, scope: Scope, receive: Receive, send: Send, verb: str) -> int:
+    async def _serve_system(self, scope: Scope, receive: Receive, send: Send, info: RequestInfo) -> int:
         """The reply's code. Old clients ask for `/api/`, `/version/`."""
         code, path = 500, scope["path"]
         if len(path) > 1 and path.endswith("/"):
@@ -303,7 +307,7 @@ class ApiServer:
             nonlocal code
             if message["type"] == "http.response.start":
                 code = message["status"]
-                self._metrics.answered(verb, "", code, None)
+                self._metrics.answered(labels(info, False, False), code, None)
             await send(dict(message))
 
         await self._system(scope, receive, counted)

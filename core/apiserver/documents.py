@@ -45,7 +45,10 @@ def parse_document(request: ApiRequest, kind: Kind, options: WriteOptions, *, sh
         raise body.unknown_type()
     # Looking for duplicate fields reads the body a second time: only where the client asked for it.
     wanted = options.strict or (options.warn and "fieldValidation" in request.query)
-    found, doubts = body.parse(request.body, request.content_type, strict=wanted)
+    try:
+        found, doubts = body.parse(request.body, request.content_type, strict=wanted)
+    except BadRequest as error:
+        raise _unrecognized(kind, error.message, request.body) from error
     if type(found) is not dict:
         raise BadRequest(f"the object provided is unrecognized (must be of type {kind.kind}): it isn't an object")
     version, name = found.get("apiVersion") or kind.api_version, found.get("kind") or kind.kind
@@ -54,13 +57,27 @@ def parse_document(request: ApiRequest, kind: Kind, options: WriteOptions, *, sh
             f"the API version in the data ({version}) does not match the expected API version ({kind.api_version})"
         )
     if name != kind.kind:
-        raise BadRequest(f"the kind in the data ({name}) does not match the expected kind ({kind.kind})")
+        raise BadRequest(
+            f'{name} in version "{kind.version}" cannot be handled as a {kind.kind}: '
+            f"the kind in the data ({name}) does not match the expected kind ({kind.kind})"
+        )
     found["apiVersion"], found["kind"] = version, name
     if shaped_next:
         request.doubts = doubts
     else:
         _doubt(request, kind, options, doubts)
     return found
+
+
+def _unrecognized(kind: Kind, why: str, data: bytes) -> BadRequest:
+    """In Kubernetes' words, with the start of what was sent: as text where it looks like JSON, else in hexadecimal."""
+    why = why.removeprefix("the object provided is unrecognized: ")
+    if why.startswith("json parse error"):
+        why = f"couldn't get version/kind; {why}"
+    start = data[:30]
+    shown = start.decode("utf-8", "replace") if start.startswith(b"{") else start.hex()
+    more = " ..." if len(data) > 30 else ""
+    return BadRequest(f"the object provided is unrecognized (must be of type {kind.kind}): {why} ({shown}{more})")
 
 
 def shaped(request: ApiRequest, registry: Registry, document: Document, options: WriteOptions) -> Document:

@@ -1,0 +1,53 @@
+"""Labels of requests, as kube-apiserver has them, and never more of them than there are kinds."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.apiserver import dispatch
+from core.apiserver.metrics import Metrics, labels
+
+ROOT = "/api/v1/namespaces/default"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "expected"),
+    [
+        ("GET", f"{ROOT}/pods", {}, ("", "pods", "namespace", "", "LIST", "v1")),
+        ("GET", "/api/v1/pods", {"watch": "1"}, ("", "pods", "cluster", "", "WATCH", "v1")),
+        ("GET", f"{ROOT}/pods/a", {}, ("", "pods", "resource", "", "GET", "v1")),
+        ("POST", f"{ROOT}/pods", {}, ("", "pods", "resource", "", "POST", "v1")),
+        ("PUT", f"{ROOT}/pods/a/status", {}, ("", "pods", "resource", "status", "PUT", "v1")),
+        (
+            "PATCH",
+            "/apis/apps/v1/namespaces/d/deployments/a",
+            {},
+            ("apps", "deployments", "resource", "", "PATCH", "v1"),
+        ),
+        ("DELETE", f"{ROOT}/pods", {}, ("", "pods", "namespace", "", "DELETECOLLECTION", "v1")),
+        ("POST", f"{ROOT}/pods/a/exec", {}, ("", "pods", "resource", "exec", "CONNECT", "v1")),
+        ("GET", "/healthz", {}, ("", "", "", "", "GET", "")),
+    ],
+)
+def test_labels(method, path, query, expected):
+    info = dispatch.parse(method, path, query)
+    assert labels(info, True, False) == ("apiserver", "", *expected)
+
+
+def test_names_that_nobody_serves_are_counted_together():
+    found = {labels(dispatch.parse("GET", f"{ROOT}/made-up-{number}", {}), False, False) for number in range(100)}
+    assert len(found) == 1
+    assert len({labels(dispatch.parse(f"VERB{number}", "/x", {}), False, False) for number in range(100)}) == 1
+
+
+def test_counts_and_times():
+    metrics = Metrics(lambda: 3, lambda: 7)
+    what = labels(dispatch.parse("GET", f"{ROOT}/pods", {}), True, True)
+    metrics.answered(what, 200, 0.002)
+    metrics.answered(what, 200, None)
+    text = metrics.text()[0].decode()
+    told = '{code="200",component="apiserver",dry_run="All",group="",resource="pods",scope="namespace",subresource="",verb="LIST",version="v1"}'
+    assert f"apiserver_request_total{told} 2.0" in text
+    assert "apiserver_longrunning_requests 3.0" in text and "apiserver_storage_revision 7.0" in text
+    rest = told.replace('code="200",', "")
+    assert f"apiserver_request_duration_seconds_count{rest} 1.0" in text
