@@ -210,6 +210,9 @@ class Table:
         labels = {"faaslite.dev/function": "hello", "faaslite.dev/revision": "hello-00001"}
         meta = {"namespace": "default", "resourceVersion": "1"}
         self._items = {
+            "namespaces": {"metadata": {"name": "default", "resourceVersion": "1"}},
+            "serviceaccounts": {"metadata": {**meta, "name": "default"}},
+            "rolebindings": {"metadata": {**meta, "name": "none"}},
             "functions": {
                 "metadata": {**meta, "name": "hello"},
                 "status": {"traffic": [{"revision": "hello-00001", "percent": 100, "concurrency": 0, "timeout": 30.0}]},

@@ -23,7 +23,7 @@ from gateway.withdrawals import token_end
 from gateway.worker.activator import Activator
 from gateway.worker.call import Call
 from gateway.worker.concurrency import Revision
-from gateway.worker.errors import ACCESS_UNKNOWN, FORBIDDEN, UNAUTHORIZED, Failure
+from gateway.worker.errors import ACCESS_UNKNOWN, FORBIDDEN, QUOTA_EXCEEDED, UNAUTHORIZED, Failure
 from gateway.worker.fields import RequestFields
 from gateway.worker.router import Route, Router
 
@@ -65,9 +65,14 @@ class Access:
         self._asking.clear()
 
     def guard(
-        self, route: Route, fields: RequestFields, forward: Callable[[Call], None] | None = None
+        self,
+        route: Route,
+        fields: RequestFields,
+        forward: Callable[[Call], None] | None = None,
+        *,
+        trusted: bool = False,
     ) -> Callable[[Call, Revision | None], None]:
-        """What admits one call of `route`, or refuses it. `forward` is for calls that the activator isn't to get."""
+        """What admits one call of `route`, or refuses it. `forward` is for calls that the activator isn't to get; who is `trusted` needs no credential."""
 
         def enter(call: Call, revision: Revision | None) -> None:
             if route.cors is not None and fields.origin:
@@ -76,11 +81,20 @@ class Access:
             if forward is not None:
                 forward(call)
             elif revision is not None:
+                quota = route.quota
+                if quota is not None:
+                    refusal = quota.take(monotonic())
+                    if refusal is not None:
+                        call.revision = None  # nobody was asked for it
+                        failure = Failure(QUOTA_EXCEEDED.status, QUOTA_EXCEEDED.reason, refusal.retry_after)
+                        self._activator.reject(call, failure, refusal.message)
+                        return
+                    call.quota = quota
                 call.revision = revision
                 self._activator.admit(call, revision)
 
         def check(call: Call, revision: Revision | None) -> None:
-            if route.visibility == "public":
+            if trusted or route.visibility == "public":
                 enter(call, revision)
                 return
             call.revision = None  # it is on its way to nobody yet

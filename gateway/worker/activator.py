@@ -161,6 +161,8 @@ class Activator:
             stats.sent += call.sent
             if call.body_size:
                 stats.received += call.body_size
+        if call.quota is not None:
+            call.quota.leave()
         if trace.ON:
             trace.mark("replied", revision.key)
         load = revision.load  # as `leave`

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from gateway.worker.concurrency import Instance, Revision
     from gateway.worker.listener import ClientConnection
     from gateway.worker.pool import Pool
+    from gateway.worker.quotas import Quota
     from gateway.worker.stats import FunctionStats
     from gateway.worker.upstream import UpstreamConnection
 else:  # the struct's fields need no more than a name; these modules import this one
-    Instance = Revision = ClientConnection = Pool = FunctionStats = UpstreamConnection = Any
+    Instance = Revision = ClientConnection = Pool = Quota = FunctionStats = UpstreamConnection = Any
 
 __all__ = ["LARGE", "Call"]
 
@@ -61,6 +62,8 @@ class Call(msgspec.Struct, eq=False):
     waited: float = -1.0
     """Seconds for which it waited for an instance; -1 where it didn't."""
     done: bool = False
+    quota: Quota | None = None
+    """Has let it begin, and is told when it ends."""
     extra: bytes = b""
     """Fields that the gateway adds to the reply, each with its line end."""
 

@@ -55,7 +55,9 @@ def enter(
     if revision is None:
         connection.answer(errors.FUNCTION_NOT_READY, route.message, fields.call_id)
         return
-    guard = gateway.access.guard(route, fields) if route.guarded and not connection.trusted else None
+    # Who comes by our own socket was let in before, but not by the quota: that is for calls when they are made.
+    guarded = route.guarded and (not connection.trusted or route.quota is not None)
+    guard = gateway.access.guard(route, fields, trusted=connection.trusted) if guarded else None
     connection.call_function(start, line, fields, body, route, revision, guard)
 
 

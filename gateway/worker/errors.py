@@ -8,7 +8,7 @@ import msgspec
 
 __all__ = [
     "ACCESS_UNKNOWN", "ACTIVATION_TIMEOUT", "BAD_REPLY", "BAD_REQUEST", "CANCELLED", "DEADLINE_EXCEEDED", "FORBIDDEN", "FUNCTION_NOT_FOUND", "FUNCTION_NOT_READY",
-    "HEADERS_TOO_LARGE", "INSTANCE_BUSY", "INSTANCE_DIED", "JOBS_UNAVAILABLE", "NOT_FOUND", "PAYLOAD_TOO_LARGE", "QUEUE_FULL",
+    "HEADERS_TOO_LARGE", "INSTANCE_BUSY", "INSTANCE_DIED", "JOBS_UNAVAILABLE", "NOT_FOUND", "PAYLOAD_TOO_LARGE", "QUEUE_FULL", "QUOTA_EXCEEDED",
     "REQUEST_TIMEOUT", "UNAUTHORIZED", "BadHead", "Failure", "error_body", "render",
 ]  # fmt: skip
 
@@ -31,6 +31,7 @@ NOT_FOUND = Failure(404, "NotFound")
 FUNCTION_NOT_FOUND = Failure(404, "FunctionNotFound")
 REQUEST_TIMEOUT = Failure(408, "RequestTimeout")
 PAYLOAD_TOO_LARGE = Failure(413, "PayloadTooLarge")
+QUOTA_EXCEEDED = Failure(429, "QuotaExceeded", 1)
 HEADERS_TOO_LARGE = Failure(431, "HeadersTooLarge")
 INSTANCE_DIED = Failure(502, "InstanceDied")
 BAD_REPLY = Failure(502, "BadReply")

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gateway.worker.concurrency import Revision
+from gateway.worker.quotas import Quota
 from gateway.worker.stats import BOUNDS, FunctionStats
 
 __all__ = ["merge", "render"]
 
-_LARGEST = ("faaslite_function_instances",)
+_LARGEST = ("faaslite_function_instances", "faaslite_namespace_limit")
 """Families that every worker knows the whole of: of these the largest counts, of all others the sum."""
 
 
-def render(functions: Iterable[FunctionStats], revisions: Iterable[Revision], connections: int) -> str:
+def render(
+    functions: Iterable[FunctionStats], revisions: Iterable[Revision], quotas: Iterable[Quota], connections: int
+) -> str:
     functions, revisions = list(functions), list(revisions)
     lines: list[str] = []
     _family(lines, "faaslite_function_invocations_total", "counter", "Finished calls by class of the status code.")
@@ -31,6 +34,10 @@ def render(functions: Iterable[FunctionStats], revisions: Iterable[Revision], co
             lines.append(f'faaslite_function_duration_seconds_bucket{{{_labels(each)},le="{bound}"}} {total}')
         lines.append(f"faaslite_function_duration_seconds_sum{{{_labels(each)}}} {each.seconds:.6f}")
         lines.append(f"faaslite_function_duration_seconds_count{{{_labels(each)}}} {total}")
+    _family(lines, "faaslite_function_received_bytes_total", "counter", "Bytes of request bodies that clients sent.")
+    lines += [f"faaslite_function_received_bytes_total{{{_labels(each)}}} {each.received}" for each in functions]
+    _family(lines, "faaslite_function_sent_bytes_total", "counter", "Bytes of reply bodies that clients were sent.")
+    lines += [f"faaslite_function_sent_bytes_total{{{_labels(each)}}} {each.sent}" for each in functions]
     _family(lines, "faaslite_function_cold_starts_total", "counter", "Calls that found no instance.")
     lines += [f"faaslite_function_cold_starts_total{{{_labels(each)}}} {each.cold_starts}" for each in functions]
     _family(lines, "faaslite_function_in_flight", "gauge", "Calls that instances are at work on.")
@@ -41,6 +48,22 @@ def render(functions: Iterable[FunctionStats], revisions: Iterable[Revision], co
     lines += [f"faaslite_function_queue_depth{{{_revision(each)}}} {len(each.waiting)}" for each in revisions]
     _family(lines, "faaslite_function_instances", "gauge", "Instances that get calls.")
     lines += [f"faaslite_function_instances{{{_revision(each)}}} {len(each.ready)}" for each in revisions]
+    quotas = list(quotas)
+    _family(
+        lines, "faaslite_namespace_limit", "gauge", "What the namespace may have: calls per second, calls in flight."
+    )
+    lines += [
+        f'faaslite_namespace_limit{{limit="{limit}",namespace="{each.namespace}"}} {value:g}'
+        for each in quotas
+        for limit, value in each.limits._asdict().items()
+        if value
+    ]
+    _family(lines, "faaslite_namespace_refused_total", "counter", "Calls that a quota of their namespace refused.")
+    lines += [
+        f'faaslite_namespace_refused_total{{limit="{limit}",namespace="{each.namespace}"}} {count}'
+        for each in quotas
+        for limit, count in each.refused.items()
+    ]
     _family(lines, "faaslite_gateway_connections", "gauge", "Open connections of clients.")
     lines.append(f"faaslite_gateway_connections {connections}")
     return "\n".join(lines) + "\n"

@@ -18,6 +18,7 @@ from gateway.worker.cors import Policy
 from gateway.worker.http1 import RequestLine
 from gateway.worker.paths import Paths
 from gateway.worker.pool import Pool
+from gateway.worker.quotas import Quota
 from gateway.worker.stats import FunctionStats, Stats
 from gateway.worker.views import Function
 
@@ -39,10 +40,10 @@ class Place(enum.Enum):
 
 class Route:
     """A function as the router knows it. `single` is its revision where there is just one; `message` says why there is none.
-    `guarded`: a call needs a look at who calls, or from where. `direct` is the revision of calls that need neither a look nor a choice."""
+    `guarded`: a call needs a look at who calls, or from where, or at a `quota`. `direct` is the revision of calls that need neither a look nor a choice."""
 
     __slots__ = (
-        "_shares", "_total", "aliases", "by_name", "cors", "direct", "guarded", "key", "keys", "message", "name", "namespace", "single", "stats",
+        "_shares", "_total", "aliases", "by_name", "cors", "direct", "guarded", "key", "keys", "message", "name", "namespace", "quota", "single", "stats",
         "tags", "visibility",
     )  # fmt: skip
 
@@ -68,6 +69,7 @@ class Route:
         self.by_name: dict[str, Revision] = {}
         self.aliases: list[bytes] = []
         """Under which further keys parts of it are found."""
+        self.quota: Quota | None = None
         self.guarded = False
         self.direct = self.single
 
@@ -89,17 +91,19 @@ class Route:
         """The same function, with all calls to one revision."""
         found = Route(self.stats, [(revision, 100)], self.message)
         found.visibility, found.cors, found.keys = self.visibility, self.cors, self.keys
-        found.guard(self.guarded)
+        found.guard(self.quota)
         return found
 
-    def guard(self, guarded: bool) -> None:
-        self.guarded = guarded
-        self.direct = None if guarded else self.single
+    def guard(self, quota: Quota | None) -> None:
+        """All that decides on it is known."""
+        self.quota = quota
+        self.guarded = self.visibility != "public" or self.cors is not None or quota is not None
+        self.direct = None if self.guarded else self.single
 
 
 class Router:
     """`on_instance(revision)` is called when a revision has a new instance or a new limit, `make_pool(host, port)` makes
-    the connections to an instance; `on_deleted(revision)` is for those of a function that is gone. `domain` is what functions' own
+    the connections to an instance; `on_deleted(revision)` is for those of a function that is gone, `quota_of(namespace)` says what limits its calls. `domain` is what functions' own
     hosts (`NAME.NAMESPACE.DOMAIN`) end in; "" for none."""
 
     def __init__(
@@ -111,6 +115,7 @@ class Router:
         make_pool: Callable[[str, int], Pool],
         on_instance: Callable[[Revision], None],
         on_deleted: Callable[[Revision], None] = lambda revision: None,
+        quota_of: Callable[[str], Quota | None] = lambda namespace: None,
         domain: str = "",
     ) -> None:
         self.functions: dict[bytes, Route] = {}
@@ -122,6 +127,7 @@ class Router:
         self._make_pool = make_pool
         self._on_instance = on_instance
         self._on_deleted = on_deleted
+        self._quota_of = quota_of
         self._domain = b"." + domain.lower().encode() if domain else b""
         self._paths = Paths()
         self._key_hashes: Counter[str] = Counter()
@@ -254,7 +260,7 @@ class Router:
         route.visibility = http.visibility
         route.cors = Policy(http.cors) if http.cors is not None else None
         route.keys = {each.hash: each.expires for each in status.keys}
-        route.guard(http.visibility != "public" or route.cors is not None)
+        route.guard(self._quota_of(function.namespace))
         return route
 
     def _known(self, function: Function, name: str, concurrency: int, timeout: float) -> Revision:
@@ -265,6 +271,13 @@ class Router:
         revision.routed = True
         self._on_instance(revision)
         return revision
+
+    def on_quota(self, namespace: str) -> None:
+        """Its quota has come or gone."""
+        quota = self._quota_of(namespace)
+        for route in self.functions.values():
+            if route.namespace == namespace:
+                route.guard(quota)
 
     # Instances
 

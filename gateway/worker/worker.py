@@ -14,7 +14,7 @@ from random import Random
 from time import monotonic, time
 
 from core.api import views
-from core.api.kinds import POD
+from core.api.kinds import NAMESPACE, POD
 from core.client.informer import Informers
 from core.client.rest import Client
 from faaslite.api.names import FUNCTION, LABEL_FUNCTION
@@ -28,6 +28,7 @@ from gateway.worker.http1 import RequestLines
 from gateway.worker.link import Link
 from gateway.worker.listener import ClientConnection
 from gateway.worker.pool import Pool
+from gateway.worker.quotas import Quotas
 from gateway.worker.router import Router
 from gateway.worker.settings import Settings
 from gateway.worker.stats import Stats
@@ -56,6 +57,7 @@ class Gateway:
         self.stats = Stats(monotonic())
         self.link = Link(autoscaler, name, self._on_link, self._on_notice)
         self.activator = Activator(loop, settings, self.link.send, self._on_busy)
+        self.quotas = Quotas(control.parent / "quotas" if control is not None else None, self._on_quota)
         self.router = Router(
             self.stats,
             timeout=settings.timeout,
@@ -63,6 +65,7 @@ class Gateway:
             make_pool=self._make_pool,
             on_instance=self.activator.dispatch,
             on_deleted=self.activator.on_deleted,
+            quota_of=self.quotas.of,
             domain=settings.domain,
         )
         self.access = Access(client, self.activator, self.router)
@@ -107,7 +110,9 @@ class Gateway:
 
     def render_metrics(self) -> str:
         """This worker's alone."""
-        return metrics.render(self.stats.functions(), self.router.revisions.values(), len(self.connections))
+        return metrics.render(
+            self.stats.functions(), self.router.revisions.values(), self.quotas, len(self.connections)
+        )
 
     def later(self, work: Coroutine[None, None, None]) -> None:
         """Run it as a task that ends with the worker."""
@@ -200,6 +205,9 @@ class Gateway:
         await asyncio.gather(*(pool.close() for pool in self._pools))
         self.wheel.stop()
 
+    def _on_quota(self, namespace: str) -> None:
+        self.router.on_quota(namespace)
+
     def _make_pool(self, host: str, port: int) -> Pool:
         loop = self.loop
         pool = Pool(loop, lambda factory: loop.create_connection(factory, host, port), self.activator, self.settings)
@@ -252,12 +260,15 @@ class Worker:
         gateway = self.gateway = Gateway(
             self._settings, self._client, self._autoscaler, self._jobs, self._name, self._control
         )
+        namespaces = self._informers.watch(NAMESPACE, views.Namespace)
         functions = self._informers.watch(FUNCTION, Function)
         pods = self._informers.watch(POD, views.Pod, labels=LABEL_FUNCTION)
         watch_withdrawals(self._informers, gateway.access.forget)
+        namespaces.add_handler(gateway.quotas.on_namespace)
         functions.add_handler(gateway.router.on_function)
         pods.add_handler(gateway.router.on_pod)
         await self._informers.start()
+        await namespaces.wait_synced()
         await functions.wait_synced()
         await pods.wait_synced()
         gateway.link.start()
@@ -287,6 +298,7 @@ class Worker:
             await self.gateway.drain()
             await self.gateway.access.stop()
             await self.gateway.link.stop()
+            self.gateway.quotas.close()
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)

@@ -54,6 +54,7 @@ RULES: tuple[Rule, ...] = (
     Rule((GATEWAY, JOBS), _CREATE, _REVIEW_GROUPS, ("tokenreviews", "subjectaccessreviews")),
     Rule((GATEWAY, JOBS), _READ, ("faaslite.dev",), ("functions",)),
     Rule((GATEWAY, JOBS), _READ, ("",), ("pods", "serviceaccounts", "services")),
+    Rule((GATEWAY,), _READ, ("",), ("namespaces",)),
     Rule((GATEWAY, JOBS), _READ, ("rbac.authorization.k8s.io",), ("rolebindings",)),
     Rule((GATEWAY, JOBS), _READ, ("discovery.k8s.io",), ("endpointslices",)),
     Rule((GATEWAY, JOBS), _READ, ("apps",), ("replicasets",)),

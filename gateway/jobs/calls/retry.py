@@ -8,7 +8,7 @@ from gateway.jobs.calls.base import DEAD_LETTER, EXPIRED, FAILED, SUCCEEDED, Cla
 
 __all__ = ["Answer", "Next", "after"]
 
-REFUSALS = frozenset({"FunctionNotReady", "QueueFull", "ActivationTimeout", "GatewayUnreachable"})
+REFUSALS = frozenset({"FunctionNotReady", "QueueFull", "ActivationTimeout", "QuotaExceeded", "GatewayUnreachable"})
 """Reasons for which no instance saw the call: such an attempt doesn't count, and is repeated for as long as `max_age` allows."""
 RETRIED = frozenset({408, 425, 429})
 """Answers under 500 that invite to try again."""

@@ -36,8 +36,10 @@ class MemoryApi:
         self.version = 1
         self.reviews: list[dict[str, Any]] = []
         """TokenReviews and SubjectAccessReviews that were asked for. The token T is that of the user T; who is called `may...` may."""
-        self.objects: dict[str, dict[str, dict[str, Any]]] = {"functions": {}, "pods": {}}
-        self._watchers: dict[str, set[asyncio.Queue[RawEvent]]] = {"functions": set(), "pods": set()}
+        self.objects: dict[str, dict[str, dict[str, Any]]] = {"functions": {}, "pods": {}, "namespaces": {}}
+        for each in ("serviceaccounts", "rolebindings"):
+            self.objects[each] = {}
+        self._watchers: dict[str, set[asyncio.Queue[RawEvent]]] = {each: set() for each in self.objects}
 
     @staticmethod
     def _review(review: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +53,7 @@ class MemoryApi:
     def put(self, plural: str, document: dict[str, Any]) -> None:
         self.version += 1
         meta = document["metadata"]
-        key = f"{meta['namespace']}/{meta['name']}"
+        key = f"{meta['namespace']}/{meta['name']}" if "namespace" in meta else meta["name"]
         meta["resourceVersion"] = str(self.version)
         kind = "MODIFIED" if key in self.objects[plural] else "ADDED"
         self.objects[plural][key] = document

@@ -58,7 +58,7 @@ def test_metrics_add_up():
     each = FunctionStats("team", "hello")
     for status, seconds in ((200, 0.0005), (200, 0.001), (404, 0.02), (503, 100.0)):
         each.count(status, seconds)
-    text = render([each], [Revision("team/hello-00001", "team", "hello", 0.0)], 7)
+    text = render([each], [Revision("team/hello-00001", "team", "hello", 0.0)], [], 7)
     labels = 'function="hello",namespace="team"'
     lines = text.splitlines()
     assert f'faaslite_function_invocations_total{{{labels},code="2xx"}} 2' in lines
@@ -76,7 +76,7 @@ def test_metrics_are_what_prometheus_reads():
 
     each = FunctionStats("team", "hello")
     each.count(200, 0.1)
-    families = {family.name: family for family in text_string_to_metric_families(render([each], [], 0))}
+    families = {family.name: family for family in text_string_to_metric_families(render([each], [], [], 0))}
     assert families["faaslite_function_duration_seconds"].type == "histogram"
     assert families["faaslite_function_invocations"].samples[0].labels == {
         "function": "hello",

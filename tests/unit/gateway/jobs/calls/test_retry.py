@@ -34,6 +34,7 @@ def call(**given) -> Claimed:
         (Answer(0, "", "the connection broke"), 4, FAILED, True),
         (Answer(503, "FunctionNotReady"), 9, "", False),
         (Answer(503, "QueueFull"), 4, "", False),
+        (Answer(429, "QuotaExceeded"), 4, "", False),
         (Answer(503, "ActivationTimeout"), 4, "", False),
         (Answer(503, "Overloaded"), 4, FAILED, True),
         (Answer(0, "GatewayUnreachable"), 4, "", False),
