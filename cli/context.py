@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cli.errors import Unreachable
+from cli.errors import CallFailed, Unreachable
 
 if TYPE_CHECKING:
     from cli.gateway import Gateway
@@ -46,11 +46,25 @@ async def connect(config: Path | None = None) -> AsyncIterator[tuple[Client, Htt
     """A client of the cluster's API, and the transport under it. `config` names the kubeconfig."""
     from core.client.http import HttpTransport
     from core.client.rest import Client
+    from core.errors import ServiceUnavailable, Unauthorized
 
-    transport = HttpTransport.from_kubeconfig(config or kubeconfig_file())
+    file = config or kubeconfig_file()
+    transport = HttpTransport.from_kubeconfig(file)
     client = Client(transport)
     try:
         yield client, transport
+    except Unauthorized as error:
+        raise CallFailed(
+            f"the API refused the credentials in {file} ({error.message}): they have expired, or were taken back; get new ones with `faas login`, "
+            "or `faas kubeconfig` on the cluster's machine"
+        ) from error
+    except ServiceUnavailable as error:
+        if "certificate" not in error.message.lower():
+            raise
+        raise Unreachable(
+            f"{error.message}; the API's certificate has expired, or is of a CA that {file} doesn't trust: get a new kubeconfig with `faas login`, "
+            "or `faas kubeconfig` on the cluster's machine"
+        ) from error
     finally:
         await client.close()
 

@@ -52,6 +52,15 @@ def test_the_ca_is_replaced_and_the_cluster_goes_on(ours: Any, tmp_path: Path) -
     after = ours.home / "kubeconfig"
     assert answer(ours, after) == 200
     assert "certificate verify failed" in str(answer(ours, before)), "only who has the new kubeconfig goes on"
+    ours.environment["FAASLITE_KUBECONFIG"] = str(before)
+    ours.faas("list", check=False).fails(
+        "is of a CA that", "doesn't trust: get a new kubeconfig with `faas login`", code=4
+    )
+    stranger = tmp_path / "stranger"
+    stranger.write_text(after.read_text().replace(ours.token, "x" * 43))
+    ours.environment["FAASLITE_KUBECONFIG"] = str(stranger)
+    ours.faas("list", check=False).fails("the API refused the credentials in", "get new ones with `faas login`")
+    del ours.environment["FAASLITE_KUBECONFIG"]
     found = json.loads(ours.faas("status", "-o", "json").out)
     assert [each["status"] for each in found["nodes"]] == ["Ready"], "nodes have certificates of the new one"
 
