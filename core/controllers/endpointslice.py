@@ -16,7 +16,7 @@ from core.errors import NotFound
 __all__ = ["EndpointSliceController"]
 
 WORKERS = 8
-POD_DELAY = 0.03
+POD_DELAY = 0.1
 """Seconds in which changes of Pods come together to one write of a slice. A Pod that is to go serves for longer than that."""
 POD_EACH = 0.0005
 """And so many more for each Pod that the Service had at the last look, which costs as much more."""

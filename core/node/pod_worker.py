@@ -519,7 +519,7 @@ class PodWorker:
         self._assigned = ""
 
     async def _delete_object(self) -> None:
-        await self.node.writer.flush(self.uid)
+        await self.node.writer.finish(self.uid)
         await self.node.delete(self.pod)
         self.observed.gone = True
 

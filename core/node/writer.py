@@ -80,6 +80,17 @@ class StatusWriter:
             self._send(slot)
         await slot.idle.wait()
 
+    async def finish(self, uid: str) -> None:
+        """As `flush`, of a Pod whose object goes next: what only waits for its moment isn't sent any more."""
+        slot = self._slots.get(uid)
+        if slot is None:
+            return
+        if slot.timer is not None:
+            slot.timer.cancel()
+            slot.timer = slot.pending = None
+            slot.idle.set()
+        await slot.idle.wait()
+
     def resend(self, uid: str) -> None:
         """The API has lost that Pod's status: the next `submit` writes though nothing changed."""
         slot = self._slots.get(uid)

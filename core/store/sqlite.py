@@ -133,7 +133,7 @@ class SqliteStore(EmbeddedStore):
             await self._until_durable(revision)
 
     def _wrote(self, event: Event) -> None:
-        self._writer.submit(event)
+        self._writer.submit(event, soft=self._soft)
         self._untold.append((event, self._soft))
         if self._soft:
             self._tell()  # before those in this process: who is outside has further to go
@@ -159,6 +159,7 @@ class SqliteStore(EmbeddedStore):
 
     async def _until_durable(self, revision: int) -> None:
         if revision > self._durable:
+            self._writer.hurry()
             done = asyncio.get_running_loop().create_future()
             self._waiting.append((revision, done))
             await done

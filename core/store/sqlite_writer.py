@@ -9,6 +9,9 @@ than such a commit does. The event loop then commits by itself, as long as the d
 A commit begins a few turns of the event loop after the last write, not in the very next one: a write of a controller makes the next controller
 write (scale, Pod, binding), and such a cascade is on the disk with one commit instead of one each. A turn of a loop with nothing to do
 takes microseconds; one that is busy doesn't put a commit off for long, as the time is bounded too.
+
+Soft writes alone are in no hurry: nobody waits for them, as watches hear of them before. They go with the next hard write, or when somebody
+asks for them to be durable, or some hundredths of a second later.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ __all__ = ["LogWriter", "Outcome"]
 log = logging.getLogger(__name__)
 
 HERE_MOST = 4
-"""Writes that the event loop commits by itself."""
+"""Writes that the event loop commits by itself, soft ones not counted."""
 HERE_SECONDS = 0.001
 SLOW_COMMITS = 16
 """After a commit that took longer, the next ones are the thread's, until so many were quick: the disk may be a slow one."""
@@ -38,6 +41,8 @@ QUIET_TURNS = 4
 """Turns of the event loop without a write that end a cascade: between a write and the one that it leads to there are up to three."""
 GATHER_SECONDS = 0.005
 """So long a commit is put off at most, counted from the first write that waits for it."""
+SOFT_SECONDS = 0.05
+"""So long soft writes wait for a hard one to go with."""
 
 
 class Outcome(Protocol):
@@ -65,12 +70,15 @@ class LogWriter:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._pending: list[Event] = []
+        self._hard = 0
+        """How many of what is pending aren't soft."""
         self._compact_to = 0
         self._closing = False
         self._revision = 0
         self._database = threading.Lock()
         self._taken = 0
         self._turn: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._since = 0.0
         self._seen = self._quiet = 0
         self._slow = 0
@@ -91,9 +99,20 @@ class LogWriter:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, event: Event) -> None:
+    def submit(self, event: Event, *, soft: bool = False) -> None:
         with self._lock:
             self._pending.append(event)
+            self._hard += not soft
+        if not soft:
+            self.hurry()
+        elif self._turn is None and self._timer is None and self._loop is not None:
+            self._timer = self._loop.call_later(SOFT_SECONDS, self.hurry)
+
+    def hurry(self) -> None:
+        """Commit what is pending, soft writes too: somebody waits for it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._turn is None and self._loop is not None:
             self._since, self._seen, self._quiet = monotonic(), 0, 0
             self._turn = self._loop.call_soon(self._gather)
@@ -106,7 +125,7 @@ class LogWriter:
         else:
             self._quiet += 1
         if (
-            waiting <= HERE_MOST
+            self._hard <= HERE_MOST
             and self._quiet < QUIET_TURNS
             and monotonic() - self._since < GATHER_SECONDS
             and self._loop is not None
@@ -124,13 +143,13 @@ class LogWriter:
         """
         if self._slow:
             return False
-        if len(self._pending) > HERE_MOST or self._closing or not self._database.acquire(blocking=False):
+        if self._hard > HERE_MOST or self._closing or not self._database.acquire(blocking=False):
             return False
         try:
             with self._lock:
                 if self._taken or self._broken is not None:
                     return False
-                events, self._pending = self._pending, []
+                events, self._pending, self._hard = self._pending, [], 0
             if not events:
                 return True
             began = monotonic()
@@ -159,6 +178,9 @@ class LogWriter:
 
     def close(self, revision: int) -> None:
         """Commit what is pending, release the file, end the thread. `revision` is the last that was handed out."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         with self._lock:
             self._closing = True
             self._revision = revision
@@ -190,7 +212,7 @@ class LogWriter:
         self._wake.wait()
         with self._lock:
             self._wake.clear()
-            events, self._pending = self._pending, []
+            events, self._pending, self._hard = self._pending, [], 0
             self._taken += bool(events)
             closing, compact_to = self._closing, self._compact_to
         if self._broken is not None:

@@ -97,7 +97,9 @@ class FunctionController:
 
     def on_function(self, old: FunctionObject | None, new: FunctionObject | None) -> None:
         found = new or old
-        if found is not None:
+        if found is not None and old is not None and new is not None and _same_wish(old, new):
+            self.queue.add_after(found.key, LATE)  # our own write of its status, mostly
+        elif found is not None:
             self.queue.add(found.key)
         # Who shares a host with it may have a route now, or not any more.
         shared = {host for each in (old, new) if each is not None for host in routes.hosts(each.spec)}
@@ -412,6 +414,14 @@ def _packaged(function: Function) -> Verdict:
             "False", "PackageMissing", "spec.package.digest is not set: upload a package, or run faas deploy"
         )
     return Verdict("True", "PackageSet", spec.package.digest)
+
+
+def _same_wish(old: FunctionObject, new: FunctionObject) -> bool:
+    """Whether a change left alone all but the status."""
+    was, now = old.metadata, new.metadata
+    return (was.uid, was.generation, was.deletion_timestamp, was.labels, was.annotations) == (
+        now.uid, now.generation, now.deletion_timestamp, now.labels, now.annotations,
+    )  # fmt: skip
 
 
 def _same_revision(old: ReplicaSet, new: ReplicaSet) -> bool:

@@ -212,7 +212,7 @@ class Router:
     def on_function(self, old: Function | None, new: Function | None) -> None:
         """Handler of the informer on Functions."""
         function = new or old
-        if function is None:
+        if function is None or (old is not None and new is not None and _same_route(old, new)):
             return
         keys = _keys(function)
         before = self.functions.get(keys[0])
@@ -320,6 +320,16 @@ class Router:
         if found is None:
             found = self.revisions[key] = Revision(key, namespace, function, self._clock())
         return found
+
+
+def _same_route(old: Function, new: Function) -> bool:
+    """Whether a change is of nothing that calls are routed by: a status counts replicas, which come and go with each cold start."""
+    return (
+        old.metadata.uid == new.metadata.uid
+        and old.metadata.creation_timestamp == new.metadata.creation_timestamp
+        and old.spec == new.spec
+        and old.status == new.status
+    )
 
 
 def _keys(function: Function) -> list[bytes]:

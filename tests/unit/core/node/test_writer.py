@@ -29,3 +29,20 @@ async def test_what_is_on_its_way_is_not_written_again(cluster: Any) -> None:
     await writer.flush("u")
     assert api.objects[PATH]["status"]["phase"] == "Running"
     await writer.close()
+
+
+async def test_of_an_object_that_goes_only_what_matters_is_written(cluster: Any) -> None:
+    api = cluster.api
+    api.objects[PATH] = {"metadata": {"name": "a", "namespace": "default", "uid": "u"}, "status": {}}
+    writer = StatusWriter(Client(api))
+    writer.submit("default", "a", "u", {"phase": "Running"}, urgent=False)
+    async with asyncio.timeout(5):
+        await writer.finish("u")
+    assert api.requests == []
+    writer.submit("default", "a", "u", {"phase": "Failed"}, urgent=True)
+    async with asyncio.timeout(5):
+        await writer.finish("u")
+    assert api.objects[PATH]["status"]["phase"] == "Failed"
+    await writer.finish("nobody")
+    await writer.close()
+    assert len(api.requests) == 1

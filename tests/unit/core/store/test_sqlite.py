@@ -164,6 +164,44 @@ async def test_a_cascade_of_writes_is_one_commit(tmp_path: Path, monkeypatch) ->
     await store.close()
 
 
+async def test_soft_writes_go_with_the_next_hard_one_or_when_somebody_waits(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sqlite_writer, "HERE_SECONDS", 60.0)
+    monkeypatch.setattr(sqlite_writer, "SOFT_SECONDS", 60.0)
+    commit, batches, done = SqliteLog.commit, [], asyncio.Event()
+
+    def seen(log: SqliteLog, events) -> None:
+        batches.append([event.key for event in events])
+        commit(log, events)
+        done.set()
+
+    monkeypatch.setattr(SqliteLog, "commit", seen)
+    store = SqliteStore(tmp_path / "state.db")
+    await store.create("/a/first", b"")
+    batches.clear()
+    for number in range(6):
+        await store.create(f"/soft/{number}", b"", durable=False, soft=True)
+        for _ in range(3 * sqlite_writer.QUIET_TURNS):
+            await asyncio.sleep(0)
+    assert batches == []
+    await store.create("/a/hard", b"")
+    assert batches == [[*(f"/soft/{number}" for number in range(6)), "/a/hard"]], "and by the event loop itself"
+    entry = await store.create("/soft/asked", b"", durable=False, soft=True)
+    await store.durable(entry.revision)
+    assert batches[1:] == [["/soft/asked"]]
+    monkeypatch.setattr(sqlite_writer, "SOFT_SECONDS", 0.01)
+    done.clear()
+    await store.create("/soft/alone", b"", durable=False, soft=True)
+    async with asyncio.timeout(10):
+        await done.wait()
+    assert batches[2:] == [["/soft/alone"]]
+    monkeypatch.setattr(sqlite_writer, "SOFT_SECONDS", 60.0)
+    await store.create("/soft/last", b"", durable=False, soft=True)
+    await store.close()
+    again = SqliteStore(tmp_path / "state.db")
+    assert await again.get("/soft/last") is not None
+    await again.close()
+
+
 async def test_writes_without_end_put_no_commit_off_for_long(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(sqlite_writer, "HERE_SECONDS", 60.0)
     monkeypatch.setattr(sqlite_writer, "GATHER_SECONDS", 0.0)
@@ -267,6 +305,7 @@ async def test_a_soft_write_is_told_at_once_but_never_before_a_hard_one(tmp_path
     watch = store.watch("/a/", store.revision)
     first = await store.create("/a/first", b"", durable=False, soft=True)
     assert [event.revision for event in watch.take()] == [first.revision]
+    asked = asyncio.create_task(store.durable(first.revision))
     changed = await store.update("/a/first", b"1", first.revision, durable=False, soft=True)
     late = store.watch("/a/", first.revision - 1)
     assert [event.revision for event in late.take()] == [first.revision, changed.revision]
@@ -280,6 +319,7 @@ async def test_a_soft_write_is_told_at_once_but_never_before_a_hard_one(tmp_path
     assert early.take() == []
     gate.open()
     async with asyncio.timeout(10):
+        await asked
         made = await hard
         await store.durable(behind.revision)
     assert [event.revision for event in watch.take()] == [made.revision, behind.revision]

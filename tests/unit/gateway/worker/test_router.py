@@ -115,6 +115,20 @@ def test_a_new_state_replaces_the_record_and_a_deleted_function_leaves_none():
     assert not table.router.functions and not table.router.revisions
 
 
+def test_a_change_of_nothing_that_matters_here_keeps_the_record():
+    table = Table()
+    first, counted = function(("hello-00001", 100)), function(("hello-00001", 100))
+    counted.metadata.resource_version = "7"
+    table.router.on_function(None, first)
+    record = table.router.functions[b"hello"]
+    table.router.on_function(first, counted)
+    assert table.router.functions[b"hello"] is record
+    again = function(("hello-00001", 100))
+    again.metadata.uid = "another"
+    table.router.on_function(counted, again)
+    assert table.router.functions[b"hello"] is not record
+
+
 def test_a_revision_without_traffic_is_kept_while_it_has_pods():
     table = Table()
     table.pod()
