@@ -141,6 +141,8 @@ class FunctionController:
         known = self._functions.get(key)
         revision = found.metadata.labels.get(names.LABEL_REVISION)
         serves = known is not None and known.status.get("latestReadyRevision") == revision
+        if serves and known is not None and _is_ready(known) and not _fails(old) and not _fails(new):
+            return  # an instance that comes or goes as it should: its set counts it
         self.queue.add_after(key, LATE if serves or not found.ready else POD_DELAY)
 
     # One reconcile
@@ -416,6 +418,17 @@ def _packaged(function: Function) -> Verdict:
     return Verdict("True", "PackageSet", spec.package.digest)
 
 
+def _is_ready(found: FunctionObject) -> bool:
+    """Whether its status says so."""
+    return any(
+        each.get("type") == "Ready" and each.get("status") == "True" for each in found.status.get("conditions") or ()
+    )
+
+
+def _fails(pod: Pod | None) -> bool:
+    return pod is not None and revisions.diagnose([pod], None) is not None
+
+
 def _same_wish(old: FunctionObject, new: FunctionObject) -> bool:
     """Whether a change left alone all but the status."""
     was, now = old.metadata, new.metadata
@@ -431,6 +444,7 @@ def _same_revision(old: ReplicaSet, new: ReplicaSet) -> bool:
         and old.metadata.annotations == new.metadata.annotations
         and old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
         and old.metadata.owner_references == new.metadata.owner_references
+        and old.status.conditions == new.status.conditions
         and (old.metadata.generation == new.metadata.generation or old.spec.template == new.spec.template)
     )
 

@@ -334,7 +334,25 @@ async def test_scaling_a_revision_that_serves_leaves_its_function_alone_for_a_mo
     await plane.until(lambda: world.pods.values() and world.sets.get("default/hello-00001").status.replicas == 1)
     assert looked == []
     assert world.functions.get(KEY).metadata.resource_version == version
+    await world.make_ready("hello-00001")
+    await plane.settle()
+    assert looked == []
     await plane.until(lambda: world.status.get("replicas") == 1)
+    looked.clear()
+    trouble = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
+    await plane.client.patch(
+        REPLICA_SET, "hello-00001", "default", {"status": {"conditions": [trouble]}}, subresource="status"
+    )
+    await plane.until(lambda: KEY in looked)
+    looked.clear()
+    crash = {
+        "name": "function",
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1}},
+    }
+    (pod,) = world.pods.values()
+    await plane.pod_ready(pod.name, ready=False, containerStatuses=[crash])
+    await plane.until(lambda: KEY in looked)
     await plane.client.patch(
         REPLICA_SET, "hello-00001", "default", {"metadata": {"annotations": {"faaslite.dev/scale": "{}"}}}
     )
