@@ -227,7 +227,7 @@ class ApiServer:
         head = http.read_head(scope)
         method, path = scope["method"], scope["path"]
         info = dispatch.parse(method, path, head.query)
-        deadline = None
+        deadline, request = None, None
         trail = self.audit.begin(scope, head, info)
         try:
             deadline = self._deadlines.begin(info, head.query, began)
@@ -247,6 +247,7 @@ class ApiServer:
                 trail.done(await self._serve_system(scope, receive, send, info))
                 return
             request = ApiRequest(user, info, head.query, body, head.content_type, head.accept, head.user_agent)
+            trail.noted(request.annotations)
             if (take := take_over(scope)) is not None:
                 request.upgrade = Upgrade(method, scope["query_string"].decode("latin-1"), scope["headers"], take)
             if info.subresource == "proxy":
@@ -272,7 +273,7 @@ class ApiServer:
             if isinstance(failure, NotFound) and self._unknown(info):
                 await http.send_plain(send, 404, "404 page not found\n")
             else:
-                await http.send_error(send, failure)
+                await http.send_error(send, failure, request.warnings if request is not None else ())
             return
         finally:
             self._deadlines.end(deadline)

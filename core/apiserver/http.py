@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -121,8 +121,8 @@ async def send_reply(send: Send, reply: Reply, warnings: list[str], zipped: bool
     await send({"type": "http.response.body", "body": b"" if bodiless else body})
 
 
-async def send_error(send: Send, error: ApiError) -> None:
-    headers = [(b"content-type", _JSON), _NO_CACHE]
+async def send_error(send: Send, error: ApiError, warnings: Sequence[str] = ()) -> None:
+    headers = [(b"content-type", _JSON), _NO_CACHE, *((b"warning", _quoted(each)) for each in warnings)]
     if seconds := error.details.get("retryAfterSeconds"):
         headers.append((b"retry-after", b"%d" % seconds))
     if error.status_code == 401:

@@ -5,7 +5,7 @@ It must not decide anything about a request, nor keep it waiting.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from core.apiserver.audit.events import Record
@@ -32,6 +32,7 @@ class Trail:
         "_head",
         "_impersonated",
         "_info",
+        "_notes",
         "_number",
         "_reason",
         "_received",
@@ -46,6 +47,7 @@ class Trail:
         self._impersonated: User | None = None
         self._reason: str | None = None
         self._body = b""
+        self._notes: Mapping[str, str] = {}
         self._number = 0
 
     def by(self, user: User) -> None:
@@ -62,6 +64,10 @@ class Trail:
 
     def body(self, data: bytes) -> None:
         self._body = data
+
+    def noted(self, notes: Mapping[str, str]) -> None:
+        """Annotations, which may still be added to until `done`."""
+        self._notes = notes
 
     def started(self, code: int) -> None:
         """An answer without a foreseeable end has begun."""
@@ -90,6 +96,7 @@ class Trail:
                 self._head.user_agent, code, decision, self._reason or "",
                 self._body if wanted > Level.METADATA else b"", self._head.content_type,
                 response if code >= 400 or wanted is Level.REQUEST_RESPONSE else b"", rule.no_managed_fields,
+                self._notes,
             )
         )  # fmt: skip
 
@@ -106,6 +113,9 @@ class _Silent(Trail):
         pass
 
     def acting_as(self, user: User) -> None:
+        pass
+
+    def noted(self, notes: Mapping[str, str]) -> None:
         pass
 
     def allowed(self, reason: str) -> None:

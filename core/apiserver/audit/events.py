@@ -43,6 +43,7 @@ class Record(NamedTuple):
     content_type: str = ""
     response: bytes = b""
     no_managed_fields: bool = False
+    notes: Mapping[str, str] = {}
 
 
 _START = os.urandom(8).hex()
@@ -84,7 +85,9 @@ def render(record: Record) -> bytes:
     parts.append(
         b',"requestReceivedTimestamp":"%b","stageTimestamp":"%b"' % (_time(record.received), _time(record.now))
     )
-    if record.decision:
+    if record.notes:
+        parts.append(b',"annotations":%b' % _encode({**_decided(record.decision, record.reason), **record.notes}))
+    elif record.decision:
         parts.append(_annotations(record.decision, record.reason))
     parts.append(b"}\n")
     return b"".join(parts)
@@ -125,8 +128,11 @@ def _place(resource: str, namespace: str, group: str, version: str, subresource:
 
 @lru_cache(maxsize=1024)
 def _annotations(decision: str, reason: str) -> bytes:
-    found = {"authorization.k8s.io/decision": decision, "authorization.k8s.io/reason": reason}
-    return b',"annotations":%b' % _encode(found)
+    return b',"annotations":%b' % _encode(_decided(decision, reason))
+
+
+def _decided(decision: str, reason: str) -> dict[str, str]:
+    return {"authorization.k8s.io/decision": decision, "authorization.k8s.io/reason": reason} if decision else {}
 
 
 def _status(record: Record) -> Document:

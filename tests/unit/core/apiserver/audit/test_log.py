@@ -118,3 +118,15 @@ def test_bodies_as_json_whatever_they_came_as():
         is None
     )
     assert "requestObject" not in json.loads(render(record(request=said)))
+
+
+def test_what_webhooks_want_noted_stands_beside_the_decision():
+    from core.apiserver.audit.events import render
+
+    found = json.loads(render(record(decision="allow", reason="r", notes={"hook.dev/checked": "yes"})))
+    assert found["annotations"] == {
+        "authorization.k8s.io/decision": "allow",
+        "authorization.k8s.io/reason": "r",
+        "hook.dev/checked": "yes",
+    }
+    assert json.loads(render(record(notes={"a/b": "c"})))["annotations"] == {"a/b": "c"}
