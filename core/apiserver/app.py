@@ -237,7 +237,7 @@ class ApiServer:
             if head.impersonate:
                 user = await self._impersonated(user, head.impersonate)
                 trail.acting_as(user)
-            body = await http.read_body(receive) if info.resource and method not in ("GET", "HEAD") else b""
+            body = await http.read_body(receive, turn.grow) if info.resource and method not in ("GET", "HEAD") else b""
             trail.body(body)
             place = self._flow.place(user, info)
             send = turn.labelled(place, send)

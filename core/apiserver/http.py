@@ -80,8 +80,8 @@ def read_head(scope: Scope) -> Head:
     return Head(query, authorization, accept, content_type, zipped, user_agent, tuple(impersonate))
 
 
-async def read_body(receive: Receive) -> bytes:
-    """Raises `TooLarge`, and `ConnectionError` where the client went away."""
+async def read_body(receive: Receive, grow: Callable[[int], None] | None = None) -> bytes:
+    """`grow` is told of the bytes of bodies that come in parts, and may raise. Raises `TooLarge`, and `ConnectionError` where the client went away."""
     parts: list[bytes] = []
     size = 0
     while True:
@@ -97,6 +97,8 @@ async def read_body(receive: Receive) -> bytes:
                 return bytes(part)
             return b"".join((*parts, part))
         parts.append(part)
+        if grow is not None:
+            grow(len(part))
 
 
 def _quoted(text: str) -> bytes:

@@ -35,6 +35,8 @@ _HOLD_SECONDS = 1.0
 """For which the connection of a refused request isn't read: as long as the refusal asks to wait."""
 WATCHES_PER_USER = 1000
 """Of users who aren't exempt."""
+BODIES = 256 * 1024 * 1024
+"""Bytes of all bodies together that are being received or worked on, but for short ones."""
 _STREAMS = ("attach", "exec", "log", "portforward", "proxy")
 _REMEMBERED = 8192
 Scope = MutableMapping[str, Any]
@@ -56,7 +58,7 @@ def long_running(info: RequestInfo) -> bool:
 class Turn:
     """What one request holds of the flow control: a seat until it has been answered, or its watch has begun; a place among its user's watches."""
 
-    __slots__ = ("_control", "_ticket", "_watcher", "answering")
+    __slots__ = ("_bytes", "_control", "_ticket", "_watcher", "answering")
 
     def __init__(self, control: FlowControl) -> None:
         self.answering = False
@@ -64,6 +66,7 @@ class Turn:
         self._control = control
         self._ticket: Ticket | None = None
         self._watcher = ""
+        self._bytes = 0
 
     async def take(self, place: Place, user: User, info: RequestInfo, query: Mapping[str, str], scope: Scope) -> None:
         """Wait until the request may run. Raises `TooManyRequests`."""
@@ -93,8 +96,17 @@ class Turn:
         """What is long has passed its beginning, which is all that it has a seat for."""
         self._control.leave(self._ticket)
 
+    def grow(self, size: int) -> None:
+        """So many more bytes of the body are held. Raises `TooManyRequests`."""
+        if self._control.bodies + size > BODIES:
+            raise TooManyRequests("Too many long requests, please try again later.", {"retryAfterSeconds": 1})
+        self._control.bodies += size
+        self._bytes += size
+
     def end(self) -> None:
         self._control.leave(self._ticket)
+        self._control.bodies -= self._bytes
+        self._bytes = 0
         if self._watcher:
             self._control.uncount_watch(self._watcher)
             self._watcher = ""
@@ -115,6 +127,7 @@ class FlowControl:
         self._places: dict[tuple[Any, ...], Place] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._watches: dict[str, int] = {}
+        self.bodies = 0
         self._following = Following(store, (FLOW_SCHEMA, PRIORITY_LEVEL_CONFIGURATION), self._put, self._drop)
         for kind, documents in ((FLOW_SCHEMA, bootstrap.schemas()), (PRIORITY_LEVEL_CONFIGURATION, bootstrap.levels())):
             for document in documents:

@@ -1,11 +1,12 @@
 import contextlib
+import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.apiserver import body
-from core.errors import ApiError, BadRequest, UnsupportedMediaType
+from core.errors import ApiError, BadRequest, TooLarge, UnsupportedMediaType
 
 
 def yaml(text: str) -> object:
@@ -109,3 +110,34 @@ def test_aliases_that_explode_are_refused() -> None:
 def test_garbage_gives_a_document_or_an_api_error(text: bytes, content_type: str) -> None:
     with contextlib.suppress(ApiError):
         body.parse(text, content_type, strict=True)
+
+
+@pytest.mark.parametrize("content_type", [body.JSON, "application/apply-patch+yaml"])
+def test_more_values_than_anything_has_are_refused_before_they_are_decoded(content_type, monkeypatch):
+    def decoded(data):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(body, "_json", decoded)
+    for text in (
+        b"[" + b"[]," * 100_001 + b"[]]",
+        b'{"a":[' + b"1," * 100_001 + b"1]}",
+        b"{" + b'"a":{},' * 100_001 + b'"b":1}',
+    ):
+        if content_type == body.JSON or text[:1] == b"{":
+            with pytest.raises(TooLarge, match="limit is 100000 values"):
+                body.parse(text, content_type)
+
+
+def test_text_is_no_number_of_values():
+    text = json.dumps({"data": {"table": 'a,[b{"\\,' * 60_000}}).encode()
+    assert len(body.parse(text, body.JSON)[0]["data"]["table"]) == 8 * 60_000
+
+
+def test_long_yaml_is_refused_and_long_json_in_its_place_is_read():
+    rows = [{"name": str(each)} for each in range(30_000)]
+    with pytest.raises(BadRequest, match="which only JSON may have"):
+        body.parse("".join(f"- name: {each['name']}\n" for each in rows).encode(), body.YAML)
+    document = {"rows": rows}
+    assert body.parse(json.dumps(document).encode(), "application/apply-patch+yaml", strict=True) == (document, [])
+    assert body.parse(b'{"a": 1, "a": 2}', body.YAML, strict=True) == ({"a": 2}, ['key "a" already set in map'])
+    assert body.parse(b"{a: 1}", body.YAML)[0] == {"a": 1}

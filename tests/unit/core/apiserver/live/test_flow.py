@@ -211,6 +211,36 @@ async def test_long_lists_take_more_seats(small):
     assert level.in_use == min(5, level.limits.nominal) > 1
 
 
+async def test_bodies_together_are_bounded(small, monkeypatch):
+    monkeypatch.setattr(control, "BODIES", 1000)
+
+    def slow(parts):
+        rest = [{"type": "http.request", "body": b" " * 400, "more_body": True}] * parts
+
+        async def receive():
+            if not rest:
+                await asyncio.Event().wait()
+            return rest.pop()
+
+        return receive
+
+    headers = [(b"authorization", b"Bearer flood")]
+    scope = {"type": "http", "method": "POST", "path": CM, "query_string": b"", "headers": headers}
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    holding = asyncio.create_task(small.api(dict(scope), slow(2), send))
+    await small.settle()
+    assert small.api._flow.bodies == 800 and not sent
+    await small.api(dict(scope), slow(1), send)
+    assert sent[0]["status"] == 429 and small.api._flow.bodies == 800
+    holding.cancel()
+    await asyncio.gather(holding, return_exceptions=True)
+    assert small.api._flow.bodies == 0
+
+
 # The objects
 
 
