@@ -37,7 +37,7 @@ class Selection:
     the key already tells. Raises `BadRequest` for selectors that can't be understood.
     """
 
-    __slots__ = ("_cache", "_known", "_labels", "_others", "_places", "_readers", "everything")
+    __slots__ = ("_cache", "_known", "_labels", "_others", "_places", "_readers", "everything", "name")
 
     def __init__(
         self, kind: Kind, fields: Mapping[str, FieldReader], cache: Cache, label_text: str = "", field_text: str = ""
@@ -59,6 +59,9 @@ class Selection:
         self._places = FieldSelector(tuple(each for each in found.terms if each.field not in fields))
         self._others = FieldSelector(tuple(each for each in found.terms if each.field in fields))
         self.everything = not (self._labels or found.terms)
+        named = [each.value for each in self._places.terms if each.field == "metadata.name" and each.equal]
+        self.name = named[0] if named else ""
+        """The only name that can match, "" where any can."""
         self._known: dict[int, bool] = {}
 
     def matches(self, entry: Entry) -> bool:

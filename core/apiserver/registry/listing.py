@@ -41,6 +41,9 @@ class ListOptions(NamedTuple):
     minimum: int = 0
 
 
+_PRESENT = ListOptions()
+
+
 class _Token(msgspec.Struct):
     v: int
     rv: int
@@ -126,6 +129,8 @@ async def list_page(
     store, prefix = registry.store, registry.prefix(namespace)
     if options.minimum > store.revision:
         raise too_large_version(options.minimum, store.revision)
+    if selection.name and (namespace or not registry.kind.namespaced) and options == _PRESENT:
+        return await _named(registry, namespace, selection)
     try:
         if selection.everything or not options.limit:
             page = await store.list(prefix, limit=options.limit, after=options.after, revision=options.exact)
@@ -140,6 +145,15 @@ async def list_page(
         if options.after:
             raise _Inconsistent(_TOO_OLD, encode_token(0, options.after)) from None
         raise Expired(f"The provided resource version is too old: {options.exact}") from None
+
+
+async def _named(registry: Registry, namespace: str, selection: Selection) -> tuple[list[Entry], ListMeta]:
+    """The list of one object, as those ask for it who watch a single one: however many there are beside it."""
+    revision = registry.store.revision  # before the object: a watch from there misses nothing of it
+    entry = await registry.store.get(registry.key(namespace, selection.name))
+    if entry is None or not selection.matches(entry):
+        return [], ListMeta(revision)
+    return [entry], ListMeta(max(revision, entry.revision))
 
 
 async def _selected_page(

@@ -65,6 +65,30 @@ def test_the_ca_is_replaced_and_the_cluster_goes_on(ours: Any, tmp_path: Path) -
     assert [each["status"] for each in found["nodes"]] == ["Ready"], "nodes have certificates of the new one"
 
 
+def test_the_audit_log_says_who_did_what_and_not_how_the_platform_lives(ours: Any, wait_until: Any) -> None:
+    ours.faas("secret", "create", "audited", "--from-literal", "password=hunter2")
+    path = ours.home / "logs" / "audit.log"
+
+    def lines() -> list[Any]:
+        return [json.loads(each) for each in path.read_text().splitlines()]
+
+    def written() -> Any:
+        return [
+            each
+            for each in lines()
+            if each["objectRef"].get("name") == "audited" or each["requestURI"].endswith("/secrets")
+        ]
+
+    wait_until("the line of a moment ago", written)
+    assert written()[0]["user"]["username"] == "admin" and written()[0]["responseStatus"]["code"] in (200, 201)
+    assert "hunter2" not in path.read_text() and path.stat().st_mode & 0o077 == 0
+    chatter = {"leases", "events"}
+    assert not [
+        each for each in lines() if each["objectRef"]["resource"] in chatter and each["responseStatus"]["code"] < 400
+    ]
+    assert not [each for each in lines() if each["user"].get("username") == "system:kube-controller-manager"]
+
+
 def test_files_that_are_broken_stop_the_start_with_one_line(ours: Any) -> None:
     ours.faas("down", check=False)
     key = ours.home / "pki" / "service-account.key"

@@ -217,3 +217,29 @@ async def test_the_oldest_way_to_watch(admin):
     assert found["metadata"]["name"] == "c1"
     with pytest.raises(Invalid, match="sendInitialEvents is forbidden for list"):
         await admin.get(CM, sendInitialEvents="true")
+
+
+async def test_the_list_of_one_object_looks_at_no_other(admin, store, monkeypatch):
+    """As nodes ask for each Secret: by its name, whatever lies beside it. What is watched from there misses nothing."""
+    await _fill(admin)
+
+    async def listed(prefix, **more):
+        raise AssertionError(f"{prefix} was read whole")
+
+    with monkeypatch.context() as only:
+        only.setattr(store, "list", listed)
+        found = await admin.get(CM, fieldSelector="metadata.name=c3")
+        assert _names(found) == ["c3"] and int(found["metadata"]["resourceVersion"]) >= int(
+            found["items"][0]["metadata"]["resourceVersion"]
+        )
+        assert _names(await admin.get(CM, fieldSelector="metadata.name=c3", labelSelector="n=0")) == []
+        assert _names(await admin.get(CM, fieldSelector="metadata.name=c3,metadata.name!=c3")) == []
+        assert _names(await admin.get(CM, fieldSelector="metadata.name=gone")) == []
+        assert _names(await admin.get("/api/v1/namespaces", fieldSelector="metadata.name=default")) == ["default"]
+    assert _names(await admin.get("/api/v1/configmaps", fieldSelector="metadata.name=c3")) == ["c3"], "in any namespace"
+    assert _names(await admin.get(CM, fieldSelector="metadata.name=c3", limit="1")) == ["c3"]
+    version = found["metadata"]["resourceVersion"]
+    await admin.patch(f"{CM}/c3", {"data": {"a": "b"}})
+    await admin.delete(f"{CM}/c3")
+    events = await admin.events(CM, 2, fieldSelector="metadata.name=c3", resourceVersion=version)
+    assert [kind for kind, _ in events] == ["MODIFIED", "DELETED"]
