@@ -47,15 +47,17 @@ def list_(data_dir: DataDir = None, output: Output = Format.table) -> None:
 @app.command()
 def rotate(data_dir: DataDir = None) -> None:
     """Take the next of three steps to a new CA: trust it too, sign with it, drop the old one. The platform must not run."""
-    from faaslite.launch.control import ask
-    from faaslite.launch.errors import NotRunning
+    import fcntl
+
     from faaslite.launch.home import Home
     from faaslite.launch.rotation import advance
 
     home = Home(home_folder(data_dir))
-    try:
-        ask(home, "status")
-    except NotRunning:
+    if not home.lock.exists():
+        raise CliError(f"there is no cluster in {home.path} yet; start one with `faas up`")
+    with home.lock.open("rb") as lock:  # also what `faas run` holds
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CliError("the platform runs, and reads its certificates as it starts: `faas down` first") from error
         echo(_NEXT[advance(home.pki)])
-        return
-    raise CliError("the platform runs, and reads its certificates as it starts: `faas down` first")

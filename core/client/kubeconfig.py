@@ -10,6 +10,7 @@ import base64
 import os
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,12 @@ def _access(config: dict[str, Any], file: Path, wanted: str | None) -> ClusterAc
     server = str(cluster["server"])
     secure = None
     if server.startswith("https:"):
+        certificate = _data_or_file(user, "client-certificate", file)
+        if certificate is not None:
+            _check_time(certificate, file)
         secure = client_context(
             ca=_data_or_file(cluster, "certificate-authority", file),
-            cert=_data_or_file(user, "client-certificate", file),
+            cert=certificate,
             key=_data_or_file(user, "client-key", file),
             verify=not cluster.get("insecure-skip-tls-verify"),
         )
@@ -103,6 +107,22 @@ def _access(config: dict[str, Any], file: Path, wanted: str | None) -> ClusterAc
         ssl=secure,
         server_name=str(cluster.get("tls-server-name") or ""),
     )
+
+
+def _check_time(certificate: bytes, file: Path) -> None:
+    """A server ends the connection on a certificate that isn't valid now, without a word that reaches anybody."""
+    from cryptography import x509
+
+    found = x509.load_pem_x509_certificate(certificate)
+    now = datetime.now(UTC)
+    if found.not_valid_after_utc <= now:
+        raise KubeconfigError(
+            f"the client certificate of {file} expired on {found.not_valid_after_utc:%Y-%m-%d}: get a new one by a CertificateSigningRequest, or use a token"
+        )
+    if found.not_valid_before_utc > now:
+        raise KubeconfigError(
+            f"the client certificate of {file} is valid from {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on, which is still to come: is this machine's clock right?"
+        )
 
 
 def _named(config: dict[str, Any], file: Path, what: str, name: str) -> dict[str, Any]:

@@ -205,6 +205,10 @@ class Plane:
     def context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.pki.ca_file))
 
+    @staticmethod
+    def pem(key: Any) -> bytes:
+        return pem(key)
+
     def client(self, token: str = "", certificate: str = "", key: Any = None, folder: Path | None = None) -> Client:
         context = self.context()
         if certificate and folder is not None:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from core.api.kinds import CERTIFICATE_SIGNING_REQUEST, CLUSTER_ROLE, CLUSTER_ROLE_BINDING
+from core.client.kubeconfig import KubeconfigError, read_kubeconfig
 from core.client.rest import Client
 from core.controllers.signing import CLIENT, KUBELET_CLIENT, KUBELET_SERVING, issue
 from core.errors import Forbidden, Invalid, NotFound, Unauthorized
@@ -243,6 +244,26 @@ async def test_certificates_that_are_worth_nothing(plane: Any, tmp_path: Path) -
     nobody = plane.client(certificate=issue(ours, nameless, ["client auth"], None, now), key=key, folder=tmp_path)
     with pytest.raises(Unauthorized):
         await nobody.request("GET", "/version")
+
+
+@pytest.mark.parametrize(("shift", "why"), [(-86400, "expired on"), (86400, "is this machine's clock right?")])
+async def test_what_a_client_says_of_its_own_certificate(plane: Any, tmp_path: Path, shift: int, why: str) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ann")])
+    asked = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    certificate = issue(plane.pki.authority(), asked, ["client auth"], 600, plane.now[0] + shift)
+    (tmp_path / "mine.pem").write_bytes(certificate.encode() + plane.pem(key))
+    user = {"client-certificate": "mine.pem", "client-key": "mine.pem"}
+    cluster = {"server": plane.url, "certificate-authority": str(plane.pki.ca_file)}
+    config = {
+        "current-context": "c", "clusters": [{"name": "c", "cluster": cluster}], "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    }  # fmt: skip
+    file = tmp_path / "config"
+    file.write_text(json.dumps(config))
+    with pytest.raises(KubeconfigError, match="the client certificate of .*config") as refused:
+        read_kubeconfig(file)
+    assert why in str(refused.value) and "\n" not in str(refused.value)
 
 
 async def test_a_connection_outlives_its_certificate(plane: Any, tmp_path: Path, monkeypatch: Any) -> None:
