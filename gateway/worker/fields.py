@@ -96,7 +96,7 @@ def parse_request_fields(
     lines = block.split(b"\r\n")
     special = _lines.special(lines)
     found = RequestFields()
-    if len(special) == 1 and special[0][0] == b"host":
+    if len(special) == 1 and special[0][0] == b"host" and special[0][1]:
         found.plain = found.has_host = True
         found.host = host = special[0][1]
         found.forward = block + (_told.get((host, peer, scheme)) or _tell(host, peer, scheme))
@@ -122,6 +122,8 @@ def _parse_special(
         if lower == b"host":
             hosts += 1
             found.host = value
+            if not value:
+                raise BadHead("malformed Host")
         elif lower == b"content-length":
             lengths += 1
             if _LENGTH.fullmatch(value) is None:
@@ -143,7 +145,7 @@ def _parse_special(
             found.authorization = value
         elif lower == b"origin":
             found.origin = value
-        else:
+        else:  # with a hyphen it is for us, with an underscore for nobody
             gone.add(line)
             if lower == b"transfer-encoding":
                 encodings += 1

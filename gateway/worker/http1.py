@@ -79,6 +79,8 @@ def parse_request_line(line: bytes) -> RequestLine:
     if len(parts) != 3:
         raise BadHead("malformed request line")
     method, target, version = parts
+    if method == b"CONNECT":  # what follows a good answer to it is no HTTP, for whoever takes it seriously
+        raise BadHead("CONNECT is for proxies")
     idempotent = _IDEMPOTENT.get(method)
     if (
         (idempotent is None and _METHOD.fullmatch(method) is None)

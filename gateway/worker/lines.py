@@ -23,7 +23,8 @@ Line = tuple[bytes, bytes, bytes]
 
 
 class Lines:
-    """`special` are the names (in lower case) that somebody wants to see; `secret` those whose lines must not be remembered."""
+    """`special` are the names (in lower case) that somebody wants to see, also with `_` in place of `-`; `secret` those whose lines must not be
+    remembered."""
 
     LIMIT = 4096
     """How many lines of each sort are remembered; names a quarter of that."""
@@ -80,7 +81,9 @@ class Lines:
         if _NAME.fullmatch(name) is None:
             raise BadHead("malformed header field")
         lower = name.lower()
-        found = (lower if lower in self._special else b"", lower not in self._secret)
+        # Where fields become variables (CGI, WSGI) `X_Call_Id` is the same as `X-Call-Id`, so it is looked at too.
+        wanted = lower in self._special or lower.replace(b"_", b"-") in self._special
+        found = (lower if wanted else b"", lower not in self._secret)
         if len(self._names) < self.LIMIT // 4 and len(name) <= 64:
             self._names[name] = found
         return found

@@ -163,6 +163,9 @@ class ClientConnection(asyncio.Protocol):
                 self._on_partial_head(data, end)
                 return
             line_end = data.find(b"\r\n")
+            if not line_end:
+                self._on_partial_head(data, end)
+                return
             text = data[:line_end]
             line = gateway.lines.known(text) or gateway.lines.read(text)
             block = data[line_end + 2 : end + 2]

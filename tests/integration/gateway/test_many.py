@@ -97,11 +97,12 @@ async def test_an_instance_that_stalls_in_its_reply_ends_at_the_deadline_for_one
         else:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ngood")
 
-    world.function(timeout=0.4)
+    world.function()
     await world.instance(stalls)
     await world.serve()
     victim, other = await world.peer(), await world.peer()
-    victim.write(b"GET /function/hello/stall HTTP/1.1\r\nHost: h\r\n\r\n")
+    deadline = b"%.3f" % (time.time() + 0.4)  # of this call alone
+    victim.write(b"GET /function/hello/stall HTTP/1.1\r\nHost: h\r\nX-Faaslite-Deadline: " + deadline + b"\r\n\r\n")
     reply = await other.ask("/function/hello/fine")
     assert (reply.status, reply.body) == (200, b"good")
     try:

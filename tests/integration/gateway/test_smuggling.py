@@ -19,6 +19,8 @@ import pytest
 from faaslite.api.names import PORT
 
 HEAD = "POST /function/hello/first HTTP/1.1\r\nHost: h\r\n"
+GET = "GET /function/hello/first HTTP/1.1\r\nHost: h\r\n"
+CHUNKS = HEAD + "Transfer-Encoding: chunked\r\n\r\n"
 SMUGGLED = "GET /function/hello/smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
 PROBE = "GET /function/hello/probe HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 OK, BAD = "accepted", "refused"
@@ -62,6 +64,53 @@ CASES = [
     ("host with a comma", "GET /function/hello/first HTTP/1.1\r\nHost: h, i\r\n\r\n", BAD, BAD, ""),
     ("unknown expectation", HEAD + "Expect: 200-ok\r\nContent-Length: 0\r\n\r\n", BAD, OK, "nginx drops what it doesn't know; we say so"),
     ("nominated length", HEAD + f"Connection: Content-Length\r\nContent-Length: {len(SMUGGLED)}\r\n\r\n" + SMUGGLED, OK, OK, ""),
+    ("empty line before", "\r\n" + GET + "\r\n", OK, OK, ""),
+    ("folded first line", "GET /function/hello/first HTTP/1.1\r\n X: a\r\nHost: h\r\n\r\n", BAD, BAD, ""),
+    ("quote in a chunk extension", CHUNKS + '3;a="\r\nabc\r\n0\r\n\r\n', OK, OK, ""),
+    ("chunk extension at the end", CHUNKS + "3\r\nabc\r\n0;x=y\r\n\r\n", OK, OK, ""),
+    ("space before a chunk size", CHUNKS + " 3\r\nabc\r\n0\r\n\r\n", BAD, BAD, ""),
+    ("junk behind a chunk size", CHUNKS + "3x\r\nabc\r\n0\r\n\r\n", BAD, BAD, ""),
+    ("negative last chunk", CHUNKS + "-0\r\n\r\n", BAD, BAD, ""),
+    ("twenty zeros before a chunk size", CHUNKS + "0" * 20 + "3\r\nabc\r\n0\r\n\r\n", BAD, OK, "nginx reads on; sizes have 15 digits at most here"),
+    ("bare LF behind a chunk", CHUNKS + "3\r\nabc\n0\r\n\r\n", BAD, OK, "a bare LF again"),
+    ("bare LF behind the last chunk", CHUNKS + "3\r\nabc\r\n0\n\r\n", BAD, OK, "a bare LF again"),
+    ("bare LF in a trailer", CHUNKS + "3\r\nabc\r\n0\r\nX: 1\n\r\n", BAD, OK, "a bare LF again"),
+    ("length in a trailer", CHUNKS + "3\r\nabc\r\n0\r\nContent-Length: 5\r\n\r\n", OK, OK, ""),
+    ("no chunks but the last", CHUNKS + "0\r\n\r\n", OK, OK, ""),
+    ("chunk beyond all limits", CHUNKS + "fffffffffffffff\r\nabc", BAD, BAD, ""),
+    ("encoding with a comma", HEAD + "Transfer-Encoding: chunked,\r\n\r\n0\r\n\r\n", BAD, BAD, ""),
+    ("chunked twice", HEAD + "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", BAD, BAD, ""),
+    ("chunked in quotes", HEAD + 'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n', BAD, BAD, ""),
+    ("identity and a length", HEAD + "Transfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc", BAD, BAD, ""),
+    ("empty encoding", HEAD + "Transfer-Encoding:\r\nContent-Length: 3\r\n\r\nabc", BAD, BAD, ""),
+    ("length with a space within", HEAD + "Content-Length: 3 4\r\n\r\nabc", BAD, BAD, ""),
+    ("length with a fraction", HEAD + "Content-Length: 3.0\r\n\r\nabc", BAD, BAD, ""),
+    ("length with an underscore", HEAD + f"Content_Length: {len(SMUGGLED)}\r\nContent-Length: 3\r\n\r\nabc", OK, OK, ""),
+    ("body with GET", GET + "Content-Length: 3\r\n\r\nabc", OK, OK, ""),
+    ("absolute target", "GET http://h/function/hello/first HTTP/1.1\r\nHost: h\r\n\r\n", OK, OK, ""),
+    ("absolute target, another host", "GET HTTP://x/function/hello/first HTTP/1.1\r\nHost: h\r\n\r\n", OK, OK, ""),
+    ("absolute target without Host", "GET http://h/function/hello/first HTTP/1.1\r\n\r\n", BAD, BAD, ""),
+    ("absolute target with a user", "GET http://u@h/function/hello/first HTTP/1.1\r\nHost: h\r\n\r\n", BAD, BAD, ""),
+    ("absolute target of another scheme", "GET ftp://h/function/hello/first HTTP/1.1\r\nHost: h\r\n\r\n", BAD, OK, "nginx takes any scheme"),
+    ("CONNECT", "CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", BAD, BAD, ""),
+    ("CONNECT to a path", "CONNECT /function/hello/first HTTP/1.1\r\nHost: h\r\n\r\n", BAD, BAD, ""),
+    ("OPTIONS of everything", "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", BAD, BAD, ""),
+    ("TRACE", "TRACE /function/hello/first HTTP/1.1\r\nHost: h\r\n\r\n", OK, BAD, "the instance decides what methods it knows"),
+    ("keep-alive in 1.0", "GET /function/hello/first HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", OK, OK, ""),
+    ("length in 1.0", "POST /function/hello/first HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nabc", OK, OK, ""),
+    ("two hosts in 1.0", "GET /function/hello/first HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", BAD, BAD, ""),
+    ("HTTP/0.9", "GET /function/hello/first\r\n", BAD, BAD, ""),
+    ("HTTP/2 by name", "GET /function/hello/first HTTP/2.0\r\nHost: h\r\n\r\n", BAD, BAD, ""),
+    ("HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", BAD, BAD, ""),
+    ("upgrade to h2c", GET + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", OK, OK, ""),
+    ("TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + "\0" * 60, BAD, BAD, ""),
+    ("empty host", "GET /function/hello/first HTTP/1.1\r\nHost:\r\n\r\n", BAD, BAD, ""),
+    ("host with a path", "GET /function/hello/first HTTP/1.1\r\nHost: h/x\r\n\r\n", BAD, BAD, ""),
+    ("field without a colon", GET + "X\r\n\r\n", BAD, OK, "nginx drops the line"),
+    ("control character in a value", GET + "X: a\x01b\r\n\r\n", BAD, OK, "nginx passes it on"),
+    ("CR before the line's end", GET + "X: a\r\r\n\r\n", BAD, OK, "nginx drops what follows the first CR"),
+    ("CR for line ends", GET.replace("\r\n", "\r") + "\r\r", BAD, BAD, ""),
+    ("nominated host", GET + "Connection: Host\r\n\r\n", OK, OK, ""),
     ("method in lower case", "get /function/hello/first HTTP/1.1\r\nHost: h\r\n\r\n", OK, BAD, "methods are tokens of any case; the instance decides"),
 ]  # fmt: skip
 

@@ -44,7 +44,7 @@ def test_a_target_in_absolute_form_is_taken_apart():
     [
         b"", b"GET", b"GET /", b"GET / HTTP/1.2", b"GET / HTTP/2.0", b"GET / http/1.1", b"GET  / HTTP/1.1", b" GET / HTTP/1.1", b"GET / HTTP/1.1 ",
         b"G(T / HTTP/1.1", b"G" * 33 + b" / HTTP/1.1", b"GET /a\tb HTTP/1.1", b"GET /\x7f HTTP/1.1", b"GET /\xc3\xb6 HTTP/1.1", b"GET /\r HTTP/1.1",
-        b"OPTIONS * HTTP/1.1", b"CONNECT h:1 HTTP/1.1", b"GET ftp://h/ HTTP/1.1", b"GET http:///a HTTP/1.1",
+        b"OPTIONS * HTTP/1.1", b"CONNECT h:1 HTTP/1.1", b"CONNECT /function/a HTTP/1.1", b"GET ftp://h/ HTTP/1.1", b"GET http:///a HTTP/1.1",
     ],
 )  # fmt: skip
 def test_request_lines_that_are_none(line):
@@ -231,7 +231,7 @@ def test_credentials_of_the_platform_are_not_passed_on():
     assert b"Bearer t" not in found.forward
 
 
-@pytest.mark.parametrize("host", [b'h"', b"h, i", b"a b", b"user@h", b"h/x", b"h\\x"])
+@pytest.mark.parametrize("host", [b"", b'h"', b"h, i", b"a b", b"user@h", b"h/x", b"h\\x"])
 def test_hosts_that_others_would_read_otherwise_are_refused(host):
     with pytest.raises(BadHead):
         fields(b"Host: " + host)
@@ -244,6 +244,20 @@ def test_spaces_around_a_length_do_not_reach_an_instance():
         assert b"\r\nContent-Length: 5\r\n" in found.forward
         assert found.forward.lower().count(b"content-length") == 1
     assert b"content-length: 5\r\n" in fields(b"Host: h", b"content-length: 5").forward
+
+
+def test_underscores_do_not_make_fields_that_are_ours():
+    found = fields(
+        b"Host: h",
+        b"X_Forwarded_For: 1.1.1.1",
+        b"X_Call_Id: a",
+        b"Content_Length: 9",
+        b"X_Faaslite-Key: k",
+        b"My_Own: b",
+    )
+    assert found.forward.startswith(b"Host: h\r\nMy_Own: b\r\nX-Forwarded-For: 10.0.0.1\r\n")
+    assert b"_" not in found.forward.replace(b"My_Own", b"")
+    assert (found.call_id, found.length, found.key) == (b"", 0, b"")
 
 
 def test_plain_is_what_asks_for_nothing():

@@ -21,6 +21,14 @@ def test_only_those_that_somebody_wants_to_see_are_told_each_time():
     assert len(lines) == 4
 
 
+def test_names_that_only_differ_in_an_underscore_are_told_too():
+    lines = Lines((b"x-call-id",), ())
+    assert [name for name, _, _ in lines.special([b"X_Call-Id: a", b"X-Call-Id: b", b"X_Call: c"])] == [
+        b"x_call-id",
+        b"x-call-id",
+    ]
+
+
 @given(st.one_of(st.binary(max_size=12), st.from_regex(rb"[a-c!(]{0,2}:[ -~\t\r\n\x7f\xff]{0,5}", fullmatch=True)))
 def test_what_is_no_field_is_refused_and_never_remembered(line):
     lines = Lines((b"a",), ())
