@@ -3,8 +3,8 @@
     python -m benchmarks.gateway [--quick] [--workers N]
 
 Both proxies have the same number of worker processes, keep-alive on both sides, and no access log. The upstream is another
-nginx that answers from memory, so that the proxies are what is measured. Rounds alternate between the two; the machine's
-noise hits both, and what counts is the ratio of the medians. `gateway.cpu_ratio` (nginx' CPU time per request over the
+nginx that answers from memory, so that the proxies are what is measured. Short rounds alternate between the two, so that
+the machine's noise hits both, and a ratio is the median over pairs of neighbours. `workers2` are figures of two worker processes each. `gateway.cpu_ratio` (nginx' CPU time per request over the
 gateway's) says what a core is worth, whatever else the machine does. The `varied` figures are of requests of which no two are alike, in
 their paths and in two of their eight fields.
 """
@@ -46,48 +46,95 @@ end
 """
 SIZES = {"12": 12, "64k": 65536}
 
+Targets = dict[str, tuple[str, list[int]]]
+"""By name: the address, and the ids of the processes that are watched."""
+Found = dict[tuple[str, str], list[Load]]
+"""What wrk saw, by name and size."""
+
 
 def run(options: argparse.Namespace) -> dict[str, float]:
-    seconds, rounds = (2, 2) if options.quick else (6, 4)
+    seconds, rounds = (1, 3) if options.quick else (3, 8)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-bench-")))
         host = f"127.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}.1"
         stack.enter_context(nginx(folder / "upstream", upstream_config(host), [(host, PORT)]))
+        script = folder / "varied.lua"
+        script.write_text(VARIED)
+        with proxies(folder / "proxy", host, options.workers) as targets:
+            results = measure(
+                {**targets, "direct": (f"http://{host}:{PORT}", [])}, seconds, rounds, options.connections, script
+            )
+        if options.workers == 1:
+            with proxies(folder / "proxy-2", host, 2) as targets:
+                found: Found = {}
+                compare(found, targets, "12", seconds, rounds, options.connections)
+            results |= {
+                "gateway.workers2.rps": middle(found, "gateway", "12", "rps"),
+                "nginx.workers2.rps": middle(found, "nginx", "12", "rps"),
+                "gateway.workers2.ratio": ratio(found, "12", "rps"),
+                "gateway.workers2.cpu_us": middle(found, "gateway", "12", "cpu_us"),
+                "nginx.workers2.cpu_us": middle(found, "nginx", "12", "cpu_us"),
+                "gateway.workers2.cpu_ratio": 1 / ratio(found, "12", "cpu_us"),
+            }
+            results["errors"] += sum(each.errors for loads in found.values() for each in loads)
+        return results
+
+
+@contextlib.contextmanager
+def proxies(folder: Path, host: str, workers: int) -> Iterator[Targets]:
+    """nginx and the gateway, each with that many worker processes, before the upstream on `host`."""
+    with contextlib.ExitStack() as stack:
         address = ("127.0.0.1", free_port())
-        peers = stack.enter_context(nginx(folder / "proxy", proxy_config(address, host, options.workers), [address]))
+        peers = stack.enter_context(nginx(folder, proxy_config(address, host, workers), [address]))
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(("127.0.0.1", 0))
-        ours = stack.enter_context(gateway(listener.getsockname(), host, options.workers))
+        ours = stack.enter_context(gateway(listener.getsockname(), host, workers))
         port = listener.getsockname()[1]
         listener.close()
         targets = {
             "nginx": (f"http://{address[0]}:{address[1]}", peers),
             "gateway": (f"http://127.0.0.1:{port}", ours),
-            "direct": (f"http://{host}:{PORT}", []),
         }
-        script = folder / "varied.lua"
-        script.write_text(VARIED)
         for base, _ in targets.values():
             await_http(f"{base}/function/hello/12")
-        return measure(targets, seconds, rounds, options.connections, script)
+        yield targets
 
 
-def measure(
-    targets: dict[str, tuple[str, list[int]]], seconds: float, rounds: int, connections: int, script: Path
-) -> dict[str, float]:
-    found: dict[tuple[str, str], list[Load]] = {}
+def compare(
+    found: Found,
+    targets: Targets,
+    size: str,
+    seconds: float,
+    rounds: int,
+    connections: int,
+    script: Path | None = None,
+) -> None:
+    for _ in range(rounds):
+        for name in ("nginx", "gateway"):
+            base, pids = targets[name]
+            path = "12" if script else size
+            load = wrk(
+                f"{base}/function/hello/{path}", seconds=seconds, connections=connections, watch=pids, script=script
+            )
+            found.setdefault((name, size), []).append(load)
+            note(f"{name:8} {size:>6}: {load.rps:8.0f}/s {load.cpu_us:6.1f} us CPU, p50 {load.p50_us:.0f} us")
+
+
+def middle(found: Found, name: str, size: str, what: str) -> float:
+    return median(getattr(each, what) for each in found[name, size])
+
+
+def ratio(found: Found, size: str, what: str) -> float:
+    """The gateway's over nginx', as the median of neighbours in time: what else the machine does is much the same for both."""
+    pairs = zip(found["gateway", size], found["nginx", size], strict=True)
+    return median(getattr(ours, what) / getattr(theirs, what) for ours, theirs in pairs)
+
+
+def measure(targets: Targets, seconds: float, rounds: int, connections: int, script: Path) -> dict[str, float]:
+    found: Found = {}
     for size in (*SIZES, "varied"):
-        for _ in range(rounds):
-            for name in ("nginx", "gateway"):
-                base, pids = targets[name]
-                varied = script if size == "varied" else None
-                path = "12" if varied else size
-                load = wrk(
-                    f"{base}/function/hello/{path}", seconds=seconds, connections=connections, watch=pids, script=varied
-                )
-                found.setdefault((name, size), []).append(load)
-                note(f"{name:8} {size:>6}: {load.rps:8.0f}/s {load.cpu_us:6.1f} us CPU, p50 {load.p50_us:.0f} us")
+        compare(found, targets, size, seconds, rounds, connections, script if size == "varied" else None)
     single: dict[str, list[Load]] = {}
     for _ in range(rounds):
         for name, (base, pids) in targets.items():
@@ -96,28 +143,25 @@ def measure(
     p99 = {name: median(each.p99_us for each in loads) for name, loads in single.items()}
     p50 = {name: median(each.p50_us for each in loads) for name, loads in single.items()}
 
-    def middle(name: str, size: str, what: str) -> float:
-        return median(getattr(each, what) for each in found[name, size])
-
     everything = [each for loads in (*found.values(), *single.values()) for each in loads]
     return {
-        "gateway.rps": middle("gateway", "12", "rps"),
-        "nginx.rps": middle("nginx", "12", "rps"),
-        "gateway.ratio": middle("gateway", "12", "rps") / middle("nginx", "12", "rps"),
-        "gateway.cpu_us": middle("gateway", "12", "cpu_us"),
-        "nginx.cpu_us": middle("nginx", "12", "cpu_us"),
-        "gateway.cpu_ratio": middle("nginx", "12", "cpu_us") / middle("gateway", "12", "cpu_us"),
-        "gateway.64k_rps": middle("gateway", "64k", "rps"),
-        "nginx.64k_rps": middle("nginx", "64k", "rps"),
-        "gateway.64k_ratio": middle("gateway", "64k", "rps") / middle("nginx", "64k", "rps"),
-        "gateway.64k_cpu_ratio": middle("nginx", "64k", "cpu_us") / middle("gateway", "64k", "cpu_us"),
-        "gateway.p99_us": middle("gateway", "12", "p99_us"),
-        "nginx.p99_us": middle("nginx", "12", "p99_us"),
-        "gateway.varied_rps": middle("gateway", "varied", "rps"),
-        "nginx.varied_rps": middle("nginx", "varied", "rps"),
-        "gateway.varied_ratio": middle("gateway", "varied", "rps") / middle("nginx", "varied", "rps"),
-        "gateway.varied_cpu_us": middle("gateway", "varied", "cpu_us"),
-        "gateway.varied_cpu_ratio": middle("nginx", "varied", "cpu_us") / middle("gateway", "varied", "cpu_us"),
+        "gateway.rps": middle(found, "gateway", "12", "rps"),
+        "nginx.rps": middle(found, "nginx", "12", "rps"),
+        "gateway.ratio": ratio(found, "12", "rps"),
+        "gateway.cpu_us": middle(found, "gateway", "12", "cpu_us"),
+        "nginx.cpu_us": middle(found, "nginx", "12", "cpu_us"),
+        "gateway.cpu_ratio": 1 / ratio(found, "12", "cpu_us"),
+        "gateway.64k_rps": middle(found, "gateway", "64k", "rps"),
+        "nginx.64k_rps": middle(found, "nginx", "64k", "rps"),
+        "gateway.64k_ratio": ratio(found, "64k", "rps"),
+        "gateway.64k_cpu_ratio": 1 / ratio(found, "64k", "cpu_us"),
+        "gateway.p99_us": middle(found, "gateway", "12", "p99_us"),
+        "nginx.p99_us": middle(found, "nginx", "12", "p99_us"),
+        "gateway.varied_rps": middle(found, "gateway", "varied", "rps"),
+        "nginx.varied_rps": middle(found, "nginx", "varied", "rps"),
+        "gateway.varied_ratio": ratio(found, "varied", "rps"),
+        "gateway.varied_cpu_us": middle(found, "gateway", "varied", "cpu_us"),
+        "gateway.varied_cpu_ratio": 1 / ratio(found, "varied", "cpu_us"),
         "added_p50_us": p50["gateway"] - p50["direct"],
         "added_p99_us": p99["gateway"] - p99["direct"],
         "gateway.added_p50_us": p50["gateway"] - p50["direct"],

@@ -93,14 +93,17 @@ def parse_request_line(line: bytes) -> RequestLine:
     if target[:1] != b"/":
         authority, target = _origin_form(target)
     name: bytes | None = None
-    rest = target
-    if target.startswith(_FUNCTION):
-        name = target[10:].partition(b"/")[0].partition(b"?")[0] or None
+    rest = target[1:]
+    pieces = target.split(b"/", 3)
+    if len(pieces) == 4 and pieces[1] == b"function" and b"?" not in pieces[2]:
+        name = pieces[2] or None
+        if name is not None:
+            rest = pieces[3]
+    elif target.startswith(_FUNCTION):  # without a path below the name
+        name = target[10:].partition(b"?")[0] or None
         if name is not None:
             rest = target[10 + len(name) :]
-            if rest[:1] != b"/":
-                rest = b"/" + rest
-    start = b"%b %b HTTP/1.1\r\n" % (method, rest)
+    start = b"".join((method, b" /", rest, b" HTTP/1.1\r\n"))
     return RequestLine(method, idempotent or False, version == b"HTTP/1.0", name, target, start, authority)
 
 
