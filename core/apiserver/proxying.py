@@ -7,21 +7,25 @@ and in `Location` are led back through here, as Kubernetes does.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import random
 import re
+import ssl
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import aiohttp
 from yarl import URL
 
 from core.api.kinds import ENDPOINT_SLICE, NODE, POD, SERVICE
 from core.apiserver.registry.generic import Registry
-from core.apiserver.request import ApiRequest, Headers, Proxied
+from core.apiserver.request import ApiRequest, Headers, Proxied, Upgrade
 from core.apiserver.served import Served
+from core.apiserver.streams.connect import Tunnel
 from core.apiserver.streams.log import KubeletConnector, kubelet_address
 from core.errors import BadRequest, ServiceUnavailable
+from core.upgrade import Refused, ask
 
 __all__ = ["Proxies", "inward", "moved", "pod_target", "ready_addresses", "relinked", "service_port", "split_name"]
 
@@ -109,13 +113,11 @@ class Proxies:
             await self._session.close()
             self._session = None
 
-    async def open(self, registry: Registry, request: ApiRequest) -> Proxied:
-        """The head of the answer is there when this returns. Raises `ApiError`."""
+    async def open(self, registry: Registry, request: ApiRequest) -> Proxied | Tunnel:
+        """The head of the answer is there when this returns; a `Tunnel` for what leaves HTTP behind. Raises `ApiError`."""
         raw = request.raw
         if raw is None:
             raise BadRequest("proxies are for requests that come over HTTP")
-        if any(name == b"upgrade" for name, _ in raw.headers):
-            raise BadRequest("connections can't be upgraded through a proxy subresource")
         target = await self._target(registry, request.info.namespace, request.info.name)
         depth = 8 if registry.kind.namespaced else 6
         segments = raw.path.split(b"/")
@@ -124,11 +126,38 @@ class Proxies:
             # So that links of a page are relative to a folder.
             query = f"?{raw.query.decode('latin-1')}" if raw.query else ""
             return Proxied(301, [(b"location", f"{prefix}/{query}".encode("latin-1"))], _once())
-        url = f"{target.root}/{rest}" + (f"?{raw.query.decode('latin-1')}" if raw.query else "")
+        path = f"/{rest}" + (f"?{raw.query.decode('latin-1')}" if raw.query else "")
         headers = [(name, value) for name, value in raw.headers if _sent(name)]
         headers += [(b"x-forwarded-uri", f"{prefix}/{rest}".encode("latin-1")), (b"x-forwarded-proto", b"https")]
-        reply = await self._send(raw.method, url, headers, request.body, target)
+        if any(name == b"upgrade" for name, _ in raw.headers):
+            return await self._tunnel(request.upgrade, path, headers, target)
+        reply = await self._send(raw.method, target.root + path, headers, request.body, target)
         return await _passed(reply, target, prefix)
+
+    async def _tunnel(self, upgrade: Upgrade | None, path: str, headers: Headers, target: Target) -> Proxied | Tunnel:
+        if upgrade is None:
+            raise BadRequest("this connection can't be upgraded")
+        wanted = [(name, value) for name, value in upgrade.headers if name in (b"upgrade", b"connection")]
+        port = int(target.port or (443 if target.scheme == "https" else 80))
+        named = [
+            (b"host", target.root.partition("//")[2].encode("latin-1")),
+            (b"content-length", b"0"),
+            *wanted,
+            *headers,
+        ]
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in named]
+        tls = (self._trust(target) or _unchecked()) if target.scheme == "https" else None
+        try:
+            return Tunnel(await ask((target.host, port), upgrade.method, path, pairs, tls=tls), upgrade)
+        except Refused as refused:
+            found = [(b"content-type", (refused.content_type or "text/plain").encode("latin-1"))]
+            return Proxied(refused.status, found, _once(refused.body))
+        except (OSError, ValueError) as error:
+            raise ServiceUnavailable(f"error trying to reach service: {error}") from error
+
+    def _trust(self, target: Target) -> ssl.SSLContext | Literal[False]:
+        """Pods' certificates are their own affair; a node's is of the cluster's CA."""
+        return self._kubelet.ssl_context if target.agent and self._kubelet is not None else False
 
     async def _send(
         self, method: str, url: str, headers: Headers, body: bytes, target: Target
@@ -138,15 +167,13 @@ class Proxies:
             self._session = aiohttp.ClientSession(
                 timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
             )
-        # Pods' certificates are their own affair; a node's is of the cluster's CA.
-        trust = self._kubelet.ssl_context if target.agent and self._kubelet is not None else False
         try:
             return await self._session.request(
                 method,
                 URL(url, encoded=True),
                 headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers],
                 data=body or None,
-                ssl=trust,
+                ssl=self._trust(target),
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             )
@@ -204,6 +231,13 @@ def inward(address: str) -> bool:
     except ValueError:
         return True
     return found.is_loopback or found.is_link_local or found.is_multicast or found.is_unspecified
+
+
+@functools.cache
+def _unchecked() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def pod_target(pod: Document, scheme: str, port: str) -> Target:
