@@ -50,6 +50,31 @@ def handle(event, context):
         'no_new_privs': status['NoNewPrivs'].strip(), 'seccomp': status['Seccomp'].strip(), 'caps': status['CapEff'].strip(), 'uid': os.getuid(),
     }
 """
+LOOK = """
+import ctypes, json, os, resource, sys
+def attempt(f):
+    try:
+        return repr(f())
+    except OSError as error:
+        return type(error).__name__
+libc = ctypes.CDLL(None, use_errno=True)
+def look(secret, other, parent):
+    names = ('Uid', 'Gid', 'Groups', 'CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb', 'NoNewPrivs', 'Seccomp', 'Seccomp_filters')
+    status = dict(line.split(':', 1) for line in open('/proc/self/status'))
+    return {
+        'status': {each: status.get(each, '').split() for each in names}, 'cgroup': open('/proc/self/cgroup').read(),
+        'namespaces': {each: os.readlink('/proc/self/ns/' + each) for each in ('mnt', 'uts', 'ipc', 'user', 'pid', 'net')},
+        'limits': [resource.getrlimit(each) for each in range(16)], 'umask': os.umask(0o22), 'directory': os.getcwd(),
+        'secret': attempt(lambda: open(secret).read()), 'list': attempt(lambda: os.listdir(os.path.dirname(secret))),
+        'other': attempt(lambda: os.listdir(other)), 'package': attempt(lambda: open(os.environ['FAASLITE_PACKAGE'] + '/app.py', 'a')),
+        'tmp': attempt(lambda: open(os.environ['TMPDIR'] + '/mine', 'w').close()), 'own': attempt(lambda: open(os.environ['FAASLITE_PACKAGE'] + '/app.py').close()),
+        'signal': attempt(lambda: os.kill(parent, 0)), 'ptrace': libc.ptrace(0, 0, 0, 0), 'unshare': libc.unshare(0x10000000),
+    }
+def handle(event, context):
+    return look(*event.json())
+if __name__ == '__main__':
+    print(json.dumps(look(*json.loads(sys.argv[1]))))
+"""
 
 
 class World:
@@ -247,6 +272,51 @@ async def test_a_pod_cannot_reach_beyond_its_own(uid, without):
         assert (found["ptrace"], found["unshare"]) == (-1, -1)
         assert (found["no_new_privs"], found["seccomp"], int(found["caps"], 16)) == ("1", "2", 0)
         assert found["uid"] == (uid or (2_000_000_001 if "uid" in held else 0))
+
+
+async def output_of(streams) -> tuple[int, bytes]:
+    found = b""
+    async with asyncio.timeout(20):
+        while data := (await streams.read())[1]:
+            found += data
+        code = await streams.wait()
+    await streams.close()
+    return code, found
+
+
+@pytest.mark.parametrize(("uid", "without"), [(0, ()), (65534, ()), (65534, ("mount",)), (0, ("mount",))])
+async def test_a_command_is_held_by_all_that_holds_its_pod(uid, without):
+    options = [each for name in without for each in ("--without", name)]
+    async with sandboxed(*options, uid=uid) as world:
+        (world.folder / "token").write_text("the crown jewels")
+        other, other_spec = world.pod("other", HELLO, "127.91.0.11", "team-b")
+        await world.runtime.run_pod(other, [other_spec])
+        sandbox, spec = world.pod("u1", LOOK, "127.91.0.12")
+        (info,) = (await world.runtime.run_pod(sandbox, [spec])).containers
+        await world.wait(RuntimeEventType.READY, "u1")
+        question = json.dumps(
+            [str(world.folder / "token"), str(world.folder / "packages" / "other"), world.process.pid]
+        )
+        wanted = await world.call("127.91.0.12", question.encode())
+        assert "secret" in wanted, wanted
+        assert wanted["secret"] in ("PermissionError", "FileNotFoundError") and wanted["tmp"] == wanted["own"] == "None"
+        command = ["sh", "-c", 'exec python3 "$FAASLITE_PACKAGE/app.py" "$0"', question]
+        for terminal in (False, True):
+            streams = await world.runtime.open_exec(info.id, command, stdin=terminal, tty=terminal)
+            code, found = await output_of(streams)
+            assert code == 0, found
+            assert json.loads(found) == wanted
+        code, found = await world.runtime.exec(info.id, command, 20.0)  # probes and hooks likewise
+        assert (code, json.loads(found)) == (0, wanted)
+
+
+async def test_a_command_counts_as_its_pods_memory():
+    async with sandboxed() as world:
+        sandbox, spec = world.pod("u1", HELLO, "127.91.0.13", memory=64 << 20)
+        (info,) = (await world.runtime.run_pod(sandbox, [spec])).containers
+        hog = ["python3", "-c", "len(bytearray(300 << 20))"]
+        code, _ = await output_of(await world.runtime.open_exec(info.id, hog, stdin=False, tty=False))
+        assert code == 137
 
 
 async def test_pods_outlive_the_agent_and_die_with_the_sandboxer():
