@@ -26,6 +26,7 @@ from cli import (
     platform,
     revisions,
     secrets,
+    shell,
     tokens,
     why,
 )
@@ -61,7 +62,7 @@ def root(
     """What every command has: `--version` ends in its callback."""
 
 
-for each in (platform, deploy, diff, dev, invoke, functions, logs, revisions, identity, login, why):
+for each in (platform, deploy, diff, dev, invoke, functions, logs, shell, revisions, identity, login, why):
     each.register(app)
 app.add_typer(cron.app, name="cron")
 app.add_typer(calls.app, name="calls")

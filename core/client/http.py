@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import os
 import ssl as tls
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -21,6 +21,9 @@ from yarl import URL
 from core.client.kubeconfig import read_kubeconfig
 from core.client.transport import JSON, RawEvent
 from core.errors import ApiError, ServiceUnavailable, api_error
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
 
 __all__ = ["HttpTransport"]
 
@@ -152,6 +155,39 @@ class HttpTransport:
         except _NO_ANSWER as error:
             raise self._unavailable("GET", path, error) from error
 
+    @contextlib.asynccontextmanager
+    async def connect(
+        self, path: str, query: Sequence[tuple[str, str]], protocols: Sequence[str]
+    ) -> AsyncGenerator[ClientConnection, None]:
+        """A WebSocket: `exec` and the like. Raises as `request` does; what fails later is the connection's own to raise."""
+        from websockets.asyncio.client import connect, unix_connect
+        from websockets.exceptions import InvalidStatus, WebSocketException
+        from websockets.typing import Subprotocol
+
+        self._refuse_when_closed()
+        url = str(self._url(path, None)) + (f"?{urlencode(query)}" if query else "")
+        url = "ws" + url.removeprefix("http")
+        options: dict[str, Any] = {
+            "additional_headers": {"Authorization": self._headers["Authorization"]} if "Authorization" in self._headers else {},
+            "user_agent_header": self._headers["User-Agent"], "subprotocols": [Subprotocol(each) for each in protocols],
+            "compression": None, "max_size": None, "open_timeout": self._timeout, "proxy": None,
+        }  # fmt: skip
+        if url.startswith("wss:"):
+            options["ssl"] = _tls(self._ssl)
+            if self._server_name:
+                options["server_hostname"] = self._server_name
+        opening = unix_connect(self._unix_socket, url, **options) if self._unix_socket else connect(url, **options)
+        try:
+            connection = await opening
+        except InvalidStatus as refused:
+            raise _said(bytes(refused.response.body), refused.response.status_code, f"GET {path}") from refused
+        except (WebSocketException, *_NO_ANSWER) as error:
+            raise self._unavailable("GET", path, error) from error
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
     async def close(self) -> None:
         self._closed = True
         for session in (self._requests, self._streams):
@@ -188,12 +224,7 @@ class HttpTransport:
 def _context(ssl: tls.SSLContext | bool | None, client_cert: tuple[str, str] | None) -> tls.SSLContext | bool:
     if client_cert is None:
         return True if ssl is None else ssl
-    if not isinstance(ssl, tls.SSLContext):
-        context = tls.create_default_context()
-        if ssl is False:
-            context.check_hostname = False
-            context.verify_mode = tls.CERT_NONE
-        ssl = context
+    ssl = _tls(True if ssl is None else ssl)
     ssl.load_cert_chain(*client_cert)
     return ssl
 
@@ -215,6 +246,10 @@ def _events(lines: list[bytes]) -> tuple[list[RawEvent], ApiError | None]:
 
 
 def _error(reply: aiohttp.ClientResponse, body: bytes) -> ApiError:
+    return _said(body, reply.status, f"{reply.method} {reply.url.path}: {reply.status} {reply.reason}")
+
+
+def _said(body: bytes, code: int, otherwise: str) -> ApiError:
     """The error of a reply: its `Status`, or its first words where something else (a proxy) answered."""
     try:
         status: Any = msgspec.json.decode(body)
@@ -222,5 +257,16 @@ def _error(reply: aiohttp.ClientResponse, body: bytes) -> ApiError:
         status = None
     if not isinstance(status, dict) or status.get("kind") != "Status":
         text = body[:512].decode("utf-8", "replace").strip()
-        status = {"message": text or f"{reply.method} {reply.url.path}: {reply.status} {reply.reason}"}
-    return api_error(status, reply.status)
+        status = {"message": text or otherwise}
+    return api_error(status, code)
+
+
+def _tls(ssl: tls.SSLContext | bool) -> tls.SSLContext:
+    """What aiohttp makes of the same."""
+    if isinstance(ssl, tls.SSLContext):
+        return ssl
+    context = tls.create_default_context()
+    if ssl is False:
+        context.check_hostname = False
+        context.verify_mode = tls.CERT_NONE
+    return context

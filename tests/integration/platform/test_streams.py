@@ -212,6 +212,32 @@ class TestPortForward:
                 assert reply.status in (200, 204)
 
 
+class TestFaas:
+    def test_a_command_with_its_exit_code(self, shown: Any) -> None:
+        done = shown.faas("exec", "shown", "--", "sh", "-c", "echo $COLOUR; echo oops >&2; exit 5", check=False)
+        assert (done.code, done.out, done.err) == (5, "green\n", "oops\n")
+
+    def test_input_is_passed_on_where_it_is_asked_for(self, shown: Any, pod: str) -> None:
+        assert (
+            shown.faas("exec", "shown", "-i", "--instance", pod, "--", "cat", input="a line\n" * 50_000).out
+            == "a line\n" * 50_000
+        )
+        assert shown.faas("exec", "shown", "--", "cat", input="not for it\n").out == ""
+
+    def test_a_shell_in_a_terminal(self, shown: Any) -> None:
+        with terminal(shown.environment, "exec", "shown", program=shown.command[0]) as session:
+            session.until(b"$ ")
+            session.type(b"stty size; echo $COLOUR; exit 9\n")
+            session.until(b"33 101\r\ngreen\r\n")
+            assert session.wait() == 9
+
+    def test_what_is_not_there(self, shown: Any) -> None:
+        shown.faas("exec", "nothing", "--", "id", check=False).fails("nothing", code=3)
+        shown.faas("exec", "shown", "--instance", "none", "--", "id", check=False).fails(
+            "no instance none", "faas scale", code=3
+        )
+
+
 class TestPythonClients:
     """In processes of their own: they leave sockets and tasks behind."""
 
@@ -237,7 +263,7 @@ class TestPythonClients:
 
 
 class Session:
-    """A kubectl whose terminal is in our hands."""
+    """A command whose terminal is in our hands."""
 
     def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
         self.process = process
@@ -266,11 +292,11 @@ class Session:
 
 
 @contextlib.contextmanager
-def terminal(environment: dict[str, str], *arguments: str) -> Iterator[Session]:
+def terminal(environment: dict[str, str], *arguments: str, program: str = "kubectl") -> Iterator[Session]:
     master, slave = os.openpty()
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
     process = subprocess.Popen(
-        ["kubectl", *arguments], env={**environment, "TERM": "dumb"}, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        [program, *arguments], env={**environment, "TERM": "dumb"}, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
     )  # fmt: skip
     os.close(slave)
     try:
