@@ -180,6 +180,7 @@ class PodSpec(View):
     scheduler_name: str = "default-scheduler"
     priority: int = 0
     init_containers: list[Container] = []
+    ephemeral_containers: list[Container] = []
     containers: list[Container] = []
     volumes: list[Volume] = []
     restart_policy: str = "Always"

@@ -12,7 +12,9 @@ from core.node.backoff import restart_delay
 from core.node.lifecycle import ContainerRecord, Observed, phase, restarts
 from core.node.runtime.base import ContainerInfo, ContainerState
 
-__all__ = ["container_ready", "holds", "pod_status", "posted_conditions", "with_foreign"]
+__all__ = ["NO_EPHEMERAL", "container_ready", "holds", "pod_status", "posted_conditions", "with_foreign"]
+
+NO_EPHEMERAL = "nodes of this cluster run no ephemeral containers: look into a container of the Pod with `kubectl exec`"
 
 
 def posted_conditions(pod: views.Pod) -> list[Document]:
@@ -64,8 +66,19 @@ def pod_status(observed: Observed, conditions: list[Document], *, now: float, ho
     if inits:
         status["initContainerStatuses"] = inits
     status["containerStatuses"] = [_container_status(observed, each, now, runtime) for each in observed.mains]
+    refused = [_refused(each) for each in observed.pod.spec.ephemeral_containers]
+    if refused:
+        status["ephemeralContainerStatuses"] = refused
     status["conditions"] = _conditions(observed, conditions, current, now)
     return status
+
+
+def _refused(container: views.Container) -> Document:
+    """No runtime of ours adds a container to a Pod that runs; whoever waits for it (`kubectl debug`) is told at once."""
+    state = {"terminated": {"exitCode": 128, "reason": "NotSupported", "message": NO_EPHEMERAL}}
+    return {
+        "name": container.name, "image": container.image, "imageID": "", "ready": False, "restartCount": 0, "state": state, "lastState": {},
+    }  # fmt: skip
 
 
 def _conditions(observed: Observed, conditions: list[Document], current: str, now: float) -> list[Document]:

@@ -185,6 +185,12 @@ class TestAttach:
         assert b"not found" in kubectl("get", "pod", "typed", code=1).stderr
 
 
+class TestDebug:
+    def test_no_container_is_added_and_the_reason_is_said(self, kubectl: Kubectl, pod: str) -> None:
+        done = kubectl("debug", pod, "-i", "--quiet", "--image=faaslite/python", "--profile=general", "--", "id", code=1)
+        assert b"run no ephemeral containers" in done.stderr
+
+
 class TestPortForward:
     def test_requests_go_through(self, environment: dict[str, str], pod: str, transport: dict[str, str]) -> None:
         with forwarded({**environment, **transport}, pod, "8012") as (ports, _):
