@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +73,74 @@ def test_a_started_container_becomes_the_pod(hello: Any, wait_until: Callable[..
     name = f"/faaslite-{document['metadata']['uid']}-function-0"
     wait_until("its name", lambda: hello.docker.inspect_container(container)["Name"] == name)
     assert hello.faas("logs", "hello").code == 0
+
+
+def test_clients_look_into_an_adopted_pod(hello: Any, needs: Any) -> None:
+    """With the Pod's environment, which the engine doesn't know: exec by kubectl and faas, a terminal, attach, port-forward."""
+    needs(shutil.which("kubectl"), "kubectl", "install it from https://kubernetes.io/docs/tasks/tools/")
+    ((pod, container),) = hello.serving("hello").items()
+    assert "faaslite.dev/slot" in hello.docker.inspect_container(container)["Config"]["Labels"]
+    environment = {
+        **hello.environment,
+        "KUBECONFIG": hello.faas("kubeconfig", "--path").out.strip(),
+        "HOME": str(hello.sources),
+    }
+
+    def kubectl(*arguments: str, stdin: bytes = b"", **more: str) -> tuple[int, bytes, bytes]:
+        done = subprocess.run(
+            ["kubectl", *arguments], env={**environment, **more}, input=stdin, capture_output=True, timeout=60
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    look = "echo $SIZE $(id -u 2>/dev/null || python3 -c 'import os; print(os.getuid())'); echo oops >&2; exit 5"
+    said = (5, b"7 65532\n", b"oops\ncommand terminated with exit code 5\n")
+    assert kubectl("exec", pod, "--", "sh", "-c", look) == said
+    assert kubectl("exec", pod, "--", "sh", "-c", look, KUBECTL_REMOTE_COMMAND_WEBSOCKETS="false") == said
+    much = os.urandom(1_000_000)
+    assert kubectl("exec", "-i", pod, "--", "cat", stdin=much) == (0, much, b"")
+    assert hello.faas("exec", "hello", "-t", "--", "sh", "-c", "[ -t 0 ] && echo $SIZE $TERM").out == "7 xterm\n"
+
+    attached = subprocess.Popen(
+        ["kubectl", "attach", pod], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    forwarded = subprocess.Popen(
+        ["kubectl", "port-forward", pod, ":8012"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert attached.stderr is not None and forwarded.stdout is not None
+        attached.stderr.readline()
+        port = forwarded.stdout.readline().split()[2].rpartition(b":")[2].decode()
+        assert hello.http(f"http://127.0.0.1:{port}/", b"{}", method="POST").json["host"] == pod
+    finally:
+        for each in (attached, forwarded):
+            assert each.poll() is None, each.communicate()
+            each.terminate()
+            each.communicate(timeout=20)
+
+
+def test_a_container_with_input_of_its_own(hello: Any, needs: Any) -> None:
+    needs(shutil.which("kubectl"), "kubectl", "install it from https://kubernetes.io/docs/tasks/tools/")
+    environment = {
+        **hello.environment,
+        "KUBECONFIG": hello.faas("kubeconfig", "--path").out.strip(),
+        "HOME": str(hello.sources),
+    }
+    command = [
+        "kubectl",
+        "run",
+        "piped",
+        "-i",
+        "--rm",
+        "--quiet",
+        "--restart=Never",
+        "--image=faaslite/python",
+        "--",
+        "sh",
+        "-c",
+        "cat; echo end",
+    ]
+    done = subprocess.run(command, env=environment, input=b"a line\n", capture_output=True, timeout=90)
+    assert (done.returncode, done.stdout.splitlines()[:2]) == (0, [b"a line", b"end"]), done.stderr
 
 
 def test_from_zero_and_back(hello: Any, wait_until: Callable[..., Any]) -> None:
