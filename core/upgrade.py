@@ -104,6 +104,9 @@ async def close_writer(writer: asyncio.StreamWriter) -> None:
             await writer.wait_closed()
     except (OSError, TimeoutError):
         writer.transport.abort()
+    except asyncio.CancelledError:
+        writer.transport.abort()
+        raise
 
 
 async def cut(writer: asyncio.StreamWriter) -> None:

@@ -33,7 +33,7 @@ class Channels(Protocol):
         """Waits while the client doesn't read. Raises ConnectionError where it has gone."""
 
     async def finish(self, status: bytes) -> None:
-        """The last word, and the end of the connection."""
+        """The last word: returns when the client has read it, and all before it. Nobody else may be receiving."""
 
     async def close(self) -> None: ...
 
@@ -87,7 +87,7 @@ class WebSocketChannels:
 
     async def finish(self, status: bytes) -> None:
         await self.send(ERROR, status)
-        await self._socket.close()
+        await self._socket.finish()
 
     async def close(self) -> None:
         await self._socket.close()
@@ -145,7 +145,7 @@ class SpdyChannels:
     async def finish(self, status: bytes) -> None:
         for channel, stream in self._streams.items():
             await self._multiplexer.send(stream, status if channel == ERROR else b"", fin=True)
-        await self._multiplexer.close()
+        await self._multiplexer.finish()
 
     async def close(self) -> None:
         await self._multiplexer.close()

@@ -25,6 +25,8 @@ from core.upgrade import PIECE, close_writer
 __all__ = ["BareLink", "HandshakeRefused", "Link", "WebSocket"]
 
 MAX_MESSAGE = 4 << 20
+FINISH_SECONDS = 600.0
+"""How long a client that was told everything may take to read it (its output may be going through a pager)."""
 PING_SECONDS = 30.0
 """A client that vanished without a word is found out by what isn't acknowledged."""
 
@@ -45,7 +47,11 @@ class Link(Protocol):
     async def send(self, data: bytes) -> None:
         """Waits while the other side doesn't read. Raises ConnectionError where it has gone."""
 
-    async def close(self) -> None: ...
+    async def finish(self) -> None:
+        """Everything was said: returns when the other side has read it, and closed."""
+
+    async def close(self) -> None:
+        """Now, whoever reads."""
 
 
 class BareLink:
@@ -62,6 +68,12 @@ class BareLink:
     async def send(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()
+
+    async def finish(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_SECONDS):
+                while await self.receive() is not None:
+                    pass
 
     async def close(self) -> None:
         await close_writer(self._writer)
@@ -169,6 +181,19 @@ class WebSocket:
             raise ConnectionResetError("the client has gone") from error
         self._flush()
         await cast(asyncio.StreamWriter, self._writer).drain()
+
+    async def finish(self) -> None:
+        """By the closing handshake: the other side answers our close frame, or closes, when it has come to it."""
+        reader = cast(asyncio.StreamReader, self._reader)
+        with contextlib.suppress(InvalidState):
+            self._protocol.send_close(1000)
+        self._flush()
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(FINISH_SECONDS):
+                while not self._over and (data := await reader.read(PIECE)):
+                    self._protocol.receive_data(data)
+                    events = self._protocol.events_received()
+                    self._over = any(isinstance(each, Frame) and each.opcode is Opcode.CLOSE for each in events)
 
     async def close(self) -> None:
         """With a close frame of code 1000, where the other side still listens."""

@@ -119,5 +119,9 @@ class Multiplexer:
         """Both sides are through with it."""
         self._open.discard(stream)
 
+    async def finish(self) -> None:
+        """Everything was said: returns when the client has read it, and closed."""
+        await self._link.finish()
+
     async def close(self) -> None:
         await self._link.close()

@@ -135,6 +135,9 @@ async def forward_channels(socket: WebSocket, ports: Sequence[int], dial: Dial, 
         while left and not reading.done():
             await asyncio.wait((*left, reading), return_when=asyncio.FIRST_COMPLETED)
             left = {each for each in left if not each.done()}
+        if not left:
+            await _end(reading)
+            await socket.finish()
     except OSError as error:
         log.debug("a client of %s went: %s", pod, error)
     finally:

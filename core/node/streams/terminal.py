@@ -69,17 +69,26 @@ async def _inputs(channels: Channels, streams: Streams, wants: Wants) -> None:
 
 async def converse(channels: Channels, streams: Streams, wants: Wants) -> None:
     """Returns when the process has ended and the client knows, or when the client has gone; both are closed then."""
+    try:
+        status = await _until_one_ends(channels, streams, wants)
+        if status is not None:
+            await channels.finish(status)
+    except OSError as error:
+        log.debug("the client went: %s", error)
+    finally:
+        await channels.close()
+
+
+async def _until_one_ends(channels: Channels, streams: Streams, wants: Wants) -> bytes | None:
+    """The final status; None where the client has gone. The process's streams are closed then."""
     outputs = asyncio.ensure_future(_outputs(channels, streams, wants))
     inputs = asyncio.ensure_future(_inputs(channels, streams, wants))
     try:
         await asyncio.wait((outputs, inputs), return_when=asyncio.FIRST_COMPLETED)
-        failed = inputs.exception() if inputs.done() else None
-        if isinstance(failed, RuntimeFailure) and not outputs.done():
-            await channels.finish(failure_status(str(failed)))
-        elif outputs.done():
-            await channels.finish(outputs.result())
-    except OSError as error:
-        log.debug("the client went: %s", error)
+        if outputs.done():
+            return outputs.result()
+        failed = inputs.exception()
+        return failure_status(str(failed)) if isinstance(failed, RuntimeFailure) else None
     finally:
         for each in (outputs, inputs):
             each.cancel()
@@ -87,4 +96,3 @@ async def converse(channels: Channels, streams: Streams, wants: Wants) -> None:
             if isinstance(result, Exception) and not isinstance(result, OSError | RuntimeFailure):
                 log.error("a stream failed", exc_info=result)
         await streams.close()
-        await channels.close()

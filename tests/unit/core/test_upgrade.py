@@ -108,7 +108,8 @@ async def test_joined_connections_pass_on_everything_and_end_together() -> None:
     await asyncio.gather(near[1].wait_closed(), right[1].wait_closed())
 
 
-async def test_nothing_is_read_faster_than_the_other_side_takes_it() -> None:
+async def test_nothing_is_read_faster_than_the_other_side_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.upgrade._CLOSE_SECONDS", 0.05)
     (near, left), (far, right) = await ends(), await ends()
     right[1].transport.pause_reading()  # type: ignore[attr-defined]
     joined = asyncio.create_task(splice(left, far))

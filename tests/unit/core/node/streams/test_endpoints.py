@@ -18,7 +18,7 @@ from core.node.streams.channels import exit_status, terminal_size
 from core.node.streams.endpoints import NotRunning, StreamEndpoints
 from core.node.streams.spdy import Codec, Data, Frame, GoAway, Ping, Reset, SynReply
 from core.serving import AsgiServer
-from core.upgrade import Refused, ask
+from core.upgrade import PIECE, Refused, ask
 
 
 class Node:
@@ -294,7 +294,13 @@ async def test_a_command_over_spdy(address: Any) -> None:
     for stream, kind in ((1, "error"), (3, "stdin"), (5, "stdout"), (7, "nonsense")):
         client.writer.write(client.codec.syn_stream(stream, {"streamType": kind}))
     client.writer.write(client.codec.ping(1) + client.codec.data(3, b"hello") + client.codec.data(3, b"", fin=True))
-    found = await client.rest()
+    found: list[Frame] = []
+    while Data(5, b"", True) not in found:
+        frame = await client.next()
+        assert frame is not None
+        found.append(frame)
+    client.writer.close()
+    await client.rest()
     assert [each for each in found if isinstance(each, SynReply)] == [SynReply(each, {}) for each in (1, 3, 5)]
     assert Reset(7, 1) in found and Ping(1) in found
     assert [each for each in found if isinstance(each, Data)] == [
@@ -306,6 +312,31 @@ async def test_what_is_not_spdy_is_told_to_go(address: Any) -> None:
     client = await Spdy.connect(address, "/portForward/default/a", "portforward.k8s.io")
     client.writer.write(client.codec.syn_stream(3, {}) + client.codec.syn_stream(3, {}))
     assert await client.rest() == [Reset(3, 1), GoAway(3, 1)]
+
+
+async def test_who_reads_late_gets_everything(address: Any, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind a pager: the process has ended, and the client has not begun to read."""
+    monkeypatch.setattr("core.upgrade._CLOSE_SECONDS", 0.05)
+    said = bytes(200_000)
+
+    async def saying(streams: Any, command: Any) -> int:
+        await streams.say(said)
+        return 0
+
+    node.runtime.programs["saying"] = saying
+    found = await ask(address, "GET", "/exec/default/a/main?command=saying&output=1", WEBSOCKET)
+    found.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await asyncio.sleep(0.3)  # by then whoever cuts has cut
+    found.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    seen = b""
+    async with asyncio.timeout(5):
+        while not seen.endswith(b"\x88\x02\x03\xe8"):
+            data = await found.reader.read(PIECE)
+            assert data, "it was cut"
+            seen += data
+    assert len(seen) > len(said) and b'"Success"' in seen
+    found.writer.close()
+    await found.writer.wait_closed()
 
 
 # Ports
