@@ -11,6 +11,7 @@ import os
 import re
 import runpy
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,10 +58,11 @@ def shown(title: str, outcomes: dict[str, tuple[str, str]]) -> str:
     return "\n".join([f"--- {title}", *rows])
 
 
-def check(column: str, outcomes: dict[str, tuple[str, str]]) -> None:
-    """Fails where the document claims something else, or says nothing of an attack, or something of one that there isn't."""
+def check(column: str, outcomes: dict[str, tuple[str, str]], *, without: str = "") -> None:
+    """Fails where the document claims something else, or says nothing of an attack, or something of one that there isn't. `without` is how the
+    names end of attacks that weren't made."""
     print(shown(column, outcomes))
-    claimed = claims(column)
+    claimed = {name: each for name, each in claims(column).items() if not (without and name.endswith(without))}
     found = {name: outcome for name, (outcome, _) in outcomes.items()}
     differ = {
         name: f"the document says {claimed.get(name)}, it is {found.get(name)} ({outcomes.get(name, ('', ''))[1]})"
@@ -86,23 +88,28 @@ class Campaign:
         victim, breach = (HERE / each for each in ("victim.py", "breach.py"))
         platform.deploy("victim", victim.read_text(), "-n", VICTIMS, "--secret", "theirs", "--min", "1")
         platform.deploy("breach", breach.read_text(), "-n", ATTACKERS, "--min", "1", "--timeout", "60s")
-        platform.deploy(
-            "glutton", breach.read_text(), "-n", ATTACKERS, "--memory", f"{SMALL >> 20}Mi", "--timeout", "60s"
-        )
-        plain = "def handle(event, context):\n    return 'hush'\n"
-        for name, team, http in (
-            ("vault", VICTIMS, {"visibility": "private"}),
-            ("shop", VICTIMS, {"routes": [{"host": HOST, "path": "/"}]}),
-            ("locked", VICTIMS, {"visibility": "key"}),
-            ("private", ATTACKERS, {"visibility": "private"}),
-        ):
-            platform.deploy(name, plain, "-n", team)
-            place = f"/apis/faaslite.dev/v1/namespaces/{team}/functions/{name}"
-            done = platform.kube("PATCH", place, {"spec": {"http": http}}, content_type="application/merge-patch+json")
-            assert done.status == 200, done.body
+        self._another("glutton", "breach", ATTACKERS, resources={"limits": {"memory": f"{SMALL >> 20}Mi"}})
         self.token = platform.faas(
             "token", "create", "-n", ATTACKERS, "--role", "developer", "--name", "mallory"
         ).out.strip()
+
+    def prepare_to_ask(self) -> None:
+        """What the attacks with a token are about beside that: functions that not everybody may call, on a host of their own."""
+        self.platform.deploy("shop", "def handle(event, context):\n    return 'hush'\n", "-n", VICTIMS)
+        self._another("vault", "shop", VICTIMS, http={"visibility": "private"})
+        self._another("locked", "shop", VICTIMS, http={"visibility": "key"})
+        self._another("private", "breach", ATTACKERS, http={"visibility": "private"})
+        place = f"/apis/faaslite.dev/v1/namespaces/{VICTIMS}/functions/shop"
+        routes = {"spec": {"http": {"routes": [{"host": HOST, "path": "/"}]}}}
+        done = self.platform.kube("PATCH", place, routes, content_type="application/merge-patch+json")
+        assert done.status == 200, done.body
+
+    def _another(self, name: str, like: str, team: str, **changes: Any) -> None:
+        """A function of the same code as `like`."""
+        place = f"/apis/faaslite.dev/v1/namespaces/{team}/functions"
+        spec = {**self.platform.kube("GET", f"{place}/{like}").json["spec"], "scale": {}, **changes}
+        made = self.platform.kube("POST", place, {"metadata": {"name": name}, "spec": spec})
+        assert made.status == 201, made.body
 
     def facts(self, listener: dict[str, Any]) -> dict[str, Any]:
         """What an attacker could find out or guess of the others, and more: he is to fail all the same."""
@@ -110,7 +117,8 @@ class Campaign:
         said = platform.call(f"/function/victim.{VICTIMS}").json
         assert said["secret"] == PASSWORD and said["segment"] >= 0, "the victim is not what the attackers think"
         (pod,) = (each for each in platform.pods("victim", VICTIMS) if each["status"].get("phase") == "Running")
-        pid, root = self._process(pod)
+        pid = self._process(pod)
+        assert pid, "the victim has no process"
         inside = [f"{said['place']}/theirs/password", f"/run/secrets/faaslite/{VICTIMS}/password"]
         outside = [
             str(each) for each in platform.home.glob(f"nodes/*/pods/{pod['metadata']['uid']}/volumes/*/password")
@@ -120,13 +128,13 @@ class Campaign:
         api = urlsplit(platform.api)
         status = platform.status()
         names = ("api", "supervisor", "autoscaler", "jobs", "gateway-1", "sandboxer-node-1")
-        through = [f"/proc/{pid}/root{inside[0]}"] if pid else []
+        through = [f"/proc/{pid}/root{inside[0]}"]
         return {
             "home": str(platform.home),
             "sockets": [str(platform.home / "run" / f"{each}.sock") for each in names],
             "platform": {each["name"]: each["pid"] for each in status["components"] if each["pid"]},
             "victim": {
-                **said, "pid": pid, "address": pod["status"]["podIP"], "secrets": [*inside[1:], *outside, *through, *root],
+                **said, "pid": pid, "address": pod["status"]["podIP"], "secrets": [*inside[1:], *outside, *through],
                 "folders": [said["tmp"] + "/..", *slots, str(platform.home / "nodes")] if not self._own_tree else slots,
             },
             "listener": listener,
@@ -140,29 +148,18 @@ class Campaign:
         """Whether Pods see paths of their own (containers), so that the victim's are the attacker's own too."""
         return hasattr(self.platform, "docker")
 
-    def _process(self, pod: dict[str, Any]) -> tuple[int, list[str]]:
-        """The victim's process as this machine sees it (0 where it has a number of its own inside), and paths of its secret through /proc."""
+    def _process(self, pod: dict[str, Any]) -> int:
+        """The victim's process as this machine numbers it."""
         if self._own_tree:
             container = pod["status"]["containerStatuses"][0]["containerID"].partition("://")[2]
-            return int(self.platform.docker.inspect_container(container)["State"]["Pid"]), []
+            return int(self.platform.docker.inspect_container(container)["State"]["Pid"])
         address = pod["status"]["podIP"]
-        for each in psutil.net_connections("tcp"):
-            if each.status == psutil.CONN_LISTEN and each.laddr.ip == address and each.pid:
-                return self._holder(address), []
-        return self._holder(address), []
-
-    def _holder(self, address: str) -> int:
-        """Zygotes hand the listening socket on; the instance is the one whose environment names the function."""
-        for each in psutil.process_iter():
-            try:
-                listens = any(
-                    one.status == psutil.CONN_LISTEN and one.laddr.ip == address for one in each.net_connections("tcp")
-                )
-            except (psutil.Error, OSError):
-                continue
-            if listens and each.pid not in (self.platform.pid("sandboxer-1"),):
-                return int(each.pid)
-        raise AssertionError(f"nobody listens at {address}")
+        found = (
+            each.pid
+            for each in psutil.net_connections("tcp")
+            if each.status == psutil.CONN_LISTEN and each.laddr.ip == address
+        )
+        return int(next(found) or 0)
 
     def ask(self) -> dict[str, tuple[str, str]]:
         """Every attack with a token."""
@@ -192,6 +189,35 @@ class Campaign:
         again = self.platform.call(f"/function/victim.{VICTIMS}").json
         assert again["secret"] == PASSWORD
         return outcomes
+
+    def run_by_exec(self) -> dict[str, tuple[str, str]]:
+        """The attacks that leave the Pod as it is, by a command that the developer has run in it (`kubectl exec`)."""
+        platform = self.platform
+        own = platform.call(f"/function/breach.{ATTACKERS}").json
+        pod = next(
+            each["metadata"]["name"] for each in platform.pods("breach", ATTACKERS)
+            if each["status"].get("phase") == "Running" and not each["metadata"].get("deletionTimestamp")
+        )  # fmt: skip
+        config = platform.sources / "config"
+        login = ("--kubeconfig", str(config), "--ca-file", str(platform.home / "pki" / "ca.crt"), "-n", ATTACKERS)
+        platform.faas("login", platform.api, *login, input=self.token)
+        command = [
+            "kubectl",
+            "--kubeconfig",
+            str(config),
+            "exec",
+            "-i",
+            pod,
+            "--",
+            own["python"],
+            f"{own['package']}/handler.py",
+        ]
+        with listening() as listener:
+            wanted = [each for each in attacks() if not each.endswith("-without-end")]
+            sent = json.dumps({"facts": self.facts(listener), "attacks": wanted})
+            done = subprocess.run(command, input=sent, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return {name: (each["outcome"], each["by"]) for name, each in json.loads(done.stdout).items()}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,13 @@ def campaign(docker_platforms: Callable[..., Any], python_image: str, wait_until
 @pytest.mark.timeout(300)
 def test_from_within_a_pod(campaign: Any) -> None:
     _red["check"](_red["LEVELS"][2], campaign.run())
+
+
+@pytest.mark.kubectl
+@pytest.mark.timeout(240)
+def test_by_a_command_in_a_pod(campaign: Any, needs: Any) -> None:
+    needs(shutil.which("kubectl"), "kubectl", "install it from https://kubernetes.io/docs/tasks/tools/")
+    _red["check"](_red["LEVELS"][2], campaign.run_by_exec(), without="-without-end")
 
 
 def test_what_the_container_of_a_function_is(campaign: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,18 @@ def test_from_within_a_pod_of_root(campaign: Any) -> None:
     _red["check"](_red["LEVELS"][0], campaign.run())
 
 
+@pytest.mark.root
+@pytest.mark.kubectl
+@pytest.mark.skipif(os.geteuid() != 0, reason="the level of root needs root")
+@pytest.mark.timeout(240)
+def test_by_a_command_in_a_pod_of_root(campaign: Any, needs: Any) -> None:
+    needs(shutil.which("kubectl"), "kubectl", "install it from https://kubernetes.io/docs/tasks/tools/")
+    _red["check"](_red["LEVELS"][0], campaign.run_by_exec(), without="-without-end")
+
+
 @pytest.mark.timeout(240)
 def test_with_a_token(campaign: Any) -> None:
+    campaign.prepare_to_ask()
     _red["check"](_red["API"], campaign.ask())
 
 
@@ -39,3 +50,5 @@ def test_from_within_a_pod_of_an_ordinary_user(theirs: Any, wait_until: Callable
     found = _red["Campaign"](theirs, wait_until)
     found.prepare()
     _red["check"](_red["LEVELS"][1], found.run())
+    if shutil.which("kubectl"):
+        _red["check"](_red["LEVELS"][1], found.run_by_exec(), without="-without-end")
