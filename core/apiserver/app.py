@@ -34,6 +34,7 @@ from core.apiserver.builtin import build_registries
 from core.apiserver.cache import Cache
 from core.apiserver.customs import CustomKinds
 from core.apiserver.deadlines import Deadlines, expired
+from core.apiserver.debug import Debug
 from core.apiserver.dispatch import RequestInfo
 from core.apiserver.documents import custom_shape
 from core.apiserver.firsts import create_firsts
@@ -135,16 +136,16 @@ class ApiServer:
             Measured(served, kubelet),
         )
         self._metrics = Metrics(lambda: self.resources.watching, lambda: store.revision)
+        self._flow = FlowControl(store, served, seats=seats)
         self._system = build_system(
             served,
             {"ping": _ping, "store": self._check_store, "started": self._check_started},
             self._metrics,
-            issuer_routes(accounts, advertise),
+            [*issuer_routes(accounts, advertise), *Debug(self._flow.seats).routes()],
         )
         self._housekeeping = Housekeeping(store, served, clock)
         self._api_services = ApiServices(served)
         served.changed = self._api_services.poke
-        self._flow = FlowControl(store, served, seats=seats)
         self._metrics.collect(FlowMetrics(self._flow.seats))
         self._deadlines = Deadlines()
         self._clients = Clients()

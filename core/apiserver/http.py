@@ -103,7 +103,7 @@ async def read_body(receive: Receive, grow: Callable[[int], None] | None = None)
 
 def _quoted(text: str) -> bytes:
     """As the text of a `Warning` header (RFC 7234, 5.5)."""
-    escaped = "".join(each for each in text if each >= " ").replace("\\", "\\\\").replace('"', '\\"')
+    escaped = "".join(each for each in text if each >= " " and each != "\x7f").replace("\\", "\\\\").replace('"', '\\"')
     return f'299 - "{escaped}"'.encode("latin-1", "replace")
 
 

@@ -8,6 +8,7 @@ import json
 import logging
 
 from core.apiserver import http, openapi
+from core.errors import NotFound
 
 CM = "/api/v1/namespaces/default/configmaps"
 
@@ -136,3 +137,13 @@ async def test_a_definition_that_comes_changes_its_document_alone(api, admin):
 async def test_server_pages_through_the_local_transport(admin):
     assert (await admin.get("/version"))["gitVersion"].startswith("v1.32.")
     assert (await admin.transport.request("GET", "/readyz")) == b"ok"
+
+
+async def test_warnings_hold_nothing_that_a_header_may_not(api):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    await http.send_error(send, NotFound("x"), ['unknown field "a\x7f\x00\r\nb: c\\é\u20ac"'])
+    assert dict(sent[0]["headers"])[b"warning"] == b'299 - "unknown field \\"ab: c\\\\\xe9?\\""'
