@@ -139,5 +139,23 @@ def test_long_yaml_is_refused_and_long_json_in_its_place_is_read():
         body.parse("".join(f"- name: {each['name']}\n" for each in rows).encode(), body.YAML)
     document = {"rows": rows}
     assert body.parse(json.dumps(document).encode(), "application/apply-patch+yaml", strict=True) == (document, [])
-    assert body.parse(b'{"a": 1, "a": 2}', body.YAML, strict=True) == ({"a": 2}, ['key "a" already set in map'])
+    assert body.parse(b'{"a": 1, "a": 2}', body.YAML, strict=True) == ({"a": 2}, ['line 1: key "a" already set in map'])
     assert body.parse(b"{a: 1}", body.YAML)[0] == {"a": 1}
+
+
+def test_protobuf_has_a_number_of_fields():
+    def field(number: int, data: bytes) -> bytes:
+        size, text = len(data), b""
+        while size > 127:
+            text, size = text + bytes([size & 127 | 128]), size >> 7
+        return bytes([number << 3 | 2]) + text + bytes([size]) + data
+
+    def config_map(entries: int) -> bytes:
+        data = b"".join(field(2, field(1, b"%x" % each) + field(2, b"v")) for each in range(entries))
+        return b"k8s\0" + field(1, field(1, b"v1") + field(2, b"ConfigMap")) + field(2, field(1, field(1, b"a")) + data)
+
+    assert len(body.parse(config_map(8_000), body.PROTOBUF)[0]["data"]) == 8_000
+    for _ in range(2):
+        with pytest.raises(TooLarge, match="limit is 50000 fields"):
+            body.parse(config_map(20_000), body.PROTOBUF)
+    assert body.parse(config_map(1), body.PROTOBUF)[0]["data"] == {"0": "v"}
