@@ -31,6 +31,9 @@ _RETRY_SECONDS = 1.0
 _DELAY = 0.1
 """Seconds from an event to its post: what it tells of has better use for them."""
 
+_BATCH, _PAUSE = 8, 0.02
+"""After so many posts there is a pause of so many seconds: the events of a burst (a hundred Pods at once) follow it, and don't slow it down."""
+
 _Key = tuple[str, str, str, str, str, str, str]
 
 
@@ -122,15 +125,24 @@ class Recorder:
 
     async def _drain(self) -> None:
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_DELAY):
-                    await self._hurry.wait()
+            await self._pause(_DELAY)
+            posted = 0
             while self._pending:
                 key, pending = self._pending.popitem(last=False)
                 await self._record(key, pending)
-                await asyncio.sleep(0)  # In the API server's own process a request may never wait.
+                posted += 1
+                if posted % _BATCH == 0 and len(self._pending) < self._capacity // 2:
+                    await self._pause(_PAUSE)
+                else:
+                    await asyncio.sleep(0)  # In the API server's own process a request may never wait.
         finally:
             self._task = None
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, unless it is told to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
 
     async def _record(self, key: _Key, pending: _Pending) -> None:
         for attempt in range(_TRIES):

@@ -2,6 +2,7 @@
 
 - Calls that change one sandbox follow one another; its containers may be stopped side by side, for they share one grace.
 - Every call has a time limit; one that is over it raises `RuntimeUnavailable`.
+- No more than `STARTS_AT_ONCE` sandboxes are made at the same time; those that wait for their turn aren't late yet.
 - A sandbox whose creation failed half-way, or was cancelled, is removed again.
 - Operations are counted and timed (`Guard.operations`), which the node's metrics show.
 """
@@ -57,6 +58,10 @@ TIME_LIMITS: Mapping[str, float] = {
 """Seconds per call; those of `stop_container` and `exec` are on top of the time that the caller gives."""
 
 
+STARTS_AT_ONCE = 64
+"""A thousand Pods may be bound to a node in one second: they are made at the pace at which the runtime can make them."""
+
+
 @dataclass(slots=True)
 class Operation:
     """How often a call was made, how often it failed, and the seconds that it took in all."""
@@ -109,6 +114,7 @@ class Guard:
         self._limits = {**TIME_LIMITS, **time_limits}
         self._turns: dict[str, _Turn] = {}
         self._sandbox_of: dict[str, str] = {}
+        self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
 
     # The two things that every call goes through
 
@@ -171,7 +177,7 @@ class Guard:
     async def create_sandbox(self, spec: SandboxSpec) -> SandboxInfo:
         async with self._turn(spec.uid):
             try:
-                async with self._call("create_sandbox"):
+                async with self._starts, self._call("create_sandbox"):
                     return await self.runtime.create_sandbox(spec)
             except BaseException:
                 await self._undo(spec)
@@ -180,7 +186,7 @@ class Guard:
     async def run_pod(self, sandbox: SandboxSpec, containers: Sequence[ContainerSpec]) -> SandboxInfo | None:
         async with self._turn(sandbox.uid):
             try:
-                async with self._call("run_pod"):
+                async with self._starts, self._call("run_pod"):
                     found = await self.runtime.run_pod(sandbox, containers)
             except BaseException:
                 await self._undo(sandbox)

@@ -156,3 +156,19 @@ async def test_stopping_doesn_t_wait_for_an_api_that_hangs(api) -> None:
     recorder.event(ABOUT, "Normal", "Scheduled", "")
     await recorder.stop(grace=0.01)
     assert recorder._task is None
+
+
+async def test_the_events_of_a_burst_are_posted_in_batches_with_pauses(api, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    recorder = Recorder(Client(api), component="kubelet")
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(recorder, "_pause", pause)
+    for number in range(20):
+        recorder.event({"kind": "Pod", "namespace": "default", "name": f"p{number}"}, "Normal", "Started", "")
+    assert len(await posted(recorder, api)) == 20
+    assert pauses == [0.001, 0.02, 0.02]
+    await recorder.stop()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from core.node.runtime.base import ContainerSpec, RuntimeFailure, RuntimeUnavailable, SandboxSpec
+from core.node.runtime.base import ContainerSpec, RuntimeFailure, RuntimeUnavailable, SandboxInfo, SandboxSpec
 from core.node.runtime.fake import DeafRuntime, FakeRuntime, HalfwayRuntime, SlowRuntime, StuckRuntime
 from core.node.runtime.guard import Guard
 
@@ -89,3 +89,27 @@ async def test_a_timeout_of_the_command_is_no_failure_of_the_runtime() -> None:
 
     with pytest.raises(TimeoutError):
         await Guard(Timing()).exec("c", ["x"], 1.0)
+
+
+async def test_who_waits_for_a_turn_to_be_made_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is over for the crowd as a whole, and for none of those in it."""
+    monkeypatch.setattr("core.node.runtime.guard.STARTS_AT_ONCE", 2)
+
+    class OneByOne(FakeRuntime):
+        under_way = most = 0
+
+        async def create_sandbox(self, spec: SandboxSpec) -> SandboxInfo:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            await asyncio.sleep(0.02)
+            self.under_way -= 1
+            return await super().create_sandbox(spec)
+
+    runtime = OneByOne()
+    guard = Guard(runtime, {"create_sandbox": 0.2})
+    specs = [SandboxSpec(f"u{number}", f"p{number}", "ns", "") for number in range(40)]
+    begin = asyncio.get_running_loop().time()
+    await asyncio.gather(*map(guard.create_sandbox, specs))
+    assert asyncio.get_running_loop().time() - begin > 0.2
+    assert len(await runtime.list()) == 40
+    assert runtime.most == 2
