@@ -14,8 +14,9 @@ from core.apiserver.request import ApiRequest, WriteOptions
 from core.apiserver.schema import Schemas
 from core.errors import BadRequest
 
-__all__ = ["built_in_shape", "custom_shape", "parse_document", "parse_options", "shaped"]
+__all__ = ["built_in_shape", "custom_shape", "parse_document", "parse_options", "reshaped", "shaped"]
 
+_ALWAYS = ("apiVersion", "kind", "metadata")
 _DELETE_OPTIONS = Kind("", "v1", "DeleteOptions", "")
 
 
@@ -91,6 +92,16 @@ def shaped(request: ApiRequest, registry: Registry, document: Document, options:
 
 
 _STEP = re.compile(r"\[(\d+)\]|[^.\[]+")
+
+
+def reshaped(
+    request: ApiRequest, registry: Registry, document: Document, stored: Document, options: WriteOptions
+) -> Document:
+    """As `shaped`, of a stored object of a built-in kind that was changed in part: fields whose value is the stored one itself were checked
+    when it was stored, which spares the spec each time that a status is written."""
+    parts = {key: value for key, value in document.items() if key in _ALWAYS or stored.get(key) is not value}
+    found = shaped(request, registry, parts, options)
+    return {key: found.get(key, value) for key, value in document.items() if key in found or key not in parts}
 
 
 def _place(document: Document, doubt: str) -> list[int]:

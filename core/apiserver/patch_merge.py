@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["clone", "merge_patch"]
+__all__ = ["clone", "merge_given", "merge_patch"]
 
 
 def clone(value: Any) -> Any:
@@ -29,5 +29,23 @@ def merge_patch(target: Any, patch: Any) -> Any:
             found[key] = merge_patch(each, patch[key])
     for key, each in patch.items():
         if each is not None and key not in old:
+            found[key] = merge_patch(None, each)
+    return found
+
+
+def merge_given(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """As `merge_patch`, of a target that its owner gives away: what the patch leaves alone isn't copied, but is in the result itself."""
+    found: dict[str, Any] = {}
+    for key, each in target.items():
+        if key not in patch:
+            found[key] = each
+            continue
+        wanted = patch[key]
+        if type(wanted) is dict and type(each) is dict:
+            found[key] = merge_given(each, wanted)
+        elif wanted is not None:
+            found[key] = merge_patch(None, wanted)
+    for key, each in patch.items():
+        if each is not None and key not in target:
             found[key] = merge_patch(None, each)
     return found

@@ -14,9 +14,10 @@ from core.apiserver.admission import Admission, Attributes
 from core.apiserver.applies import APPLY_PATCH, Applies
 from core.apiserver.authz import Authorizer
 from core.apiserver.cache import encode
-from core.apiserver.documents import parse_document, parse_options, shaped
+from core.apiserver.documents import parse_document, parse_options, reshaped, shaped
 from core.apiserver.forms import ListMeta, negotiate, render_list, render_object
-from core.apiserver.patch import JSON_PATCH, apply_patch
+from core.apiserver.patch import JSON_PATCH, MERGE_PATCH, apply_patch
+from core.apiserver.patch_merge import merge_given
 from core.apiserver.registry.deletion import delete_options
 from core.apiserver.registry.generic import Registry, Written
 from core.apiserver.registry.listing import list_options, list_page, resource_version
@@ -235,7 +236,12 @@ class Resources:
         kind, content_type = registry.kind, request.content_type
         patch = parse_patch(request.body, content_type)
 
+        merges = body.media_type(content_type) == MERGE_PATCH and type(patch) is dict
+        known = merges and registry.open_schema is None and self._schemas.struct(kind) is not None
+
         def change(old: dict[str, object]) -> dict[str, object]:
+            if known:
+                return reshaped(request, registry, merge_given(old, patch), old, options)  # type: ignore[arg-type]
             patched = apply_patch(kind, old, patch, content_type, self._schemas)
             return shaped(request, registry, patched, options)
 

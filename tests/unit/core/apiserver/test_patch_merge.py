@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.apiserver.patch_merge import clone, merge_patch
+from core.apiserver.patch_merge import clone, merge_given, merge_patch
 
 KEYS = st.sampled_from("abc")
 VALUES = st.recursive(
@@ -50,6 +50,20 @@ def test_it_is_the_rfc_and_changes_nothing(target: Any, patch: Any) -> None:
     assert found == reference(target, patch)
     assert merge_patch(found, patch) == found
     assert (target, patch) == before
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(KEYS, VALUES, max_size=3), st.dictionaries(KEYS, VALUES, max_size=3))
+def test_a_target_that_is_given_away_is_merged_alike(target: dict[str, Any], patch: dict[str, Any]) -> None:
+    before = copy.deepcopy((target, patch))
+    found = merge_given(target, patch)
+    assert list(found.items()) == list(merge_patch(target, patch).items())
+    assert (target, patch) == before
+    for key, each in target.items():
+        if key not in patch:
+            assert found[key] is each
+        elif isinstance(each, dict | list) and key in found:
+            assert found[key] is not each, "what was changed can be told from what wasn't"
 
 
 @given(VALUES)

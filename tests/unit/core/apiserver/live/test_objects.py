@@ -218,3 +218,24 @@ async def test_namespaces_end_when_their_content_is_said_to_be_gone(admin):
         await admin.get("/api/v1/namespaces/team")
     with pytest.raises(Forbidden, match="this namespace may not be deleted"):
         await admin.delete("/api/v1/namespaces/default")
+
+
+async def test_a_patch_of_the_status_checks_what_it_changes_and_keeps_the_rest(admin):
+    pods = "/api/v1/namespaces/default/pods"
+    container = {"name": "c", "image": "i", "env": [{"name": "A", "value": "1"}]}
+    made = await admin.post(pods, {"metadata": {"name": "p"}, "spec": {"containers": [container]}})
+    status = {"phase": "Running", "podIP": "10.0.0.1", "nothing": 1, "reason": None, "message": ""}
+    ready = await admin.patch(f"{pods}/p/status", {"metadata": {"uid": made["metadata"]["uid"]}, "status": status})
+    assert ready["spec"] == made["spec"]
+    assert ready["status"] == {**made["status"], "phase": "Running", "podIP": "10.0.0.1"}
+    assert await admin.get(f"{pods}/p") == ready
+    assert await admin.patch(f"{pods}/p/status", {"status": {"phase": "Running"}}) == ready, "nothing was written"
+    for bad in ({"status": {"phase": 7}}, {"status": "Running"}, {"spec": {"containers": "c"}}, {"spec": []}):
+        with pytest.raises(BadRequest, match="cannot be handled as a Pod"):
+            await admin.patch(f"{pods}/p/status", bad)
+    with pytest.raises(BadRequest, match=r'unknown field "status.nothing"'):
+        await admin.patch(f"{pods}/p/status", {"status": {"nothing": 1}}, fieldValidation="Strict")
+    with pytest.raises(BadRequest, match="merge patch is an object"):
+        await admin.patch(f"{pods}/p/status", [])
+    gone = await admin.patch(f"{pods}/p/status", {"status": {"podIP": None}, "spec": {"nodeName": "ignored"}})
+    assert "podIP" not in gone["status"] and gone["spec"] == made["spec"]
