@@ -80,6 +80,7 @@ class ServiceAccountStrategy(Strategy):
 
 class LeaseStrategy(Strategy):
     soft = True
+    told_early = False
     unconditional_update = False
 
     def validate(self, document: Document) -> list[Cause]:

@@ -190,7 +190,8 @@ class Registry:
             self.strategy.removed(document)
             return Written(Entry(key, value, 0, 0))
         try:
-            entry = await self.store.create(key, value, durable=False, soft=self.strategy.soft)
+            soft = self.strategy.soft and self.strategy.told_early
+            entry = await self.store.create(key, value, durable=False, soft=soft)
         except KeyExists:
             raise already_exists(self.kind, name) from None
         self.strategy.stored(document)
@@ -357,7 +358,8 @@ class Registry:
             return Written(Entry(key, value, entry.revision, entry.created), soft=soft)
         if value == entry.value or self._same(new, old):
             return Written(entry, soft=soft)
-        written = await self.store.update(key, value, entry.revision, durable=False, soft=soft)
+        early = soft and self.strategy.told_early
+        written = await self.store.update(key, value, entry.revision, durable=False, soft=early)
         self.strategy.stored(new)
         return Written(written, soft=soft)
 

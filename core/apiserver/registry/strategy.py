@@ -24,7 +24,8 @@ _UNVERSIONED = ("apiVersion", "kind", "metadata", "status")
 class Strategy:
     """Rules of one kind.
 
-    `soft` writes are acknowledged before they are durable (`soft_status`: those of the status alone). `generation`: the kind
+    `soft` writes are acknowledged before they are durable (`soft_status`: those of the status alone), and watches are told of them as
+    early, unless they aren't `told_early`: where one gives somebody leave to act alone. `generation`: the kind
     counts changes of its spec. `returns_object`: a deletion answers the object instead of a Status.
     `tracks_stored`: `stored` is called for every object when the server starts. `parts` are subresources that show the object and
     change a part of it (`prepare_part`).
@@ -32,6 +33,7 @@ class Strategy:
 
     soft: ClassVar[bool] = False
     soft_status: ClassVar[bool] = False
+    told_early: ClassVar[bool] = True
     generation: bool = False
     returns_object: ClassVar[bool] = False
     unconditional_update: ClassVar[bool] = True

@@ -69,3 +69,38 @@ async def test_a_restart_finds_everything_again(tmp_path):
             await api.stop()
             await store.close()
     assert uids[:2] == uids[2:], "the same objects, at the same versions"
+
+
+async def test_what_is_told_before_it_is_durable(tmp_path):
+    """A Pod's status, an Event, a slice; not its spec, not a Lease."""
+    store = open_store(f"sqlite://{tmp_path}/state.db")
+    api = ApiServer(store, tokens={})
+    await api.start()
+    transport = api.local(ADMIN)
+    pods, base = "/api/v1/namespaces/default/pods", "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    try:
+
+        async def told(method, path, body, content_type="application/json"):
+            await store.durable(store.revision)
+            watch = store.watch("/", store.revision)
+            await transport.request(method, path, None, body, content_type)
+            at_once, written = [each.revision for each in watch.take()], store.revision
+            await store.durable(written)
+            at_last = [*at_once, *(each.revision for each in watch.take())]
+            await watch.aclose()
+            assert at_last == [written]
+            return bool(at_once)
+
+        pod = b'{"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}'
+        assert not await told("POST", pods, pod)
+        patch = "application/merge-patch+json"
+        assert await told("PATCH", f"{pods}/a/status", b'{"status": {"phase": "Running"}}', patch)
+        assert not await told("PATCH", f"{pods}/a", b'{"metadata": {"labels": {"a": "b"}}}', patch)
+        about = b'{"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "namespace": "default", "name": "a"}}'
+        assert await told("POST", "/api/v1/namespaces/default/events", about)
+        assert not await told("POST", base, b'{"metadata": {"name": "l"}, "spec": {"holderIdentity": "x"}}')
+        assert not await told("PATCH", f"{base}/l", b'{"spec": {"holderIdentity": "y"}}', patch)
+        assert not await told("DELETE", f"{pods}/a", b'{"gracePeriodSeconds": 0}')
+    finally:
+        await api.stop()
+        await store.close()
