@@ -5,6 +5,7 @@ A new component is a line here. Everything is imported before the supervisor for
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -36,7 +37,10 @@ from gateway.worker.worker import Worker
 __all__ = ["processes"]
 
 _SWITCH_INTERVAL = 0.0002
-"""Seconds: with the default of 5 ms a busy event loop starves the store's writer thread."""
+"""Seconds: with the default of 5 ms a busy event loop starves the threads that write databases."""
+
+
+_COLLECTOR_THRESHOLDS = (50_000, 50, 1000)
 
 
 def processes(cluster: Cluster) -> list[ProcessSpec]:
@@ -99,6 +103,12 @@ def _core(cluster: Cluster, report: int) -> None:
 
 
 def _jobs(cluster: Cluster, report: int) -> None:
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    # What start-up made stays; calls come and go without cycles.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
+
     async def build() -> Sequence[Component]:
         exporting = exporter()
         client = cluster.client("jobs")

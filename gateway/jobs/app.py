@@ -29,7 +29,9 @@ from core.api.views import ReplicaSet
 from core.client.informer import Informer, Informers
 from core.client.rest import Client
 from faaslite.api.names import FUNCTION, LABEL_FUNCTION, SYSTEM_NAMESPACE
+from gateway.handover import socket_of
 from gateway.jobs import metrics
+from gateway.jobs.accepting import Accepting
 from gateway.jobs.async_calls import PREFIX, AsyncCalls, Receive, Scope, Send
 from gateway.jobs.auth import Access
 from gateway.jobs.call_routes import CallRoutes
@@ -40,6 +42,7 @@ from gateway.jobs.calls.sqlite import SqliteCalls
 from gateway.jobs.calls.trace import Tracing
 from gateway.jobs.cron.ticker import Ticker
 from gateway.jobs.cron_routes import CronRoutes
+from gateway.jobs.doorway import Doorway
 from gateway.jobs.functions import FunctionView, packages_in, packages_of, triggers
 from gateway.jobs.leadership import Leadership, Part
 from gateway.jobs.metric_routes import MetricRoutes
@@ -106,6 +109,7 @@ class Jobs:
             calls = await RedisCalls.open(self._redis)
         else:
             calls = await SqliteCalls.open(self._data_dir / "calls.db")
+        doorway = Doorway(socket_of(self._socket_path))
         dispatcher = Dispatcher(
             calls,
             self._gateway_url,
@@ -113,6 +117,7 @@ class Jobs:
             clock=self._clock,
             tracing=self._tracing,
             sockets=self._socket_path.parent,
+            workers=doorway,
         )
         ticker = Ticker(
             calls,
@@ -128,7 +133,7 @@ class Jobs:
         if not self._redis:
             identity = f"{socket.gethostname()}:{self._data_dir}"
             leadership = Leadership(self._client, LEASE_NAME, SYSTEM_NAMESPACE, identity, parts)
-        accepting = AsyncCalls(self._functions, calls, self._clock)
+        accepting = Accepting(self._functions, calls, dispatcher.insert, self._clock)
         access = self._access
         routes = [
             *PackageRoutes(access, self._packages).routes(),
@@ -139,21 +144,24 @@ class Jobs:
             Route("/metrics", self._metrics, methods=["GET"]),
         ]
         rest = Starlette(routes=routes, exception_handlers=HANDLERS)
+        async_calls = AsyncCalls(accepting)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             """All that is asked of jobs: mostly to accept calls."""
             if scope["type"] == "http" and scope["path"].startswith(PREFIX):
-                await accepting(scope, receive, send)
+                await async_calls(scope, receive, send)
             else:
                 await rest(scope, receive, send)
 
         server = SocketServer(app, self._socket_path)
         try:
             await server.start()
+            await doorway.start(accepting)
         except BaseException:
+            await server.stop()
             await calls.close()
             raise
-        self._running = _Running(calls, dispatcher, ticker, callbacks, accepting, leadership, server)
+        self._running = _Running(calls, dispatcher, ticker, callbacks, accepting, leadership, server, doorway)
         for function in self._functions.values():
             self._function_changed(None, function)
         await leadership.start()
@@ -169,7 +177,7 @@ class Jobs:
             await asyncio.wait([running.housekeeping])
         await running.leadership.stop()
         await running.server.stop()
-        await running.accepting.stop()
+        await running.doorway.stop()
         self._running = None
         await running.calls.close()
 
@@ -265,9 +273,10 @@ class _Running:
     dispatcher: Dispatcher
     ticker: Ticker
     callbacks: Callbacks
-    accepting: AsyncCalls
+    accepting: Accepting
     leadership: _Leading
     server: SocketServer
+    doorway: Doorway
     housekeeping: asyncio.Task[None] | None = None
 
 

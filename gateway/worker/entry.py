@@ -12,6 +12,8 @@ from gateway.worker.http1 import RequestLine
 from gateway.worker.router import Place, Route
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.worker.listener import ClientConnection
 
 __all__ = ["enter"]
@@ -68,17 +70,21 @@ def _platform(
     gateway = connection.gateway
     if place is Place.JOBS:
         call_id = fields.call_id or gateway.new_id()
-        head = b"%s%sX-Call-Id: %s\r\n\r\n" % (line.start, fields.forward, call_id)
+        revision = b"X-Faaslite-Revision: %s\r\n" % fields.revision if fields.revision else b""
+        head = b"%s%s%sX-Call-Id: %s\r\n\r\n" % (line.start, fields.forward, revision, call_id)
         now = monotonic()
         deadline = now + gateway.settings.jobs_timeout
         call = Call(connection, line.method, line.idempotent, head, call_id, None, None, now, deadline)
         call.pool = gateway.jobs
         connection.call_jobs(call, fields, body)
         route = gateway.router.async_route(line)
+        send: Callable[[Call], None] = gateway.jobs.send
+        if route is not None:
+            send = gateway.handover.sender(route, line, fields) or send
         if route is not None and route.visibility != "public" and not connection.trusted:
-            gateway.access.guard(route, fields, forward=gateway.jobs.send)(call, None)
+            gateway.access.guard(route, fields, forward=send)(call, None)
         else:
-            gateway.jobs.send(call)
+            send(call)
     elif place is Place.FREED and connection.trusted:
         gateway.later(_answer_freed(connection, line.path.partition(b"?")[2].decode("ascii")))
     elif place is Place.HEALTH:

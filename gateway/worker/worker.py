@@ -19,11 +19,13 @@ from core.client.informer import Informers
 from core.client.rest import Client
 from faaslite.api.names import FUNCTION, LABEL_FUNCTION
 from faaslite.api.wire import Notice
+from gateway.handover import socket_of
 from gateway.withdrawals import watch_withdrawals
 from gateway.worker import fields, http1, metrics, siblings
 from gateway.worker.access import Access
 from gateway.worker.activator import Activator
 from gateway.worker.concurrency import Instance, Revision
+from gateway.worker.handover import Handover
 from gateway.worker.http1 import RequestLines
 from gateway.worker.link import Link
 from gateway.worker.listener import ClientConnection
@@ -81,6 +83,7 @@ class Gateway:
         self.jobs = Pool(
             loop, lambda factory: loop.create_unix_connection(factory, str(jobs)), self.activator, settings
         )
+        self.handover = Handover(self, socket_of(jobs))
         self.connections: set[ClientConnection] = set()
         self.draining = False
         self._ticks = 0
@@ -189,16 +192,18 @@ class Gateway:
         self.draining = True
         for connection in list(self.connections):
             connection.drain()
-        if self.connections:
-            try:
-                async with asyncio.timeout(self.settings.drain_grace):
+        try:
+            async with asyncio.timeout(self.settings.drain_grace):
+                await self.handover.drain()
+                if self.connections:
                     await self._no_connections.wait()
-            except TimeoutError:
-                log.warning("%d connections outlived the grace", len(self.connections))
+        except TimeoutError:
+            log.warning("%d connections outlived the grace", len(self.connections))
         for connection in list(self.connections):
             connection.transport.abort()
         if self.connections:
             await self._no_connections.wait()
+        await self.handover.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -272,6 +277,7 @@ class Worker:
         await functions.wait_synced()
         await pods.wait_synced()
         gateway.link.start()
+        gateway.handover.start()
         self._ticker = gateway.loop.create_task(self._tick(gateway), name="gateway reports")
         if self._settings.tune_collector:
             gc.collect()

@@ -43,6 +43,7 @@ __all__ = [
     "ClaimNow",
     "Claimed",
     "CronKey",
+    "End",
     "Inserted",
     "KeyReused",
     "LeaseLost",
@@ -245,6 +246,16 @@ class Outcome(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+class End(NamedTuple):
+    """The end of a call that its owner (by `fence`) was executing, at the time `at`; `tries` replaces what is known of them."""
+
+    call: str
+    fence: int
+    outcome: Outcome
+    at: float
+    tries: Sequence[Try] = ()
+
+
 class Callback(NamedTuple):
     """A callback to make now. `tries` counts this one."""
 
@@ -309,6 +320,9 @@ class Calls(Protocol):
 
     async def finish(self, call: str, fence: int, outcome: Outcome, now: float, tries: Sequence[Try] = ()) -> None:
         """The end of a call; `tries` replaces what is known of them. Raises `LeaseLost`."""
+
+    async def finish_all(self, ends: Sequence[End]) -> list[bool]:
+        """The ends of many calls in one step; for each whether it was still held, and not `LeaseLost`."""
 
     async def again(
         self,

@@ -1,4 +1,4 @@
-"""Single inserts, handed to the queue together: what is accepted while one insert is written goes into the next.
+"""Inserts, handed to the queue together: what is accepted while one insert is written goes into the next.
 
 A lone call waits for nothing; a crowd shares a commit (or a round trip), and the work on the event loop that each costs.
 """
@@ -6,27 +6,46 @@ A lone call waits for nothing; a crowd shares a commit (or a round trip), and th
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from gateway.jobs.calls.base import Calls, CallsError, Inserted, NewCall
+from gateway.jobs.calls.base import CallsError, Inserted, NewCall
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "Done"]
 
-LARGEST = 256
+LARGEST = 512
+
+Done = Callable[[Inserted | Exception], None]
+"""What is told once a call is durable, or why it isn't."""
 
 
 class Batch:
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self._waiting: list[tuple[NewCall, asyncio.Future[Inserted]]] = []
+    """`insert` is the queue's: all or nothing, an answer for each."""
+
+    def __init__(self, insert: Callable[[Sequence[NewCall]], Awaitable[list[Inserted]]]) -> None:
+        self._insert_all = insert
+        self._waiting: list[tuple[NewCall, Done]] = []
         self._task: asyncio.Task[None] | None = None
 
     async def insert(self, call: NewCall) -> Inserted:
-        """As `Calls.insert` of this call alone."""
+        """As the queue's insert of this call alone."""
         answer: asyncio.Future[Inserted] = asyncio.get_running_loop().create_future()
-        self._waiting.append((call, answer))
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="accepting calls")
+
+        def done(found: Inserted | Exception) -> None:
+            if answer.done():
+                return
+            if isinstance(found, Exception):
+                answer.set_exception(found)
+            else:
+                answer.set_result(found)
+
+        self.add([(call, done)])
         return await answer
+
+    def add(self, calls: Iterable[tuple[NewCall, Done]]) -> None:
+        """Insert these with what else comes now; each is told alone."""
+        self._waiting += calls
+        if self._task is None and self._waiting:
+            self._task = asyncio.create_task(self._run(), name="accepting calls")
 
     async def stop(self) -> None:
         """What was handed in is answered first."""
@@ -41,24 +60,17 @@ class Batch:
         finally:
             self._task = None
 
-    async def _insert(self, group: list[tuple[NewCall, asyncio.Future[Inserted]]]) -> None:
+    async def _insert(self, group: list[tuple[NewCall, Done]]) -> None:
+        answers: Sequence[Inserted | Exception]
         try:
-            answers = await self._calls.insert([call for call, _ in group])
+            answers = await self._insert_all([call for call, _ in group])
         except CallsError as error:
-            if len(group) == 1:
-                _fail(group[0][1], error)
+            if len(group) > 1:
+                for each in group:  # one of them is at fault, or all will be told
+                    await self._insert([each])
                 return
-            for each in group:  # one of them is at fault, or all will be told
-                await self._insert([each])
+            answers = [error]
         except Exception as error:
-            for _, future in group:
-                _fail(future, error)
-        else:
-            for (_, future), answer in zip(group, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
-
-
-def _fail(future: asyncio.Future[Inserted], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
+            answers = [error] * len(group)
+        for (_, done), answer in zip(group, answers, strict=True):
+            done(answer)

@@ -14,17 +14,20 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from core import clock as clocks
 from faaslite.api.names import HEADER_CALL_ID, HEADER_COLD_START, HEADER_CRON, HEADER_REVISION
+from gateway.handover import Executed
 from gateway.jobs.calls.base import (
     Calls,
     CallsError,
     Claimed,
     ClaimNow,
     CronKey,
+    End,
     Inserted,
     LeaseLost,
     Mark,
@@ -32,10 +35,10 @@ from gateway.jobs.calls.base import (
     Outcome,
     Try,
 )
-from gateway.jobs.calls.retry import Answer, after
+from gateway.jobs.calls.retry import Answer, Next, after
 from gateway.jobs.calls.sender import Broken, Gate, Reply, Sender, Unreachable
 from gateway.jobs.calls.sqlite import SqliteCalls
-from gateway.jobs.calls.trace import NoTracing, Tracing
+from gateway.jobs.calls.trace import NoTracing, Span, Tracing
 from gateway.jobs.histogram import Histogram
 
 __all__ = ["Dispatcher"]
@@ -56,6 +59,32 @@ TROUBLE = 1.0
 """Seconds until the queue is tried again after it failed."""
 
 
+class Link(Protocol):
+    """A gateway worker that makes calls, see `gateway.jobs.doorway`."""
+
+    def execute(
+        self,
+        call: str,
+        method: str,
+        target: str,
+        fields: bytes,
+        body: bytes,
+        revision: str,
+        limit: int,
+        done: Callable[[Executed | None], None],
+    ) -> int: ...
+
+    def cancel(self, number: int) -> None: ...
+
+
+class Workers(Protocol):
+    def pick(self) -> Link | None: ...
+
+
+class _Cancelable(Protocol):
+    def cancel(self) -> object: ...
+
+
 class _GatewayError(msgspec.Struct):
     error: str = ""
     message: str = ""
@@ -65,7 +94,10 @@ _decode_error = msgspec.json.Decoder(_GatewayError).decode
 
 
 class Dispatcher:
-    """`gateway_url` is `http://HOST:PORT`, `sockets` the folder of the gateway workers' Unix sockets; `clock` gives seconds since the epoch."""
+    """`gateway_url` is `http://HOST:PORT`, `sockets` the folder of the gateway workers' Unix sockets; `clock` gives seconds since the epoch.
+
+    Calls go to one of `workers`, many in one message, where one is connected; else, and those of cron triggers, by HTTP.
+    """
 
     def __init__(
         self,
@@ -80,8 +112,10 @@ class Dispatcher:
         largest_result: int = LARGEST_RESULT,
         tracing: Tracing | None = None,
         sockets: Path | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self._calls = calls
+        self._workers = workers
         self._url = gateway_url.rstrip("/")
         self._tracing = tracing or NoTracing()
         self._owner = owner
@@ -90,11 +124,17 @@ class Dispatcher:
         self._per_function = per_function
         self._lease = lease
         self._largest = largest_result
-        self._running: dict[str, tuple[Claimed, asyncio.Task[None]]] = {}
+        self._running: dict[str, tuple[Claimed, _Cancelable]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._busy: Counter[tuple[str, str]] = Counter()
         self._ending: set[str] = set()
+        self._over: list[_Over] = []
+        """Calls that have ended and are still to be recorded."""
+        self._recording: asyncio.Task[None] | None = None
         self._early: set[str] = set()
         """Calls that wait at a gate."""
+        self._backlog = True
+        """Whether calls may be waiting for others to end."""
         self._wake = asyncio.Event()
         self._sender = Sender(self._url, sockets)
         self._loops: list[asyncio.Task[None]] = []
@@ -115,13 +155,17 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Requests that are out are given up, and their calls go back into the queue: they will run again."""
+        loops, self._loops = self._loops, []
+        for loop in loops:
+            loop.cancel()
+        if self._recording is not None:
+            await asyncio.wait([self._recording])
         running, unsent = list(self._running.values()), set(self._early)
-        tasks = [*self._loops, *(task for _, task in running)]
-        for task in tasks:
-            task.cancel()
+        tasks = [*loops, *self._tasks]
+        for _, each in running:
+            each.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        self._loops = []
         for call, _ in running:
             try:
                 due, early = self._clock(), call.id in unsent
@@ -133,9 +177,12 @@ class Dispatcher:
                 log.info("call %s was not put back: %s", call.id, error)
         await self._sender.close()
 
-    async def insert(self, calls: Sequence[NewCall], marks: Mapping[CronKey, Mark]) -> list[Inserted]:
-        """Record calls that are due now, and begin at once those that there is room for: one commit instead of two."""
-        if not self._loops:
+    async def insert(self, calls: Sequence[NewCall], marks: Mapping[CronKey, Mark] | None = None) -> list[Inserted]:
+        """Record calls that are due now, and begin at once those that there is room for: one commit instead of two.
+
+        Where others wait already these go behind them.
+        """
+        if not self._loops or self._backlog:
             return await self._calls.insert(calls, marks)
         room = self._concurrency - len(self._running)
         taken: dict[str, NewCall] = {}
@@ -198,18 +245,26 @@ class Dispatcher:
             room, each = room + FIRST, 1
             if room <= 0:
                 return None
+        self._backlog = True
         claimed = await self._calls.claim(self._owner, now, self._lease, room, self._busy, each)
         for call in claimed:
             self._begin(call)
+        self._backlog = len(claimed) >= room or any(count >= each for count in self._busy.values())
         due = await self._calls.next_due(now)
         # Another process that dies tells nobody: its leases are looked at when they may have lapsed.
         return min(due or math.inf, now + self._lease)
 
     def _begin(self, call: Claimed, gate: Gate | None = None) -> None:
+        self._busy[call.namespace, call.function] += 1
+        if gate is None and not call.cron and self._workers is not None:
+            link = self._workers.pick()
+            if link is not None:
+                self._running[call.id] = (call, _Handed(self, call, link))
+                return
         task = asyncio.create_task(self._execute(call, gate))
         self._running[call.id] = (call, task)
-        self._busy[call.namespace, call.function] += 1
-        task.add_done_callback(functools.partial(self._ended, call))
+        self._tasks.add(task)
+        task.add_done_callback(functools.partial(self._task_ended, call))
 
     def _heard(self, kind: str, call: str) -> None:
         """Of what this or another process did to the queue."""
@@ -218,9 +273,14 @@ class Dispatcher:
         elif call in self._running and call not in self._ending:
             self.abort([call])
 
-    def _ended(self, call: Claimed, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, call: Claimed, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("call %s: the dispatcher failed, its lease will lapse", call.id, exc_info=error)
+        self.ended(call)
+
+    def ended(self, call: Claimed) -> None:
+        """It isn't executed any more."""
         found = self._running.get(call.id)
         if found is not None and found[0] is call:
             del self._running[call.id]
@@ -228,7 +288,9 @@ class Dispatcher:
         self._busy[key] -= 1
         if self._busy[key] <= 0:
             del self._busy[key]
-        self._wake.set()
+        # What waits for its trigger's earlier call isn't counted as a backlog.
+        if self._backlog or call.cron:
+            self._wake.set()
 
     async def _run(self) -> None:
         while True:
@@ -281,39 +343,105 @@ class Dispatcher:
             self._early.discard(call.id)
         if gate is not None:
             began = max(began, gate.at)
+        await self._record([self.judge(call, span, began, answer, result)])
+
+    def now(self) -> float:
+        return self._clock()
+
+    def begin_span(self, call: Claimed, now: float) -> Span:
+        return self._tracing.begin(call, now)
+
+    def hand(self, call: Claimed, span: Span, link: Link, done: Callable[[Executed | None], None]) -> tuple[float, int]:
+        """When the call was given to the worker, and under which number."""
+        request = call.request
+        target = f"/function/{call.function}.{call.namespace}{request.path}"
+        if request.query:
+            target = f"{target}?{request.query}"
+        fields = self._sender.fields(
+            request.method,
+            [*request.headers, (HEADER_CALL_ID, call.id), ("traceparent", span.traceparent)],
+            request.body,
+        )
+        number = link.execute(
+            call.id, request.method, target, fields, request.body, call.options.revision, self._largest, done
+        )
+        return self._clock(), number
+
+    def over(self, call: Claimed, span: Span, began: float, result: Executed | None) -> None:
+        """A worker has made the call, or was lost."""
+        if result is None or not result.status:
+            answer, kept = Answer(0, "", "the connection broke"), None
+        else:
+            headers = {"content-type": result.content_type, "retry-after": result.retry_after}
+            reply = Reply(result.status, headers, result.body, result.truncated)
+            answer, kept = _answer(reply, result.waited if result.waited >= 0 else None), _result(reply)
+        self._over.append(self.judge(call, span, began, answer, kept))
+        if self._recording is None:
+            self._recording = asyncio.create_task(self._record_all(), name="recording ends")
+
+    def judge(self, call: Claimed, span: Span, began: float, answer: Answer, result: object) -> _Over:
+        """What becomes of a call that was answered so; from here on it is on its way out."""
         now = self._clock()
         self.runs.add(now - began)
         if call.attempts == 1 and not call.refusals:
             self.waits.add(began - (call.scheduled_at or call.accepted_at))
         then = after(call, answer, now, random.random())  # noqa: S311 - jitter
         this = Try(began, now, answer.status, answer.cold_start, answer.error, then.executed, self._owner)
-        tries = told(call, this)
         self._ending.add(call.id)
+        return _Over(call, span, answer, result, then, this)
+
+    async def _record_all(self) -> None:
+        """What ends while one group is written goes into the next."""
         try:
-            if then.status:
-                outcome = Outcome(then.status, answer.status, result, answer.error)
-                await self._calls.finish(call.id, call.fence, outcome, now, tries)
-            else:
-                due = now + then.delay
-                await self._calls.again(
-                    call.id,
-                    call.fence,
-                    due,
-                    answer.error,
-                    http_status=answer.status,
-                    executed=then.executed,
-                    tries=tries,
-                )
-        except LeaseLost:
-            log.info("call %s went to another claim or was canceled while it ran", call.id)
-            return
-        except CallsError as error:
-            log.warning("the end of call %s was not recorded, it will run again: %s", call.id, error)
-            return
+            while self._over:
+                group, self._over = self._over, []
+                await self._record(group)
+                for each in group:
+                    self.ended(each.call)
         finally:
-            self._ending.discard(call.id)
-            span.end(this, then.status)
-        self.finished[then.status or "Retried"] += 1
+            self._recording = None
+
+    async def _record(self, group: list[_Over]) -> None:
+        """The ends of these calls, and those that go back into the queue."""
+        ends = [each for each in group if each.then.status]
+        try:
+            if ends:
+                held = await self._calls.finish_all([each.end() for each in ends])
+                for each, was in zip(ends, held, strict=True):
+                    self._told(each, was)
+            for each in group:
+                if not each.then.status:
+                    self._told(each, await self._again(each))
+        except CallsError as error:
+            log.warning("the ends of up to %d calls were not recorded, they will run again: %s", len(group), error)
+        finally:
+            for each in group:
+                self._ending.discard(each.call.id)
+                each.span.end(each.this, each.then.status)
+
+    async def _again(self, over: _Over) -> bool:
+        call, answer, this = over.call, over.answer, over.this
+        due = (this.ended or 0.0) + over.then.delay
+        try:
+            await self._calls.again(
+                call.id,
+                call.fence,
+                due,
+                answer.error,
+                http_status=answer.status,
+                executed=over.then.executed,
+                tries=told(call, this),
+            )
+        except LeaseLost:
+            return False
+        self._wake.set()  # to be told when it is due
+        return True
+
+    def _told(self, over: _Over, held: bool) -> None:
+        if held:
+            self.finished[over.then.status or "Retried"] += 1
+        else:
+            log.info("call %s went to another claim or was canceled while it ran", over.call.id)
 
     def _request_of(self, call: Claimed, traceparent: str) -> bytes:
         request = call.request
@@ -336,7 +464,47 @@ class Dispatcher:
             return Answer(0, "GatewayUnreachable", f"the gateway can't be reached: {error}"), None
         except Broken as error:
             return Answer(0, "", f"{error}"), None
-        return _answer(reply), _result(reply)
+        return _answer(reply, _cold_start(reply)), _result(reply)
+
+
+class _Over(NamedTuple):
+    """A call that was executed, and what becomes of it."""
+
+    call: Claimed
+    span: Span
+    answer: Answer
+    result: object
+    then: Next
+    this: Try
+
+    def end(self) -> End:
+        outcome = Outcome(self.then.status, self.answer.status, self.result, self.answer.error)
+        return End(self.call.id, self.call.fence, outcome, self.this.ended or 0.0, told(self.call, self.this))
+
+
+class _Handed:
+    """A call that a worker makes."""
+
+    __slots__ = ("_began", "_call", "_dispatcher", "_link", "_number", "_open", "_span")
+
+    def __init__(self, dispatcher: Dispatcher, call: Claimed, link: Link) -> None:
+        self._dispatcher = dispatcher
+        self._call = call
+        self._link = link
+        self._open = True
+        self._span = dispatcher.begin_span(call, dispatcher.now())
+        self._began, self._number = dispatcher.hand(call, self._span, link, self._done)
+
+    def _done(self, result: Executed | None) -> None:
+        if self._open:
+            self._open = False
+            self._dispatcher.over(self._call, self._span, self._began, result)
+
+    def cancel(self) -> None:
+        if self._open:
+            self._open = False
+            self._link.cancel(self._number)
+            self._dispatcher.ended(self._call)
 
 
 def claimed_now(call: NewCall, fence: int) -> Claimed:
@@ -357,12 +525,15 @@ def told(call: Claimed, this: Try) -> tuple[Try, ...]:
     return (*before, this)[-TRIES_KEPT:]
 
 
-def _answer(reply: Reply) -> Answer:
+def _cold_start(reply: Reply) -> float | None:
     waited = reply.headers.get(HEADER_COLD_START.lower(), "")
     try:
-        cold_start = float(waited) / 1000 if waited else None
+        return float(waited) / 1000 if waited else None
     except ValueError:
-        cold_start = None
+        return None
+
+
+def _answer(reply: Reply, cold_start: float | None) -> Answer:
     if reply.status < 400:
         return Answer(reply.status, cold_start=cold_start)
     try:

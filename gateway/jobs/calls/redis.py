@@ -38,6 +38,7 @@ from gateway.jobs.calls.base import (
     Claimed,
     ClaimNow,
     CronKey,
+    End,
     Inserted,
     KeyReused,
     LeaseLost,
@@ -171,8 +172,9 @@ class RedisCalls:
                             self._subscribed.set()
                             self._tell("changed", "")
                         elif message["type"] == "message":
-                            kind, _, call = message["data"].decode().partition(" ")
-                            self._tell(kind, call)
+                            kind, _, calls = message["data"].decode().partition(" ")
+                            for call in calls.split(" "):
+                                self._tell(kind, call)
             except (RedisError, OSError) as error:
                 log.warning("the connection to Redis broke: %s", error)
             await asyncio.sleep(pause)
@@ -241,13 +243,18 @@ class RedisCalls:
         return {each.decode() for each in await self._script("RENEW", repr(now + lease), *flat)}
 
     async def finish(self, call: str, fence: int, outcome: Outcome, now: float, tries: Sequence[Try] = ()) -> None:
-        result = schema.pack(outcome.result) or b""
-        packed = schema.pack_tries(tries) or b""
-        status = outcome.http_status or ""
-        if not await self._script(
-            "FINISH", call, fence, outcome.status, status, result, outcome.error, repr(now), packed
-        ):
+        if not (await self.finish_all([End(call, fence, outcome, now, tries)]))[0]:
             raise LeaseLost(f"call {call} is no longer held")
+
+    async def finish_all(self, ends: Sequence[End]) -> list[bool]:
+        values: list[Any] = []
+        for each in ends:
+            outcome = each.outcome
+            values += (
+                each.call, each.fence, outcome.status, outcome.http_status or "", schema.pack(outcome.result) or b"", outcome.error, repr(each.at),
+                schema.pack_tries(each.tries) or b"",
+            )  # fmt: skip
+        return [bool(each) for each in await self._script("FINISH", *values)] if values else []
 
     async def again(
         self,

@@ -82,7 +82,7 @@ local function ready(id)
   push(id)
 end
 
-local function finish(id, to, now)
+local function finish(id, to, now, quiet)
   local from = status(id, to)
   pull(id, from == 'Running')
   call('ZREM', P..'leases', id)
@@ -101,7 +101,7 @@ local function finish(id, to, now)
     end
   end
   if field(id, 'calls_back') == '1' then call('ZADD', P..'callbacks', now, id) end
-  tell('ended '..id)
+  if not quiet then tell('ended '..id) end
 end
 
 local function held(id, fence)
@@ -276,15 +276,23 @@ return lost
 """
 )
 
-# ARGV: id, fence, status, http status, result, error, now, tries
+# ARGV: id, fence, status, http status, result, error, now, tries, and again; answers 1 for each that was held, else 0.
 FINISH = (
     _COMMON
     + """
-if not held(ARGV[1], ARGV[2]) then return 0 end
-set(ARGV[1], 'http_status', ARGV[4], 'result', ARGV[5], 'error', ARGV[6])
-if ARGV[8] ~= '' then set(ARGV[1], 'tries', ARGV[8]) end
-finish(ARGV[1], ARGV[3], ARGV[7])
-return 1
+local answers, ended = {}, {}
+for n = 1, #ARGV, 8 do
+  local was = held(ARGV[n], ARGV[n + 1])
+  if was then
+    set(ARGV[n], 'http_status', ARGV[n + 3], 'result', ARGV[n + 4], 'error', ARGV[n + 5])
+    if ARGV[n + 7] ~= '' then set(ARGV[n], 'tries', ARGV[n + 7]) end
+    finish(ARGV[n], ARGV[n + 2], ARGV[n + 6], true)
+    ended[#ended + 1] = ARGV[n]
+  end
+  answers[#answers + 1] = was and 1 or 0
+end
+if ended[1] then tell('ended '..table.concat(ended, ' ')) end
+return answers
 """
 )
 

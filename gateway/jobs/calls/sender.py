@@ -88,9 +88,13 @@ class Sender:
 
     def request(self, method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
         """The bytes of a request."""
+        return f"{method} {target} HTTP/1.1\r\n".encode("latin-1") + self.fields(method, headers, body) + b"\r\n" + body
+
+    def fields(self, method: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
+        """The lines of a request's header, each with its end."""
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         length = f"Content-Length: {len(body)}\r\n" if body or method not in ("GET", "HEAD", "DELETE") else ""
-        return f"{method} {target} HTTP/1.1\r\nHost: {self._host}\r\n{lines}{length}\r\n".encode("latin-1") + body
+        return f"Host: {self._host}\r\n{lines}{length}".encode("latin-1")
 
     async def send(
         self,

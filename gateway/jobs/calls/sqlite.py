@@ -31,6 +31,7 @@ from gateway.jobs.calls.base import (
     Claimed,
     ClaimNow,
     CronKey,
+    End,
     Inserted,
     KeyReused,
     LeaseLost,
@@ -73,6 +74,12 @@ _MARK = (
 )
 
 
+_FINISH = (
+    "UPDATE calls SET status = ?, http_status = ?, result = ?, error = ?, finished_at = ?, owner = '', tries = coalesce(?, tries), "
+    "started_at = coalesce(?, started_at) WHERE id = ? AND fence = ? AND status = 'Running'"
+)
+
+
 class SqliteCalls:
     """`Calls` over a file. Made by `open`."""
 
@@ -101,7 +108,7 @@ class SqliteCalls:
             os.close(lock)
             raise
         calls = cls(Writer(connection), reader, lock)
-        await calls._writer.run(claims.abandon)
+        await calls._writer.run(claims.abandon, slow=True)
         return calls
 
     async def close(self) -> None:
@@ -198,17 +205,20 @@ class SqliteCalls:
         return await self._writer.run(operation)
 
     async def finish(self, call: str, fence: int, outcome: Outcome, now: float, tries: Sequence[Try] = ()) -> None:
-        result = schema.pack(outcome.result)
-        sql = (
-            "UPDATE calls SET status = ?, http_status = ?, result = ?, error = ?, finished_at = ?, owner = '', tries = coalesce(?, tries), "
-            "started_at = coalesce(?, started_at) "
-            "WHERE id = ? AND fence = ? AND status = 'Running'"
+        if not (await self.finish_all([End(call, fence, outcome, now, tries)]))[0]:
+            raise _lost(call)
+
+    async def finish_all(self, ends: Sequence[End]) -> list[bool]:
+        values = [
+            (each.outcome.status, each.outcome.http_status or None, schema.pack(each.outcome.result), each.outcome.error, each.at,
+             schema.pack_tries(each.tries), (each.tries[0].began or None) if each.tries else None, each.call, each.fence)
+            for each in ends
+        ]  # fmt: skip
+        held = await self._writer.run(
+            lambda connection: [connection.execute(_FINISH, row).rowcount > 0 for row in values]
         )
-        packed = schema.pack_tries(tries)
-        began = tries[0].began or None if tries else None
-        values = (outcome.status, outcome.http_status or None, result, outcome.error, now, packed, began, call, fence)
-        await self._writer.run(lambda connection: _held(connection.execute(sql, values), call))
-        self._tell("ended", call)
+        self._tell("ended", *(each.call for each, was in zip(ends, held, strict=True) if was))
+        return held
 
     async def again(
         self,
@@ -227,7 +237,7 @@ class SqliteCalls:
         )
         refused = 0 if executed else 1
         values = (due, error, http_status or None, schema.pack_tries(tries), refused, refused, call, fence)
-        await self._writer.run(lambda connection: _held(connection.execute(sql, values), call))
+        await self._writer.run(lambda connection: _held(connection.execute(sql, values), call), single=True)
 
     async def cancel(self, call: str, reason: str, now: float) -> bool:
         sql = "UPDATE calls SET status = ?, error = ?, finished_at = ? WHERE id = ? AND finished_at IS NULL"
@@ -261,7 +271,7 @@ class SqliteCalls:
                 found += [each for (each,) in rows.fetchall()]
             return found
 
-        found = await self._writer.run(operation)
+        found = await self._writer.run(operation, slow=True)
         if found:
             self._tell("queued", "")
         return found
@@ -288,7 +298,7 @@ class SqliteCalls:
             connection.execute("DELETE FROM keys WHERE until < ?", (before,))
             return connection.execute(sql, (before, limit)).rowcount
 
-        return await self._writer.run(operation)
+        return await self._writer.run(operation, slow=True)
 
     # Reading
 
@@ -382,7 +392,11 @@ def _standing(connection: sqlite3.Connection, call: NewCall) -> str | None:
 
 def _held(cursor: sqlite3.Cursor, call: str) -> None:
     if not cursor.rowcount:
-        raise LeaseLost(f"call {call} is no longer held")
+        raise _lost(call)
+
+
+def _lost(call: str) -> LeaseLost:
+    return LeaseLost(f"call {call} is no longer held")
 
 
 def _insert(connection: sqlite3.Connection, call: NewCall, request: bytes | None, claim: ClaimNow | None) -> Inserted:

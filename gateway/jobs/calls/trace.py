@@ -7,8 +7,8 @@ every retry of a call, whichever process makes it, is in one trace.
 from __future__ import annotations
 
 import hashlib
+import random
 import re
-import secrets
 from typing import NamedTuple, Protocol
 
 from gateway.jobs.calls.base import Claimed, Options, Try
@@ -54,9 +54,9 @@ def parse(text: str) -> Context | None:
 
 def context_of(call: str, options: Options) -> Context:
     """The trace that this call's executions belong to."""
-    if (given := parse(options.traceparent)) is not None:
+    if options.traceparent and (given := parse(options.traceparent)) is not None:
         return given
-    own = call if _HEX.fullmatch(call) and set(call) != {"0"} else _digest(call, 16)
+    own = call if _HEX.fullmatch(call) and call.strip("0") else _digest(call, 16)
     return Context(own, "", True)
 
 
@@ -73,7 +73,8 @@ class NoTracing:
     """Passes the context on, and tells nobody."""
 
     def begin(self, call: Claimed, now: float) -> Span:
-        return _Quiet(context_of(call.id, call.options).traceparent(secrets.token_hex(8)))
+        span = f"{random.getrandbits(64) or 1:016x}"
+        return _Quiet(context_of(call.id, call.options).traceparent(span))
 
 
 class _Quiet(NamedTuple):

@@ -83,9 +83,10 @@ class ToldCalls(SqliteCalls):
         super().__init__(*arguments)
         self.changed = asyncio.Event()
 
-    async def finish(self, *arguments: Any) -> None:
-        await super().finish(*arguments)
+    async def finish_all(self, *arguments: Any) -> list[bool]:
+        held = await super().finish_all(*arguments)
         self.changed.set()
+        return held
 
     async def again(self, *arguments: Any, **options: Any) -> None:
         await super().again(*arguments, **options)
