@@ -44,7 +44,7 @@ _SPEC = _object(
         "scale": _object(**_ANY),
         "http": _object(**_ANY),
         "cron": _list(_object(**_ANY)),
-        "async": _object(**_ANY),
+        "async": _object({"weight": {"type": "number", "minimum": 0.01, "maximum": 100}}, **_ANY),
         "traffic": _list(_object(**_ANY)),
     },
     **_ANY,

@@ -275,11 +275,12 @@ class Cron(_Model):
 
 
 class Async(_Model):
-    """Of queued calls. `max_age` in seconds."""
+    """Of queued calls. `max_age` in seconds; `weight` is the function's among those of its namespace, where they share the slots."""
 
     retries: int = Field(3, ge=0, le=100)
     max_age: Seconds = Field(21600.0, gt=0.0)
     dead_letter: bool = True
+    weight: float = Field(1.0, ge=0.01, le=100.0)
 
 
 class Traffic(_Model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.api.kinds import Kind
 
 __all__ = [
-    "ANNOTATION_CONCURRENCY", "ANNOTATION_REVISION_HASH", "ANNOTATION_RPS", "ANNOTATION_SCALE", "ANNOTATION_SECRET_VERSION", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON",
+    "ANNOTATION_CONCURRENCY", "ANNOTATION_REVISION_HASH", "ANNOTATION_RPS", "ANNOTATION_SCALE", "ANNOTATION_SECRET_VERSION", "ANNOTATION_WEIGHT", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON",
     "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_FUNCTION", "LABEL_KEY", "LABEL_REVISION", "LABEL_VERSIONED", "LABEL_VERSION_OF", "LAYER_PATH", "LIVE_PATH", "MODULES_PATH", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
     "READY_PATH", "SECRETS_PATH", "SYSTEM_NAMESPACE", "revision_name",
 ]  # fmt: skip
@@ -28,6 +28,8 @@ ANNOTATION_SCALE = "faaslite.dev/scale"
 ANNOTATION_RPS = "faaslite.dev/rps"
 ANNOTATION_CONCURRENCY = "faaslite.dev/concurrency"
 """On a Namespace: calls a second, and calls under way, that the gateway lets through to all its functions together."""
+ANNOTATION_WEIGHT = "faaslite.dev/weight"
+"""On a Namespace: its weight among all where queued calls share the slots, 0.01 to 100; 1 where there is none."""
 ANNOTATION_REVISION_HASH = "faaslite.dev/template-hash"
 PROCESS_TAINT = "faaslite.dev/process-runtime"
 """Taint (NoSchedule) of process nodes, tolerated by function Pods: only `faaslite/<runtime>` images run there."""

@@ -24,8 +24,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from core import clock as clocks
-from core.api.kinds import REPLICA_SET
-from core.api.views import ReplicaSet
+from core.api.kinds import NAMESPACE, REPLICA_SET
+from core.api.views import Namespace, ReplicaSet
 from core.client.informer import Informer, Informers
 from core.client.rest import Client
 from faaslite.api.names import FUNCTION, LABEL_FUNCTION, SYSTEM_NAMESPACE
@@ -52,6 +52,7 @@ from gateway.jobs.replies import HANDLERS
 from gateway.jobs.server import SocketServer
 from gateway.jobs.waits import Waits
 from gateway.withdrawals import watch_withdrawals
+from gateway.jobs.weights import Weighing
 
 __all__ = ["Jobs"]
 
@@ -96,6 +97,9 @@ class Jobs:
         self._functions.add_handler(self._function_changed)
         self._access = Access(client)
         watch_withdrawals(informers, self._access.forget)
+        self._weighing = Weighing()
+        self._functions.add_handler(self._weighing.on_function)
+        informers.watch(NAMESPACE, Namespace).add_handler(self._weighing.on_namespace)
         self._packages = Packages(data_dir / "packages")
         self._running: _Running | None = None
 
@@ -118,6 +122,7 @@ class Jobs:
             tracing=self._tracing,
             sockets=self._socket_path.parent,
             workers=doorway,
+            weights=self._weighing.weights,
         )
         ticker = Ticker(
             calls,

@@ -69,6 +69,7 @@ class Queueing(Struct, frozen=True):
     retries: int = 3
     max_age: float = 21600.0
     dead_letter: bool = True
+    weight: float = 1.0
 
 
 def triggers(function: FunctionView) -> Iterator[CronTrigger]:
@@ -114,11 +115,12 @@ def queueing(function: FunctionView) -> Queueing:
     if not isinstance(found, dict):
         return Queueing()
     try:
-        retries, max_age = found.get("retries"), found.get("maxAge")
+        retries, max_age, weight = found.get("retries"), found.get("maxAge"), found.get("weight")
         return Queueing(
             3 if retries is None else max(int(retries), 0),
             21600.0 if max_age is None else parse_duration(max_age),
             found.get("deadLetter") is not False,
+            1.0 if weight is None else min(max(float(weight), 0.01), 100.0),
         )
     except (TypeError, ValueError) as error:
         log.warning("%s: spec.async can't be read, defaults are used: %s", function.key, error)

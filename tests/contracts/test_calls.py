@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from gateway.jobs.calls.base import (
     CallsClosed,
     CallsUnavailable,
     ClaimNow,
+    End,
     KeyReused,
     LeaseLost,
     Mark,
@@ -42,6 +44,7 @@ from gateway.jobs.calls.base import (
     Request,
     Try,
 )
+from gateway.jobs.calls.fair import Weights
 from gateway.jobs.calls.redis import RedisCalls
 from gateway.jobs.calls.sqlite import SqliteCalls
 
@@ -682,3 +685,47 @@ async def test_one_process_at_a_time(tmp_path):
     with pytest.raises(CallsUnavailable):
         await SqliteCalls.open(tmp_path / "calls.db")
     await calls.close()
+
+
+async def test_many_ends_are_one_step(calls):
+    """Those that are still held are recorded, whatever became of the others."""
+    await calls.insert([new(f"c{n}", accepted_at=NOW + n) for n in range(4)])
+    first = {each.id: each.fence for each in await calls.claim("a", NOW + 10, LEASE, 3)}
+    assert await calls.cancel("c1", "enough", NOW + 11)
+    outcome = Outcome(SUCCEEDED, 200, {"body": "done"})
+    ends = [
+        End(call, first.get(call, 1), outcome, NOW + 12, (Try(NOW + 10, NOW + 12, 200),))
+        for call in ("c0", "c1", "c2", "c3", "gone")
+    ]
+    assert await calls.finish_all(ends) == [True, False, True, False, False]
+    assert [(await calls.get(f"c{n}")).status for n in range(4)] == [SUCCEEDED, CANCELED, SUCCEEDED, QUEUED]
+    record = await calls.get("c2")
+    assert (record.http_status, record.result, record.finished_at, len(record.tries)) == (
+        200,
+        {"body": "done"},
+        NOW + 12,
+        1,
+    )
+    assert await calls.finish_all(ends[:1]) == [False]
+    assert await calls.finish_all([]) == []
+
+
+async def test_ends_are_told_one_by_one(calls):
+    heard = []
+    calls.listen(lambda kind, call: heard.append((kind, call)))
+    await calls.insert([new("c0"), new("c1")])
+    claimed = await calls.claim("a", NOW, LEASE, 2)
+    await calls.finish_all([End(each.id, each.fence, Outcome(SUCCEEDED, 200), NOW) for each in claimed])
+    async with asyncio.timeout(TIMEOUT):
+        while not {("ended", "c0"), ("ended", "c1")} <= set(heard):  # noqa: ASYNC110 - the listener is what is looked at
+            await asyncio.sleep(0.01)
+
+
+async def test_slots_go_by_weight(calls):
+    await calls.insert([new(f"{name}{n}", name, accepted_at=NOW + n / 100) for name in "fg" for n in range(8)])
+    await calls.insert([new(f"o{n}", "f", namespace="other") for n in range(8)])
+    weights = Weights({"other": 2.0}, {("default", "f"): 3.0})
+    claimed = await calls.claim("a", NOW + 1, LEASE, 12, {("other", "f"): 2}, 0, weights)
+    assert Counter((each.namespace, each.function) for each in claimed) == {
+        ("other", "f"): 7, ("default", "f"): 4, ("default", "g"): 1,
+    }  # fmt: skip

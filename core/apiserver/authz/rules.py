@@ -59,6 +59,7 @@ RULES: tuple[Rule, ...] = (
     Rule((GATEWAY, JOBS), _READ, ("discovery.k8s.io",), ("endpointslices",)),
     Rule((GATEWAY, JOBS), _READ, ("apps",), ("replicasets",)),
     Rule((JOBS,), _READ + _WRITE, ("coordination.k8s.io",), ("leases",)),
+    Rule((JOBS,), _READ, ("",), ("namespaces",)),
     Rule((JOBS,), _READ + _WRITE, ("",), ("events",)),
     Rule((JOBS,), ("get", "update", "patch"), ("faaslite.dev",), ("functions/status",)),
 )  # fmt: skip

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from core.errors import FaasliteError
+from gateway.jobs.calls.fair import EQUAL, Weights
 
 __all__ = [
     "ASYNC",
@@ -308,10 +309,11 @@ class Calls(Protocol):
         limit: int,
         busy: Mapping[tuple[str, str], int] | None = None,
         per_function: int = 0,
+        weights: Weights = EQUAL,
     ) -> list[Claimed]:
         """At most `limit` calls that are due, leased until `now + lease`; calls of other owners whose lease lapsed among them.
 
-        Namespaces take turns, and functions within them; none gets more than `per_function` (0: no bound) together with what is `busy`.
+        Namespaces take turns by their weights, and functions within them by theirs; none gets more than `per_function` (0: no bound) together with what is `busy`.
         Calls over their `max_age` become Expired (or DeadLetter) instead.
         """
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from gateway.jobs.calls import schema
 from gateway.jobs.calls.base import Claimed
-from gateway.jobs.calls.fair import FunctionKey, divide, interleave
+from gateway.jobs.calls.fair import FunctionKey, Weights, divide, interleave
 
 __all__ = ["LOST", "abandon", "claim"]
 
@@ -60,6 +60,7 @@ def claim(
     limit: int,
     busy: Mapping[FunctionKey, int],
     per_function: int,
+    weights: Weights,
 ) -> tuple[list[Claimed], list[str]]:
     """See `Calls.claim`; and the calls that ended by it, being too old."""
     connection.execute(
@@ -78,7 +79,7 @@ def claim(
             rows = connection.execute(_DUE, (now, namespace, function, now, room)).fetchall()
         if rows:
             found[namespace, function] = [seq for seq, _ in rows]
-    shares = divide({key: len(rows) for key, rows in found.items()}, busy, limit, per_function)
+    shares = divide({key: len(rows) for key, rows in found.items()}, busy, limit, per_function, weights)
     values = (owner, now + lease, now)
     taken = [
         schema.claimed(connection.execute(_TAKE, (*values, seq)).fetchone())

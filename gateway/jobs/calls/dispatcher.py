@@ -35,6 +35,7 @@ from gateway.jobs.calls.base import (
     Outcome,
     Try,
 )
+from gateway.jobs.calls.fair import EQUAL, Weights
 from gateway.jobs.calls.retry import Answer, Next, after
 from gateway.jobs.calls.sender import Broken, Gate, Reply, Sender, Unreachable
 from gateway.jobs.calls.sqlite import SqliteCalls
@@ -96,7 +97,7 @@ _decode_error = msgspec.json.Decoder(_GatewayError).decode
 class Dispatcher:
     """`gateway_url` is `http://HOST:PORT`, `sockets` the folder of the gateway workers' Unix sockets; `clock` gives seconds since the epoch.
 
-    Calls go to one of `workers`, many in one message, where one is connected; else, and those of cron triggers, by HTTP.
+    `weights` is what slots are divided by, and may change. Calls go to one of `workers`, many in one message, where one is connected; else, and those of cron triggers, by HTTP.
     """
 
     def __init__(
@@ -113,9 +114,11 @@ class Dispatcher:
         tracing: Tracing | None = None,
         sockets: Path | None = None,
         workers: Workers | None = None,
+        weights: Weights = EQUAL,
     ) -> None:
         self._calls = calls
         self._workers = workers
+        self._weights = weights
         self._url = gateway_url.rstrip("/")
         self._tracing = tracing or NoTracing()
         self._owner = owner
@@ -240,13 +243,13 @@ class Dispatcher:
     async def step(self) -> float | None:
         """Claim and begin what can run now; returns when to look again (None: when woken)."""
         now = self._clock()
+        self._backlog = True
         room, each = self._concurrency - len(self._running), self._per_function
         if room <= 0:
             room, each = room + FIRST, 1
             if room <= 0:
                 return None
-        self._backlog = True
-        claimed = await self._calls.claim(self._owner, now, self._lease, room, self._busy, each)
+        claimed = await self._calls.claim(self._owner, now, self._lease, room, self._busy, each, self._weights)
         for call in claimed:
             self._begin(call)
         self._backlog = len(claimed) >= room or any(count >= each for count in self._busy.values())

@@ -50,7 +50,7 @@ from gateway.jobs.calls.base import (
     Request,
     Try,
 )
-from gateway.jobs.calls.fair import FunctionKey, divide
+from gateway.jobs.calls.fair import EQUAL, FunctionKey, Weights, divide
 
 __all__ = ["RedisCalls"]
 
@@ -222,6 +222,7 @@ class RedisCalls:
         limit: int,
         busy: Mapping[FunctionKey, int] | None = None,
         per_function: int = 0,
+        weights: Weights = EQUAL,
     ) -> list[Claimed]:
         flat = await self._script("READY", repr(now))
         waiting = {}
@@ -229,7 +230,7 @@ class RedisCalls:
             if int(count) > 0:
                 namespace, _, function = key.decode().partition("/")
                 waiting[namespace, function] = int(count)
-        shares = divide(waiting, busy or {}, limit, per_function)
+        shares = divide(waiting, busy or {}, limit, per_function, weights)
         if not shares:
             return []
         wanted: list[Any] = []

@@ -43,6 +43,7 @@ from gateway.jobs.calls.base import (
     Request,
     Try,
 )
+from gateway.jobs.calls.fair import EQUAL, Weights
 from gateway.jobs.calls.writer import Writer
 
 __all__ = ["SqliteCalls"]
@@ -183,10 +184,11 @@ class SqliteCalls:
         limit: int,
         busy: Mapping[tuple[str, str], int] | None = None,
         per_function: int = 0,
+        weights: Weights = EQUAL,
     ) -> list[Claimed]:
         held = dict(busy or {})
         taken, ended = await self._writer.run(
-            lambda connection: claims.claim(connection, owner, now, lease, limit, held, per_function)
+            lambda connection: claims.claim(connection, owner, now, lease, limit, held, per_function, weights)
         )
         self._tell("ended", *ended)
         return taken

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import Counter
 
 import pytest
 from aiohttp import web
 
+from core.api.kinds import NAMESPACE
 from core.clock import parse_time
 from faaslite.api.names import FUNCTION
 from gateway.jobs.calls import callbacks, retry
@@ -316,3 +318,39 @@ async def test_cron_retries_into_the_same_record(process, cluster, gateway):
     _, body, _ = await process.request("POST", "/system/cron/default/g/n/run")
     record = await process.call(body["callId"], "Succeeded")
     assert (record["attempts"], [each["httpStatus"] for each in record["tries"]]) == (3, [500, 500, 200])
+
+
+async def test_slots_go_by_the_weights_of_namespaces_and_functions(process, cluster, gateway, monkeypatch):
+    """A backlog has every slot; as they become free, each function gets the share that its weight and its namespace's give it."""
+    monkeypatch.setattr(process.jobs._running.dispatcher, "_concurrency", 8)
+    monkeypatch.setattr("gateway.jobs.calls.dispatcher.FIRST", 0)
+    await cluster.admin.patch(NAMESPACE, "team", "", {"metadata": {"annotations": {"faaslite.dev/weight": "3"}}})
+    await cluster.function("crowd")
+    await cluster.function("light", "team", **{"async": {"weight": 0.5}})
+    await cluster.function("heavy", "team", **{"async": {"weight": 1}})
+    async with asyncio.timeout(TIMEOUT):
+        while len(process.jobs._weighing.weights.namespaces) + len(process.jobs._weighing.weights.functions) < 2:  # noqa: ASYNC110 - the weights are read when they are needed, nobody is told
+            await asyncio.sleep(0.01)
+    gates: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+
+    async def hold(request):
+        gate = asyncio.Event()
+        gates.put_nowait(gate)
+        await gate.wait()
+        return web.Response(text="done")
+
+    gateway.answer = hold
+    for target in ["crowd"] * 30 + ["light.team"] * 20 + ["heavy.team"] * 20:
+        assert (await process.request("POST", f"/async-function/{target}", None))[0] == 202
+    await gateway.until(8)
+    assert [each[1] for each in gateway.seen] == ["/function/crowd.default/"] * 8
+    for ended in range(8):
+        (await gates.get()).set()
+        await gateway.until(9 + ended)
+    # 8 slots: 2 for `default`, and of the 6 of `team` 4 for heavy, 2 for light.
+    assert Counter(each[1] for each in gateway.seen[8:]) == {
+        "/function/crowd.default/": 2, "/function/heavy.team/": 4, "/function/light.team/": 2,
+    }  # fmt: skip
+    gateway.answer = None
+    while not gates.empty():
+        (await gates.get()).set()
