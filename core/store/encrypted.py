@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
-from core.store.base import Entry, Event, Page, RevisionMismatch, Store, Watch
-from core.store.keyring import KeyRing
+from core.keyring import KeyRing, KeyRingError
+from core.store.base import Entry, Event, Page, RevisionMismatch, Store, StoreError, Watch
 
 __all__ = ["EncryptedStore"]
+
+
+class Undecipherable(StoreError, KeyRingError):
+    """A value can't be decrypted."""
 
 
 class EncryptedStore:
@@ -81,7 +85,7 @@ class EncryptedStore:
                 if self._ring.current(entry.value):
                     continue
                 try:
-                    sealed = self._ring.seal(self._ring.open(entry.value, entry.key), entry.key)
+                    sealed = self._ring.seal(self._open(entry.value, entry.key), entry.key)
                     await self._store.update(entry.key, sealed, entry.revision)
                     count += 1
                 except RevisionMismatch:
@@ -95,9 +99,7 @@ class EncryptedStore:
     def opened_event(self, event: Event) -> Event:
         previous = self._opened(event.previous) if event.previous else None
         value = (
-            self._ring.open(event.value, event.key)
-            if event.value is not None and self._secret(event.key)
-            else event.value
+            self._open(event.value, event.key) if event.value is not None and self._secret(event.key) else event.value
         )
         return Event(event.key, value, event.revision, previous)
 
@@ -108,8 +110,14 @@ class EncryptedStore:
         """Whether a listing or watch of the prefix may bring encrypted values."""
         return any(prefix.startswith(each) or each.startswith(prefix) for each in self._prefixes)
 
+    def _open(self, value: bytes, key: str) -> bytes:
+        try:
+            return self._ring.open(value, key)
+        except KeyRingError as error:
+            raise Undecipherable(str(error)) from error
+
     def _opened(self, entry: Entry) -> Entry:
-        return entry._replace(value=self._ring.open(entry.value, entry.key)) if self._secret(entry.key) else entry
+        return entry._replace(value=self._open(entry.value, entry.key)) if self._secret(entry.key) else entry
 
     def _opened_mismatch(self, key: str, expected: int, error: RevisionMismatch) -> RevisionMismatch:
         return RevisionMismatch(key, expected, self._opened(error.current) if error.current else None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core.store.base import Store
 from core.store.encrypted import EncryptedStore
-from core.store.keyring import KeyRing
+from core.keyring import KeyRing
 
 __all__ = ["SECRET_PREFIXES", "Encryption", "add_key", "rotation_over"]
 

@@ -35,7 +35,7 @@ from gateway.jobs.accepting import Accepting
 from gateway.jobs.async_calls import PREFIX, AsyncCalls, Receive, Scope, Send
 from gateway.jobs.auth import Access
 from gateway.jobs.call_routes import CallRoutes
-from gateway.jobs.calls.base import Calls, CallsError
+from gateway.jobs.calls.base import KEYS, Calls, CallsError
 from gateway.jobs.calls.callbacks import Callbacks
 from gateway.jobs.calls.dispatcher import Dispatcher
 from gateway.jobs.calls.sqlite import SqliteCalls
@@ -110,7 +110,7 @@ class Jobs:
         if self._redis:
             from gateway.jobs.calls.redis import RedisCalls  # its library is 8 MB, which a platform without Redis saves
 
-            calls = await RedisCalls.open(self._redis)
+            calls = await RedisCalls.open(self._redis, self._data_dir / KEYS)
         else:
             calls = await SqliteCalls.open(self._data_dir / "calls.db")
         doorway = Doorway(socket_of(self._socket_path))

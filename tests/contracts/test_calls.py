@@ -123,7 +123,7 @@ async def opened(request, server, tmp_path) -> AsyncIterator[Open]:
 
     async def opening() -> Calls:
         if request.param == "redis":
-            calls: Calls = await RedisCalls.open(server.url)
+            calls: Calls = await RedisCalls.open(server.url, tmp_path / "calls.keys")
         else:
             calls = await SqliteCalls.open(tmp_path / "calls.db")
         made.append(calls)
@@ -578,20 +578,95 @@ async def test_listeners_hear_of_inserts_and_ends(calls):
     await until(("ended", "c"))
 
 
+SECRET = "Bearer eyJ-not-for-everyone"
+BODY = b"the patient's name is Rumpelstiltskin"
+
+
+def at_rest(*files: Path) -> bytes:
+    return b"".join(each.read_bytes() for each in files if each.is_file())
+
+
+def in_clear(data: bytes) -> list[bytes]:
+    return [each for each in (SECRET.encode(), BODY, b"x-private-header", b"hidden=1") if each in data]
+
+
+CONFIDENTIAL = Request("POST", "/a", "hidden=1", (("authorization", SECRET), ("x-private-header", "v")), BODY)
+
+
+async def test_requests_are_encrypted_at_rest(opened, request, server, tmp_path):
+    calls = await opened()
+    await calls.insert([new(f"c{n}", request=CONFIDENTIAL) for n in range(3)])
+    (held,) = await claim(calls, limit=1)
+    assert held.request == CONFIDENTIAL
+    await calls.finish(held.id, held.fence, Outcome(SUCCEEDED, 200, {"body": "ok"}), NOW + 1)
+    assert await calls.request("c0") == CONFIDENTIAL
+    # Before and after the queue is closed: the log, the database, what Redis appends.
+    files = [*server.folder.rglob("*")] if server and "redis" in request.node.name else [*tmp_path.glob("calls.db*")]
+    found = at_rest(*files)
+    assert b"c1" in found
+    assert in_clear(found) == []
+    again = await opened() if "redis" in request.node.name else None
+    await calls.close()
+    calls = again or await opened()
+    assert in_clear(at_rest(*files)) == []
+    assert await calls.request("c1") == CONFIDENTIAL
+
+
+async def test_a_request_that_was_put_under_another_call_ends_that_call(tmp_path):
+    """What is encrypted as one call's doesn't open as another's."""
+    path = tmp_path / "calls.db"
+    calls = await SqliteCalls.open(path)
+    await calls.insert(
+        [new("mine", request=CONFIDENTIAL), new("other", options=Options(dead_letter=True)), new("third")]
+    )
+    await calls.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "UPDATE calls SET request = (SELECT request FROM calls WHERE id = 'mine') WHERE id <> 'mine'"
+        )
+    calls = await SqliteCalls.open(path)
+    assert [each.id for each in await claim(calls)] == ["mine"]
+    for call, status in (("other", DEAD_LETTER), ("third", FAILED)):
+        record = await calls.get(call)
+        assert (record.status, "can't be decrypted" in record.error) == (status, True)
+        with pytest.raises(CallsUnavailable, match="can't be read"):
+            await calls.request(call)
+    await calls.close()
+
+
+async def test_without_its_keys_a_queue_ends_its_calls_and_goes_on(tmp_path):
+    path = tmp_path / "calls.db"
+    calls = await SqliteCalls.open(path)
+    await calls.insert([new("c1", request=CONFIDENTIAL)])
+    await calls.close()
+    (tmp_path / "calls.keys").unlink()
+    calls = await SqliteCalls.open(path)
+    assert await claim(calls) == []
+    assert "can't be decrypted" in (await calls.get("c1")).error
+    await calls.insert([new("c2", request=CONFIDENTIAL)])
+    assert [each.request for each in await claim(calls)] == [CONFIDENTIAL]
+    await calls.close()
+
+
 async def test_a_database_of_the_first_release_is_brought_up_to_date(tmp_path):
+    """Its requests are encrypted, and nothing of them is left in clear in the file or its log."""
     path = tmp_path / "calls.db"
     connection = sqlite3.connect(path)
     connection.executescript(f"{schema._TABLES} PRAGMA user_version = 1;")
-    connection.execute(
+    connection.executemany(
         "INSERT INTO calls (id, namespace, function, trigger_, cron, overlap, scheduled_at, accepted_at, status, retries, max_age, due, request) "
-        "VALUES ('old', 'default', 'f', 'async', '', 'Allow', 0, ?, 'Queued', 3, 60, ?, ?)",
-        (NOW, NOW, schema.pack(Request())),
+        "VALUES (?, 'default', 'f', 'async', '', 'Allow', 0, ?, 'Queued', 3, 60, ?, ?)",
+        [(f"old{n}", NOW, NOW + n / 1000, schema.pack(CONFIDENTIAL)) for n in range(600)],
     )
     connection.commit()
     connection.close()
+    assert in_clear(at_rest(path))
     calls = await SqliteCalls.open(path)
-    (held,) = await claim(calls, NOW + 1)
-    assert (held.id, held.since, held.options) == ("old", NOW, Options())
+    held = await claim(calls, NOW + 1, limit=1000)
+    assert len(held) == 600
+    assert (held[0].id, held[0].since, held[0].options) == ("old0", NOW, Options())
+    assert {each.request for each in held} == {CONFIDENTIAL}
+    assert in_clear(at_rest(*tmp_path.glob("calls.db*"))) == []
     await calls.close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -600,11 +675,22 @@ async def test_a_database_of_the_first_release_is_brought_up_to_date(tmp_path):
 
 
 @pytest.mark.redis
+async def test_a_process_with_other_keys_may_not_share_the_queue(redis_server, tmp_path):
+    await redis_server.command("FLUSHALL")
+    one = await RedisCalls.open(redis_server.url, tmp_path / "calls.keys")
+    await one.insert([new("c1", request=CONFIDENTIAL)])
+    with pytest.raises(CallsUnavailable, match="copy that file from the data dir of a jobs process that shares it"):
+        await RedisCalls.open(redis_server.url, tmp_path / "others.keys")
+    assert [each.request for each in await claim(one)] == [CONFIDENTIAL]
+    await one.close()
+
+
+@pytest.mark.redis
 async def test_redis_that_is_killed_and_comes_back_has_every_call_and_is_found_again(redis_server, tmp_path):
-    own = Server(tmp_path)
+    own, keys = Server(tmp_path), tmp_path / "calls.keys"
     own.start()
     try:
-        calls, other = await RedisCalls.open(own.url), await RedisCalls.open(own.url)
+        calls, other = await RedisCalls.open(own.url, keys), await RedisCalls.open(own.url, keys)
         changed = asyncio.Event()
         calls.listen(lambda kind, _: changed.set() if kind == "changed" else None)
         await calls.insert([new(f"c{n}", f"f{n % 3}") for n in range(50)], {("default", "f", "n"): Mark("u", "x", NOW)})
@@ -629,9 +715,10 @@ async def test_redis_that_is_killed_and_comes_back_has_every_call_and_is_found_a
 
 
 @pytest.mark.redis
-async def test_two_redis_queues_share_calls_and_hear_of_each_other(redis_server):
+async def test_two_redis_queues_share_calls_and_hear_of_each_other(redis_server, tmp_path):
+    keys = tmp_path / "calls.keys"
     await redis_server.command("FLUSHALL")
-    one, two = await RedisCalls.open(redis_server.url), await RedisCalls.open(redis_server.url)
+    one, two = await RedisCalls.open(redis_server.url, keys), await RedisCalls.open(redis_server.url, keys)
     heard = asyncio.Event()
     two.listen(lambda kind, call: heard.set() if kind == "queued" else None)
     await one.insert([new(f"c{n}", f"f{n % 7}") for n in range(200)])
@@ -646,7 +733,7 @@ async def test_two_redis_queues_share_calls_and_hear_of_each_other(redis_server)
 
 async def test_redis_that_is_not_there_is_said_so(tmp_path):
     with pytest.raises(CallsUnavailable, match="Redis"):
-        await RedisCalls.open(f"unix://{tmp_path}/nothing.sock")
+        await RedisCalls.open(f"unix://{tmp_path}/nothing.sock", tmp_path / "calls.keys")
 
 
 async def test_a_killed_writer_loses_nothing_that_it_said_was_written(tmp_path):

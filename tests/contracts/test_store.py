@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from core.keyring import KeyRing
 from core.store.base import (
     Compacted,
     Entry,
@@ -21,7 +22,6 @@ from core.store.base import (
     Watch,
 )
 from core.store.encrypted import EncryptedStore
-from core.store.keyring import KeyRing
 from core.store.memory import MemoryStore
 from core.store.sqlite import SqliteStore
 

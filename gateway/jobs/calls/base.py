@@ -30,9 +30,11 @@ __all__ = [
     "DEAD_LETTER",
     "EXPIRED",
     "FAILED",
+    "KEYS",
     "KEY_KEPT",
     "QUEUED",
     "RUNNING",
+    "SEALED",
     "SKIPPED",
     "SUCCEEDED",
     "CallRecord",
@@ -78,6 +80,11 @@ CronKey = tuple[str, str, str]
 
 KEY_KEPT = 86400.0
 """Seconds for which an idempotency key stands for the call that it was first given with."""
+
+KEYS = "calls.keys"
+"""The file of the keys that requests are encrypted with, in the data dir."""
+SEALED = "calls"
+"""What they are encrypted as."""
 
 Listener = Callable[[str, str], None]
 """Hears (`queued`, "") after an insert, (`ended`, id) after a call's end, and (`changed`, "") where it may have missed some of these."""

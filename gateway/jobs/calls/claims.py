@@ -61,8 +61,8 @@ def claim(
     busy: Mapping[FunctionKey, int],
     per_function: int,
     weights: Weights,
-) -> tuple[list[Claimed], list[str]]:
-    """See `Calls.claim`; and the calls that ended by it, being too old."""
+) -> tuple[list[tuple[Claimed, bytes]], list[str]]:
+    """See `Calls.claim`: calls and their requests as they are kept; and the calls that ended by it, being too old."""
     connection.execute(
         "UPDATE calls SET status = 'Queued', due = ?, error = ? WHERE status = 'Running' AND lease_until <= ?",
         (now, LOST, now),

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -27,10 +28,12 @@ from redis.exceptions import (
     TimeoutError,
 )
 
+from core.keyring import KeyRing, KeyRingError, Sealer
 from gateway.jobs.calls import redis_scripts as scripts
 from gateway.jobs.calls import schema
 from gateway.jobs.calls.base import (
     KEY_KEPT,
+    SEALED,
     Callback,
     CallRecord,
     CallsClosed,
@@ -70,8 +73,9 @@ _UNAVAILABLE = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, 
 class RedisCalls:
     """`Calls` in Redis. Made by `open`."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, sealer: Sealer) -> None:
         self._redis = redis
+        self._sealer = sealer
         names = ("INSERT", "READY", "TAKE", "RENEW", "FINISH", "AGAIN", "CANCEL", "REDRIVE", "CALLBACKS", "PRUNE")
         self._scripts = {name: redis.register_script(getattr(scripts, name)) for name in names}
         self._listeners: list[Listener] = []
@@ -81,8 +85,10 @@ class RedisCalls:
         self._closed = False
 
     @classmethod
-    async def open(cls, url: str) -> RedisCalls:
-        """`redis://[USER:PASSWORD@]HOST:PORT/DB`, `rediss://...` or `unix://PATH`. Raises `CallsUnavailable`."""
+    async def open(cls, url: str, keys: Path) -> RedisCalls:
+        """`redis://[USER:PASSWORD@]HOST:PORT/DB`, `rediss://...` or `unix://PATH`; `keys` is the file of those that requests are encrypted
+        with, the same for all processes that share the queue. Raises `CallsUnavailable`, `KeyRingError`."""
+        sealer = Sealer(KeyRing.load(keys), SEALED)
         redis = Redis.from_url(
             url,
             socket_timeout=ANSWER,
@@ -90,9 +96,10 @@ class RedisCalls:
             health_check_interval=30,
             retry=Retry(NoBackoff(), 1),
         )
-        calls = cls(redis)
+        calls = cls(redis, sealer)
         try:
             await calls._run(calls._look_around)
+            await calls._agree_on_keys(keys)
             calls._events = asyncio.create_task(calls._hear(), name="redis events")
             async with asyncio.timeout(ANSWER):
                 await calls._subscribed.wait()
@@ -127,6 +134,17 @@ class RedisCalls:
             log.warning("this Redis has no append-only file: a restart of it loses calls; set appendonly yes")
         if found.get("maxmemory-policy", "noeviction") != "noeviction":
             log.warning("this Redis evicts keys (%s): set maxmemory-policy noeviction", found["maxmemory-policy"])
+
+    async def _agree_on_keys(self, keys: Path) -> None:
+        """A process without the others' keys would end their calls."""
+        name, place = f"{scripts.PREFIX}sealed", "keys"
+        await self._ask("SETNX", name, self._sealer.seal(b"calls", place))
+        try:
+            self._sealer.open(await self._ask("GET", name), place)
+        except KeyRingError as error:
+            raise CallsUnavailable(
+                f"the calls in this Redis are encrypted with keys that {keys} doesn't have: copy that file from the data dir of a jobs process that shares it"
+            ) from error
 
     # Asking Redis
 
@@ -190,7 +208,7 @@ class RedisCalls:
         # A stream is read in the order in which it was written: the oldest goes first.
         order = sorted(range(len(calls)), key=lambda n: calls[n].accepted_at)
         for n in order:
-            values += _fields(calls[n])
+            values += _fields(calls[n], self._sealer)
         for key, mark in (marks or {}).items():
             values += ("/".join(key), repr(mark.through), f"{mark.uid}\n{mark.fingerprint}")
         if len(values) == 1:
@@ -237,7 +255,10 @@ class RedisCalls:
         for (namespace, function), count in shares.items():
             wanted += (f"{namespace}/{function}", count)
         found = await self._script("TAKE", owner, repr(now), repr(now + lease), *wanted)
-        return [_claimed(row) for row in found]
+        claimed, lost = schema.with_requests([_claimed(row) for row in found], self._sealer, now)
+        if lost:
+            await self.finish_all(lost)
+        return claimed
 
     async def renew(self, held: Mapping[str, int], now: float, lease: float) -> set[str]:
         flat = [part for each in held.items() for part in each]
@@ -337,7 +358,12 @@ class RedisCalls:
 
     async def request(self, call: str) -> Request | None:
         packed = await self._ask("HGET", f"{scripts.PREFIX}call:{call}", "request")
-        return None if packed is None else schema.unpack_request(packed)
+        if packed is None:
+            return None
+        try:
+            return schema.unpack_request(packed, call, self._sealer)
+        except KeyRingError as error:
+            raise CallsUnavailable(f"the request of call {call} can't be read: {error}") from error
 
     async def list(
         self,
@@ -396,11 +422,11 @@ def _reused(key: str) -> KeyReused:
     return KeyReused(f'the idempotency key "{key}" was given with another request before')
 
 
-def _fields(call: NewCall) -> tuple[Any, ...]:
+def _fields(call: NewCall, sealer: Sealer) -> tuple[Any, ...]:
     """The arguments of one call, as `scripts.INSERT` counts them."""
     return (
         call.id, call.namespace, call.function, call.trigger, call.cron, call.overlap, repr(call.scheduled_at), repr(call.accepted_at), call.retries,
-        repr(call.max_age), call.skip, schema.pack(call.request), int(call.options.dead_letter), schema.pack_options(call.options) or b"",
+        repr(call.max_age), call.skip, schema.pack_request(call.request, call.id, sealer), int(call.options.dead_letter), schema.pack_options(call.options) or b"",
         int(bool(call.options.callback)), call.options.key, call.fingerprint, repr(call.accepted_at + KEY_KEPT),
     )  # fmt: skip
 
@@ -439,9 +465,9 @@ def _record(row: Sequence[bytes | None]) -> CallRecord:
     )
 
 
-def _claimed(row: Sequence[bytes | None]) -> Claimed:
+def _claimed(row: Sequence[bytes | None]) -> tuple[Claimed, bytes]:
     found = dict(zip(scripts.CLAIM_FIELDS, row, strict=True))
-    return Claimed(
+    call = Claimed(
         id=_text(found["id"]),
         namespace=_text(found["ns"]),
         function=_text(found["fn"]),
@@ -454,9 +480,10 @@ def _claimed(row: Sequence[bytes | None]) -> Claimed:
         retries=int(found["retries"] or 0),
         max_age=float(found["max_age"] or 0),
         fence=int(found["fence"] or 0),
-        request=schema.unpack_request(found["request"] or b""),
+        request=Request(),
         spent=int(found["spent"] or 0),
         since=float(found["since"] or 0),
         options=schema.options_of(found["options"] or None),
         tries=schema.tries_of(found["tries"] or None),
     )
+    return call, found["request"] or b""

@@ -7,13 +7,25 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.jobs.calls.base import CallRecord, Claimed, Options, Request, Try
+from core.keyring import KeyRingError, Sealer
+from gateway.jobs.calls.base import (
+    DEAD_LETTER,
+    FAILED,
+    CallRecord,
+    Claimed,
+    End,
+    Options,
+    Outcome,
+    Request,
+    Try,
+)
 
 __all__ = [
-    "CLAIM_COLUMNS", "RECORD_COLUMNS", "VERSION", "claimed", "create", "options_of", "pack", "pack_options", "pack_tries", "record", "tries_of", "unpack", "unpack_request",
+    "CLAIM_COLUMNS", "RECORD_COLUMNS", "VERSION", "claimed", "create", "options_of", "pack", "pack_options", "pack_request", "pack_tries", "record", "seal_all", "tries_of", "unpack", "unpack_request", "unreadable", "with_requests",
 ]  # fmt: skip
 
-VERSION = 2
+VERSION = 3
+"""The third version has requests encrypted, see `seal_all`."""
 
 _TABLES = """
 CREATE TABLE calls (
@@ -86,11 +98,12 @@ CREATE INDEX keys_by_end ON keys (until);
 """
 
 _encode = msgspec.msgpack.Encoder().encode
-unpack_request = msgspec.msgpack.Decoder(Request).decode
+_decode_request = msgspec.msgpack.Decoder(Request).decode
 unpack = msgspec.msgpack.Decoder().decode
 _decode_options = msgspec.msgpack.Decoder(Options).decode
 _decode_tries = msgspec.msgpack.Decoder(tuple[Try, ...]).decode
 _NO_OPTIONS = Options()
+_NO_REQUEST = Request()
 
 RECORD_COLUMNS = (
     "id, namespace, function, trigger_, cron, scheduled_at, accepted_at, started_at, finished_at, status, attempts, "
@@ -99,18 +112,55 @@ RECORD_COLUMNS = (
 CLAIM_COLUMNS = "id, namespace, function, trigger_, cron, scheduled_at, accepted_at, attempts, refusals, retries, max_age, fence, request, spent, since, options, tries"
 
 
-def create(connection: sqlite3.Connection) -> None:
+def create(connection: sqlite3.Connection, sealer: Sealer) -> None:
     """Make the tables, or bring those of an earlier release up to date; RuntimeError where a later release made them."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    empty = not version
     if version > VERSION:
         raise RuntimeError(f"calls.db is of version {version}, this release reads versions up to {VERSION}")
     for step in (_TABLES, _SECOND)[version:]:
         version += 1
         connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {version}; COMMIT;")
+    if version < 3 and not empty:
+        seal_all(connection, sealer)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def seal_all(connection: sqlite3.Connection, sealer: Sealer) -> None:
+    """Encrypt the requests that an earlier release wrote in clear, and leave no page that still has them."""
+    last = 0
+    while rows := connection.execute(
+        "SELECT seq, id, request FROM calls WHERE seq > ? ORDER BY seq LIMIT 500", (last,)
+    ).fetchall():
+        last = rows[-1][0]
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(
+            "UPDATE calls SET request = ? WHERE seq = ?",
+            [(sealer.seal(sealer.open(request, call), call), seq) for seq, call, request in rows],
+        )
+        connection.execute("COMMIT")
+    connection.execute("VACUUM")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def pack(value: object) -> bytes | None:
     return None if value is None else _encode(value)
+
+
+def pack_request(request: Request, call: str, sealer: Sealer) -> bytes:
+    """Headers and body may hold what nobody else is to read."""
+    return sealer.seal(_encode(request), call)
+
+
+def unpack_request(packed: bytes, call: str, sealer: Sealer) -> Request:
+    """Raises `KeyRingError`."""
+    return _decode_request(sealer.open(packed, call))
+
+
+def unreadable(call: Claimed, error: KeyRingError, now: float) -> End:
+    """The end of a call whose request can't be decrypted: nobody can make it."""
+    status = DEAD_LETTER if call.options.dead_letter else FAILED
+    return End(call.id, call.fence, Outcome(status, 0, None, f"its request can't be read: {error}"), now, call.tries)
 
 
 def pack_options(options: Options) -> bytes | None:
@@ -142,13 +192,27 @@ def record(row: tuple[object, ...]) -> CallRecord:
     return CallRecord(**values)  # type: ignore[arg-type]
 
 
-def claimed(row: tuple[object, ...]) -> Claimed:
-    """From a row of `CLAIM_COLUMNS`."""
+def claimed(row: tuple[object, ...]) -> tuple[Claimed, bytes]:
+    """From a row of `CLAIM_COLUMNS`: the call without its request, and that as it is kept."""
     values = dict(zip(Claimed.__struct_fields__, row, strict=True))
     packed = values["request"]
     assert isinstance(packed, bytes)
-    values["request"] = unpack_request(packed)
+    values["request"] = _NO_REQUEST
     values["since"] = values["since"] or values["accepted_at"]
     values["options"] = options_of(values["options"])
     values["tries"] = tries_of(values["tries"])
-    return Claimed(**values)  # type: ignore[arg-type]
+    return Claimed(**values), packed  # type: ignore[arg-type]
+
+
+def with_requests(
+    found: Sequence[tuple[Claimed, bytes]], sealer: Sealer, now: float
+) -> tuple[list[Claimed], list[End]]:
+    """The calls with their requests, and the ends of those whose request can't be read."""
+    taken: list[Claimed] = []
+    lost: list[End] = []
+    for call, packed in found:
+        try:
+            taken.append(msgspec.structs.replace(call, request=unpack_request(packed, call.id, sealer)))
+        except KeyRingError as error:
+            lost.append(unreadable(call, error, now))
+    return taken, lost

@@ -17,12 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from core.keyring import KeyRing, KeyRingError, Sealer
 from gateway.jobs.calls import claims, schema
 from gateway.jobs.calls.base import (
     CANCELED,
     KEY_KEPT,
+    KEYS,
     QUEUED,
     RUNNING,
+    SEALED,
     SKIPPED,
     Callback,
     CallRecord,
@@ -84,8 +87,9 @@ _FINISH = (
 class SqliteCalls:
     """`Calls` over a file. Made by `open`."""
 
-    def __init__(self, writer: Writer, reader: sqlite3.Connection, lock: int) -> None:
+    def __init__(self, writer: Writer, reader: sqlite3.Connection, lock: int, sealer: Sealer) -> None:
         self._writer = writer
+        self._sealer = sealer
         self._reader = reader
         self._lock = lock
         self._threads = ThreadPoolExecutor(1, "calls-reader")
@@ -94,7 +98,7 @@ class SqliteCalls:
 
     @classmethod
     async def open(cls, path: Path) -> SqliteCalls:
-        """Raises `CallsUnavailable` where another process has it open."""
+        """Raises `CallsUnavailable` where another process has it open, `KeyRingError` where the keys beside it (`calls.keys`) can't be used."""
         lock = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,13 +106,14 @@ class SqliteCalls:
             os.close(lock)
             raise CallsUnavailable(f"another jobs process has {path} open") from error
         try:
-            connection = await asyncio.to_thread(_connect, path)
+            sealer = Sealer(KeyRing.load(path.with_name(KEYS)), SEALED)
+            connection = await asyncio.to_thread(_connect, path, sealer)
             reader = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             reader.execute("PRAGMA query_only = ON")
         except BaseException:
             os.close(lock)
             raise
-        calls = cls(Writer(connection), reader, lock)
+        calls = cls(Writer(connection), reader, lock, sealer)
         await calls._writer.run(claims.abandon, slow=True)
         return calls
 
@@ -134,7 +139,7 @@ class SqliteCalls:
     async def insert(
         self, calls: Sequence[NewCall], marks: Mapping[CronKey, Mark] | None = None, claim: ClaimNow | None = None
     ) -> list[Inserted]:
-        packed = [(each, schema.pack(each.request)) for each in calls]
+        packed = [(each, schema.pack_request(each.request, each.id, self._sealer)) for each in calls]
         moved = [(*key, *mark) for key, mark in (marks or {}).items()]
 
         def operation(connection: sqlite3.Connection) -> list[Inserted]:
@@ -156,7 +161,9 @@ class SqliteCalls:
         A call that another of its trigger stands in the way of is left out, and its mark stays: it is decided on at its instant.
         Answers the ids of those that were recorded. Should their owner die, they are claimed as any others once they are due.
         """
-        packed = [(call, schema.pack(call.request), (*key, *mark)) for call, key, mark in calls]
+        packed = [
+            (call, schema.pack_request(call.request, call.id, self._sealer), (*key, *mark)) for call, key, mark in calls
+        ]
 
         def operation(connection: sqlite3.Connection) -> set[str]:
             armed: set[str] = set()
@@ -191,7 +198,10 @@ class SqliteCalls:
             lambda connection: claims.claim(connection, owner, now, lease, limit, held, per_function, weights)
         )
         self._tell("ended", *ended)
-        return taken
+        claimed, lost = schema.with_requests(taken, self._sealer, now)
+        if lost:
+            await self.finish_all(lost)
+        return claimed
 
     async def renew(self, held: Mapping[str, int], now: float, lease: float) -> set[str]:
         leases = dict(held)
@@ -333,7 +343,12 @@ class SqliteCalls:
     async def request(self, call: str) -> Request | None:
         sql = "SELECT request FROM calls WHERE id = ?"
         row = await self._read(lambda connection: connection.execute(sql, (call,)).fetchone())
-        return None if row is None else schema.unpack_request(row[0])
+        if row is None:
+            return None
+        try:
+            return schema.unpack_request(row[0], call, self._sealer)
+        except KeyRingError as error:
+            raise CallsUnavailable(f"the request of call {call} can't be read: {error}") from error
 
     async def list(
         self,
@@ -364,12 +379,12 @@ class SqliteCalls:
         return dict(await self._read(lambda connection: connection.execute(sql).fetchall()))
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, sealer: Sealer) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        schema.create(connection)
+        schema.create(connection, sealer)
     except BaseException:
         connection.close()
         raise

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from core.keyring import MAGIC, KeyRing, KeyRingError
 from core.store.encrypted import EncryptedStore
-from core.store.keyring import MAGIC, KeyRing, KeyRingError
 from core.store.memory import MemoryStore
 from core.store.sqlite import SqliteStore
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from core.store.keyring import KeyRing, KeyRingError, read_head
+from core.keyring import KeyRing, KeyRingError, read_head
 from core.store.memory import MemoryStore
 from faaslite.launch.encryption import Encryption
 

@@ -1,7 +1,8 @@
 """Keys that values are encrypted with at rest, kept in a file that its owner alone can read.
 
 Envelope encryption: each value has a key of its own, which is encrypted (wrapped) with a key of the ring. The first key of the
-ring is the one that new values are written with; the others still read what was written with them.
+ring is the one that new values are written with; the others still read what was written with them. `Sealer` does it for many small
+values, with one key for all that a process writes.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from core.store.base import StoreError
+from core.errors import FaasliteError
 
-__all__ = ["KeyRing", "KeyRingError", "Sealed"]
+__all__ = ["KeyRing", "KeyRingError", "Sealed", "Sealer"]
 
 MAGIC = b"enc:aesgcm:v1:"
 _NONCE = 12
@@ -27,7 +28,7 @@ _KEY = 32
 _WRAPPED = _NONCE + _KEY + 16
 
 
-class KeyRingError(StoreError):
+class KeyRingError(FaasliteError):
     """The key file can't be used, or a value can't be opened with it."""
 
 
@@ -82,6 +83,22 @@ class KeyRing:
         except (InvalidTag, ValueError) as error:
             raise KeyRingError(f"{place} can't be decrypted: the value or its key is damaged") from error
 
+    def wrap(self, key: bytes, place: str) -> bytes:
+        """A key, encrypted with the primary key; it tells which that is."""
+        nonce = secrets.token_bytes(_NONCE)
+        return self.primary.encode() + b":" + nonce + self._keys[self.primary].encrypt(nonce, key, place.encode())
+
+    def unwrap(self, wrapped: bytes, place: str) -> bytes:
+        """Raises `KeyRingError`."""
+        name, _, body = wrapped.partition(b":")
+        ring = self._keys.get(name.decode("ascii", "replace"))
+        if ring is None:
+            raise KeyRingError(f"{place}: encrypted with a key that the key file doesn't have")
+        try:
+            return ring.decrypt(body[:_NONCE], body[_NONCE:], place.encode())
+        except (InvalidTag, ValueError) as error:
+            raise KeyRingError(f"{place}: can't be decrypted with the keys of the key file, or is damaged") from error
+
     def current(self, value: bytes) -> bool:
         """Whether the value is encrypted with the primary key."""
         sealed = read_head(value)
@@ -135,3 +152,50 @@ class KeyRing:
 
 def _fresh(name: str) -> tuple[str, bytes]:
     return name, AESGCM.generate_key(256)
+
+
+class Sealer:
+    """Encrypts values of `what` (`calls`, say). One key of its own does for all that this object seals, up to a number that random
+    nonces allow by far (NIST SP 800-38D, 8.3); wrapped with the ring's primary key it stands before each value."""
+
+    MAGIC = b"enc:many:v1:"
+    MOST = 1 << 28
+    _REMEMBERED = 1024
+
+    def __init__(self, ring: KeyRing, what: str) -> None:
+        self._ring = ring
+        self._what = what
+        self._opened: dict[bytes, AESGCM] = {}
+        self._fresh()
+
+    def seal(self, value: bytes, place: str) -> bytes:
+        """`place` is what the value belongs to; it doesn't open as another's."""
+        self._left -= 1
+        if self._left < 0:
+            self._fresh()
+        nonce = secrets.token_bytes(_NONCE)
+        return self._head + nonce + self._key.encrypt(nonce, value, place.encode())
+
+    def open(self, value: bytes, place: str) -> bytes:
+        """The value itself; one that was never encrypted comes back as it is. Raises `KeyRingError`."""
+        if not value.startswith(self.MAGIC):
+            return value
+        at = len(self.MAGIC) + 2
+        end = at + int.from_bytes(value[at - 2 : at], "big")
+        wrapped = value[at:end]
+        key = self._opened.get(wrapped)
+        if key is None:
+            if len(self._opened) >= self._REMEMBERED:
+                self._opened.clear()
+            key = self._opened[wrapped] = AESGCM(self._ring.unwrap(wrapped, self._what))
+        try:
+            return key.decrypt(value[end : end + _NONCE], value[end + _NONCE :], place.encode())
+        except (InvalidTag, ValueError) as error:
+            raise KeyRingError(f"{self._what}: {place} can't be decrypted, it is damaged") from error
+
+    def _fresh(self) -> None:
+        key = AESGCM.generate_key(256)
+        wrapped = self._ring.wrap(key, self._what)
+        self._key = AESGCM(key)
+        self._head = self.MAGIC + len(wrapped).to_bytes(2, "big") + wrapped
+        self._left = self.MOST
