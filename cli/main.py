@@ -28,6 +28,7 @@ from cli import (
     secrets,
     shell,
     tokens,
+    usage,
     why,
 )
 from cli.errors import exit_code
@@ -62,7 +63,7 @@ def root(
     """What every command has: `--version` ends in its callback."""
 
 
-for each in (platform, deploy, diff, dev, invoke, functions, logs, shell, revisions, identity, login, why):
+for each in (platform, deploy, diff, dev, invoke, functions, logs, shell, revisions, identity, login, why, usage):
     each.register(app)
 app.add_typer(cron.app, name="cron")
 app.add_typer(calls.app, name="calls")

@@ -7,9 +7,9 @@ import logging
 import signal
 from pathlib import Path
 
+from core.keyring import KeyRing
 from core.store.base import Store
 from core.store.encrypted import EncryptedStore
-from core.keyring import KeyRing
 
 __all__ = ["SECRET_PREFIXES", "Encryption", "add_key", "rotation_over"]
 

@@ -24,8 +24,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from core import clock as clocks
-from core.api.kinds import NAMESPACE, REPLICA_SET
-from core.api.views import Namespace, ReplicaSet
+from core.api.kinds import NAMESPACE, POD, REPLICA_SET
+from core.api.views import Namespace, Pod, ReplicaSet
 from core.client.informer import Informer, Informers
 from core.client.rest import Client
 from faaslite.api.names import FUNCTION, LABEL_FUNCTION, SYSTEM_NAMESPACE
@@ -50,6 +50,9 @@ from gateway.jobs.package_routes import PackageRoutes
 from gateway.jobs.packages import Packages
 from gateway.jobs.replies import HANDLERS
 from gateway.jobs.server import SocketServer
+from gateway.jobs.usage.collector import Collector
+from gateway.jobs.usage.ledger import Ledger, LedgerTaken
+from gateway.jobs.usage.routes import UsageRoutes
 from gateway.jobs.waits import Waits
 from gateway.withdrawals import watch_withdrawals
 from gateway.jobs.weights import Weighing
@@ -101,6 +104,9 @@ class Jobs:
         self._functions.add_handler(self._weighing.on_function)
         informers.watch(NAMESPACE, Namespace).add_handler(self._weighing.on_namespace)
         self._packages = Packages(data_dir / "packages")
+        self._pods = informers.watch(POD, Pod, labels=LABEL_FUNCTION)
+        self._pods.add_handler(self._pod_changed)
+        self._collector: Collector | None = None
         self._running: _Running | None = None
 
     async def start(self) -> None:
@@ -138,12 +144,14 @@ class Jobs:
         if not self._redis:
             identity = f"{socket.gethostname()}:{self._data_dir}"
             leadership = Leadership(self._client, LEASE_NAME, SYSTEM_NAMESPACE, identity, parts)
+        self._collector = await self._collect(calls, dispatcher)
         accepting = Accepting(self._functions, calls, dispatcher.insert, self._clock)
         access = self._access
         routes = [
             *PackageRoutes(access, self._packages).routes(),
             *CallRoutes(access, calls, Waits(calls), self._functions.get, self._clock).routes(),
             *CronRoutes(access, calls, ticker, self._clock).routes(),
+            *UsageRoutes(access, lambda: self._collector, self._clock).routes(),
             *MetricRoutes(access, self._render_metrics, self._autoscaler).routes(),
             Route("/healthz", _healthz, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
@@ -164,12 +172,17 @@ class Jobs:
             await doorway.start(accepting)
         except BaseException:
             await server.stop()
+            if self._collector is not None:
+                await self._collector.stop()
+                self._collector = None
             await calls.close()
             raise
         self._running = _Running(calls, dispatcher, ticker, callbacks, accepting, leadership, server, doorway)
         for function in self._functions.values():
             self._function_changed(None, function)
         await leadership.start()
+        if self._collector is not None:
+            await self._collector.start()
         self._running.housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
 
     async def stop(self) -> None:
@@ -184,12 +197,30 @@ class Jobs:
         await running.server.stop()
         await running.doorway.stop()
         self._running = None
+        if self._collector is not None:
+            await self._collector.stop()
+            self._collector = None
         await running.calls.close()
 
     @property
     def leading(self) -> bool:
         """Whether this process executes calls now."""
         return self._running is not None and self._running.leadership.leading
+
+    async def _collect(self, calls: Calls, dispatcher: Dispatcher) -> Collector | None:
+        """None where another jobs process does it: several may share a data dir with Redis."""
+        try:
+            ledger = await asyncio.to_thread(Ledger, self._data_dir / "usage.db")
+        except LedgerTaken as error:
+            log.info("usage is not collected here: %s", error)
+            return None
+        sockets = self._socket_path.parent
+        pods = self._pods
+        return Collector(ledger, calls, sockets, pods.values, pods.wait_synced, dispatcher.executed, self._clock)
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        if self._collector is not None:
+            self._collector.on_pod(old, new)
 
     def _function_changed(self, old: FunctionView | None, new: FunctionView | None) -> None:
         if self._running is None:

@@ -816,3 +816,20 @@ async def test_slots_go_by_weight(calls):
     assert Counter((each.namespace, each.function) for each in claimed) == {
         ("other", "f"): 7, ("default", "f"): 4, ("default", "g"): 1,
     }  # fmt: skip
+
+
+async def test_ends_are_counted_between_two_times(calls):
+    for n, (name, function, trigger) in enumerate(
+        (("c0", "f", ASYNC), ("c1", "f", ASYNC), ("c2", "g", ASYNC), ("c3", "f", CRON))
+    ):
+        cron = {"cron": "n", "scheduled_at": NOW} if trigger == CRON else {}
+        await calls.insert([new(name, function, trigger=trigger, **cron)])
+        (held,) = await claim(calls, NOW + n, limit=1)
+        await calls.finish(name, held.fence, Outcome(FAILED if name == "c1" else SUCCEEDED, 200), NOW + n)
+    await calls.insert([new("open")])
+    assert await calls.ended(NOW, NOW + 2) == {
+        ("default", "f", ASYNC, FAILED): 1,
+        ("default", "g", ASYNC, SUCCEEDED): 1,
+    }
+    assert sum((await calls.ended(NOW - 1, NOW + 9)).values()) == 4
+    assert await calls.ended(NOW + 3, NOW + 9) == {}

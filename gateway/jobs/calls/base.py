@@ -390,6 +390,9 @@ class Calls(Protocol):
     async def counts(self) -> dict[str, int]:
         """How many records have each status."""
 
+    async def ended(self, after: float, until: float) -> dict[tuple[str, str, str, str], int]:
+        """How many calls ended after `after` and at `until` or before, by (namespace, function, trigger, status)."""
+
     async def prune(self, before: float, limit: int = 1000) -> int:
         """Delete up to `limit` records that finished before that time; returns how many."""
 

@@ -143,6 +143,8 @@ class Dispatcher:
         self._loops: list[asyncio.Task[None]] = []
         self.finished: Counter[str] = Counter()
         """How many executions ended, by what became of the call."""
+        self.executed: Counter[tuple[str, str, str]] = Counter()
+        """Answers of the gateway by (namespace, function, class of status), since somebody took them from here."""
         self.waits = Histogram()
         """Seconds from when a call was accepted (a cron call: from its instant) to its first execution."""
         self.runs = Histogram()
@@ -390,6 +392,8 @@ class Dispatcher:
             self.waits.add(began - (call.scheduled_at or call.accepted_at))
         then = after(call, answer, now, random.random())  # noqa: S311 - jitter
         this = Try(began, now, answer.status, answer.cold_start, answer.error, then.executed, self._owner)
+        if answer.status:
+            self.executed[call.namespace, call.function, f"{answer.status // 100}xx"] += 1
         self._ending.add(call.id)
         return _Over(call, span, answer, result, then, this)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -403,6 +404,16 @@ class RedisCalls:
         rows = await self._fields_of(ids, *fields)
         records = [_record(row) for row in rows if row[0] is not None]
         return {(each.namespace, each.function, each.cron): each for each in records}
+
+    async def ended(self, after: float, until: float) -> dict[tuple[str, str, str, str], int]:
+        found: Counter[tuple[str, str, str, str]] = Counter()
+        start, name = 0, f"{scripts.PREFIX}finished"
+        while ids := await self._ask("ZRANGEBYSCORE", name, f"({after!r}", repr(until), "LIMIT", start, PAGE):
+            start += len(ids)
+            for row in await self._fields_of([each.decode() for each in ids], "ns", "fn", "trigger", "status"):
+                if row[0] is not None:
+                    found[_text(row[0]), _text(row[1]), _text(row[2]), _text(row[3])] += 1
+        return dict(found)
 
     async def counts(self) -> dict[str, int]:
         flat = await self._ask("HGETALL", f"{scripts.PREFIX}counts")

@@ -374,6 +374,14 @@ class SqliteCalls:
         rows = await self._read(lambda connection: connection.execute(_LATEST_CRON, (now,)).fetchall())
         return {(found.namespace, found.function, found.cron): found for found in map(schema.record, rows)}
 
+    async def ended(self, after: float, until: float) -> dict[tuple[str, str, str, str], int]:
+        sql = (
+            "SELECT namespace, function, trigger_, status, count(*) FROM calls WHERE finished_at IS NOT NULL AND finished_at > ? AND finished_at <= ? "
+            "GROUP BY namespace, function, trigger_, status"
+        )
+        rows = await self._read(lambda connection: connection.execute(sql, (after, until)).fetchall())
+        return {(namespace, function, trigger, status): count for namespace, function, trigger, status, count in rows}
+
     async def counts(self) -> dict[str, int]:
         sql = "SELECT status, count(*) FROM calls GROUP BY status"
         return dict(await self._read(lambda connection: connection.execute(sql).fetchall()))

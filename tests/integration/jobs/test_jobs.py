@@ -16,7 +16,7 @@ from aiohttp import web
 
 from core.api.kinds import LEASE, REPLICA_SET
 from core.client.leader import LeaderElector
-from core.clock import parse_time, wall
+from core.clock import parse_time, timestamp, wall
 from faaslite.api.names import FUNCTION, SYSTEM_NAMESPACE
 from gateway.jobs import app as module
 from gateway.jobs import async_calls
@@ -125,6 +125,40 @@ async def test_old_packages_go_unless_a_function_or_a_revision_refers_to_them(pr
     assert await process.jobs.keep_house(wall() + KEPT + 60) == [unused]
 
 
+# Usage
+
+
+async def test_usage_is_told_by_day_and_function_and_outlives_jobs(cluster, another, tmp_path, monkeypatch):
+    monkeypatch.setattr("gateway.jobs.usage.collector.SETTLED", 0.0)
+    first = another(tmp_path)
+    await first.start()
+    await cluster.function("f")
+    await cluster.function("f", "team")
+    await known(first, "f")
+    await known(first, "f", "team")
+    for target in ("f", "f", "f.team"):
+        _, body, _ = await first.request("POST", f"/async-function/{target}", None)
+        await first.call(body["callId"], "Succeeded")
+    await first.stop()
+    second = another(tmp_path)
+    await second.start()
+    try:
+        status, body, _ = await second.request("GET", "/system/usage?namespace=default&since=1d")
+        assert (status, body["since"]) == (200, timestamp(wall() - 86400)[:10])
+        (item,) = body["items"]
+        assert (item["namespace"], item["function"], item["calls"]["async"]) == ("default", "f", {"Succeeded": 2})
+        assert item["day"] in (timestamp(wall())[:10], body["since"])
+        _, body, _ = await second.request("GET", "/system/usage")
+        assert [(each["namespace"], each["calls"]["async"]["Succeeded"]) for each in body["items"]] == [
+            ("default", 2),
+            ("team", 1),
+        ]
+        status, body, _ = await second.request("GET", "/system/usage?since=soon")
+        assert (status, body["error"]) == (400, "BadRequest")
+    finally:
+        await second.stop()
+
+
 # Rights
 
 
@@ -135,7 +169,7 @@ async def test_old_packages_go_unless_a_function_or_a_revision_refers_to_them(pr
         ("GET", "/system/cron"), ("GET", "/system/calls"), ("GET", "/system/calls/c1"), ("GET", "/system/calls/c1/wait"),
         ("POST", "/system/calls/c1/cancel"), ("POST", "/system/calls/c1/replay"), ("POST", "/system/calls/redrive"),
         ("GET", "/system/cron/team/f/n/next"), ("POST", "/system/cron/team/f/n/run"), ("POST", "/system/cron/team/f/n/backfill"),
-        ("GET", "/system/metrics/jobs"), ("GET", "/system/metrics/autoscaler"),
+        ("GET", "/system/usage"), ("GET", "/system/metrics/jobs"), ("GET", "/system/metrics/autoscaler"),
     ],
 )  # fmt: skip
 async def test_everything_under_system_asks_who_it_is_and_whether_they_may(process, method, path):
