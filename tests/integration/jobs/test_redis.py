@@ -13,6 +13,7 @@ import pytest
 from core.client.informer import Informers
 from core.clock import parse_time
 from gateway.jobs.app import Jobs
+from gateway.jobs.calls.base import KEYS
 
 TIMEOUT = 15.0
 REDIS = shutil.which("redis-server")
@@ -39,11 +40,13 @@ def redis(needs):
 
 @pytest.fixture
 async def pair(another, cluster, gateway, redis, tmp_path):
-    """Two processes with data folders of their own, and one queue."""
+    """Two processes with data folders of their own but the same keys, and one queue."""
     made = []
     for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
+        if made:
+            shutil.copy(made[0].path.with_name(KEYS), folder)
         found = another(folder)
         found.client = cluster.jobs_client()
         found.informers = Informers(found.client)
