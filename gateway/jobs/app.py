@@ -54,8 +54,8 @@ from gateway.jobs.usage.collector import Collector
 from gateway.jobs.usage.ledger import Ledger, LedgerTaken
 from gateway.jobs.usage.routes import UsageRoutes
 from gateway.jobs.waits import Waits
-from gateway.withdrawals import watch_withdrawals
 from gateway.jobs.weights import Weighing
+from gateway.withdrawals import watch_withdrawals
 
 __all__ = ["Jobs"]
 
