@@ -18,6 +18,8 @@ _NAMES = {
     "faaslite_function_invocations_total": "invocations",
     "faaslite_function_duration_seconds_sum": "run_seconds",
     "faaslite_function_cold_starts_total": "cold_starts",
+    "faaslite_function_received_bytes_total": "received_bytes",
+    "faaslite_function_sent_bytes_total": "sent_bytes",
 }
 
 

@@ -84,4 +84,6 @@ def _document(day: str, namespace: str, function: str, amounts: dict[str, float]
         "coldStarts": round(amounts.get("cold_starts", 0.0)),
         "instanceSeconds": round(amounts.get("instance_seconds", 0.0), 1),
         "memoryGiBSeconds": round(amounts.get("memory_byte_seconds", 0.0) / (1 << 30), 3),
+        "receivedBytes": round(amounts.get("received_bytes", 0.0)),
+        "sentBytes": round(amounts.get("sent_bytes", 0.0)),
     }

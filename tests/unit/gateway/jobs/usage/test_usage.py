@@ -34,15 +34,16 @@ def text(**calls: tuple[int, int, float, int]) -> str:
         of = stats.function("team", name)
         for status, count in ((200, good), (500, bad)):
             for _ in range(count):
-                of.count(status, seconds / (good + bad))
+                of.count(status, seconds / (good + bad), 10, 100)
         of.cold_starts = cold
-    return render(stats.functions(), [], 3)
+    return render(stats.functions(), [], [], 3)
 
 
 def test_counters_are_read_from_a_workers_own_words():
     assert counters(text(f=(3, 1, 2.0, 1))) == {
         ("team", "f", "invocations.2xx"): 3, ("team", "f", "invocations.5xx"): 1,
         ("team", "f", "run_seconds"): 2.0, ("team", "f", "cold_starts"): 1,
+        ("team", "f", "received_bytes"): 40, ("team", "f", "sent_bytes"): 400,
     }  # fmt: skip
 
 
@@ -158,7 +159,9 @@ async def test_gateways_counters_add_up_whoever_restarts(world, tmp_path):
     await world.stop()
     await world.start()  # jobs was restarted: it knows what it had read
     found = await world.step(NOW + 15)
-    assert found == {"f.invocations.2xx": 9, "f.invocations.5xx": 1, "f.run_seconds": 3.0, "f.cold_starts": 1}
+    assert found == {
+        "f.invocations.2xx": 9, "f.invocations.5xx": 1, "f.run_seconds": 3.0, "f.cold_starts": 1, "f.received_bytes": 100, "f.sent_bytes": 1000,
+    }  # fmt: skip
     await first.kill()
     first = await Worker(
         tmp_path / "gateway-1.sock"
@@ -248,12 +251,13 @@ def test_documents_tell_calls_by_their_trigger():
 
     (found,) = documents([
         row("invocations.2xx", 10), row("invocations.5xx", 2), row("executed.2xx", 4), row("executed.5xx", 2), row("async.Succeeded", 3),
-        row("cron.DeadLetter", 1), row("run_seconds", 1.23456), row("instance_seconds", 60.04), row("memory_byte_seconds", 2**31),
+        row("cron.DeadLetter", 1), row("run_seconds", 1.23456), row("instance_seconds", 60.04), row("memory_byte_seconds", 2**31), row("received_bytes", 7),
     ])  # fmt: skip
     assert found == {
         "day": DAY, "namespace": "team", "function": "f",
         "calls": {"http": {"2xx": 6}, "async": {"Succeeded": 3}, "cron": {"DeadLetter": 1}},
         "runSeconds": 1.235, "coldStarts": 0, "instanceSeconds": 60.0, "memoryGiBSeconds": 2.0,
+        "receivedBytes": 7, "sentBytes": 0,
     }  # fmt: skip
 
 
