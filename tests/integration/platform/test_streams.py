@@ -187,7 +187,9 @@ class TestAttach:
 
 class TestDebug:
     def test_no_container_is_added_and_the_reason_is_said(self, kubectl: Kubectl, pod: str) -> None:
-        done = kubectl("debug", pod, "-i", "--quiet", "--image=faaslite/python", "--profile=general", "--", "id", code=1)
+        done = kubectl(
+            "debug", pod, "-i", "--quiet", "--image=faaslite/python", "--profile=general", "--", "id", code=1
+        )
         assert b"run no ephemeral containers" in done.stderr
 
 
