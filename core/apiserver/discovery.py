@@ -5,15 +5,17 @@ Sources: `metav1.APIGroupList`, `metav1.APIResourceList` and `apidiscovery.k8s.i
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from core.api.kinds import Kind
 
 __all__ = [
-    "aggregated", "aggregated_media_type", "api_versions", "group", "group_list", "resource_list", "subresource_kind",
+    "aggregated", "aggregated_media_type", "api_versions", "group", "group_list", "resource_list", "storage_version_hash", "subresource_kind",
     "subresource_verbs",
 ]  # fmt: skip
 
@@ -128,8 +130,19 @@ def group(kinds: Sequence[Kind], group: str) -> dict[str, Any] | None:
     return {"kind": "APIGroup", "apiVersion": "v1", **_group(group, versions)}
 
 
-def resource_list(kinds: Sequence[Kind], group: str, version: str) -> dict[str, Any] | None:
-    """The answer to `GET /api/v1` and `GET /apis/GROUP/VERSION`, None where no kind is in it."""
+def storage_version_hash(kind: Kind, stored_as: str) -> str:
+    """Says when objects begin to be stored in another version (KEP-2339). `stored_as` is `v1` or `apps/v1`."""
+    named = f"{stored_as}/{kind.kind}" if "/" in stored_as else f"/{stored_as}/{kind.kind}"
+    return base64.b64encode(hashlib.sha256(named.encode()).digest()[:8]).decode()
+
+
+def resource_list(
+    kinds: Sequence[Kind], group: str, version: str, stored_as: Mapping[Kind, str] | None = None
+) -> dict[str, Any] | None:
+    """The answer to `GET /api/v1` and `GET /apis/GROUP/VERSION`, None where no kind is in it.
+
+    `stored_as` has the versions of kinds that are not stored in their own.
+    """
     found: list[dict[str, Any]] = []
     for each in kinds:
         if (each.group, each.version) != (group, version):
@@ -145,6 +158,8 @@ def resource_list(kinds: Sequence[Kind], group: str, version: str) -> dict[str, 
             entry["shortNames"] = list(each.short_names)
         if each.categories:
             entry["categories"] = list(each.categories)
+        if "create" in each.verbs and "list" in each.verbs:  # what is only asked or answered isn't stored
+            entry["storageVersionHash"] = storage_version_hash(each, (stored_as or {}).get(each, each.api_version))
         found.append(entry)
         found += [_legacy_subresource(each, name) for name in each.subresources]
     if not found:

@@ -48,6 +48,10 @@ class Served:
     def has_version(self, group: str, version: str) -> bool:
         return any((each[0], each[1]) == (group, version) for each in self._registries)
 
+    def stored_as(self) -> dict[Kind, str]:
+        """The version that each kind's objects are stored in: `v1`, `apps/v1`."""
+        return {each.kind: each.storage_version for each in self._registries.values()}
+
     def schemas(self) -> dict[Kind, Document]:
         """The JSON schema of each custom kind."""
         return {each.kind: each.open_schema for each in self._registries.values() if each.open_schema is not None}

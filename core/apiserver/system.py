@@ -139,7 +139,9 @@ class _Pages:
 
     async def resources(self, request: Request) -> Response:
         where = request.path_params
-        found = discovery.resource_list(self._served.kinds(), where.get("group", ""), where["version"])
+        found = discovery.resource_list(
+            self._served.kinds(), where.get("group", ""), where["version"], self._served.stored_as()
+        )
         if found is None:
             raise HTTPException(404)
         return _json(request, found)

@@ -89,7 +89,7 @@ class Registry:
         self._conversion = conversion
         stored = kind if conversion is None else conversion.stored
         self._stored = stored.resource
-        self._storage_version = storage_version or stored.api_version
+        self.storage_version = storage_version or stored.api_version
         self._clock = clock
         self._selections: dict[tuple[str, str], Selection] = {}
 
@@ -233,7 +233,7 @@ class Registry:
             raise invalid(self.kind, name, found)
 
     def _encode(self, document: Document) -> bytes:
-        document["apiVersion"], document["kind"] = self._storage_version, self.kind.kind
+        document["apiVersion"], document["kind"] = self.storage_version, self.kind.kind
         return encode(document if self._conversion is None else self._conversion.write(document))
 
     # Updates
@@ -366,7 +366,7 @@ class Registry:
     def _same(self, new: Document, old: Document) -> bool:
         """Equal but for the order of keys."""
         was = {key: value for key, value in old["metadata"].items() if key != "resourceVersion"}
-        return new == {**old, "metadata": was, "apiVersion": self._storage_version}
+        return new == {**old, "metadata": was, "apiVersion": self.storage_version}
 
     # Deletion
 

@@ -30,6 +30,7 @@ def test_resource_lists_have_subresources_with_their_kinds() -> None:
     assert by_name["pods"] == {
         "name": "pods", "singularName": "pod", "namespaced": True, "kind": "Pod", "shortNames": ["po"], "categories": ["all"],
         "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+        "storageVersionHash": "xPOwRZ+Yhw8=",
     }  # fmt: skip
     assert by_name["pods/eviction"] == {
         "name": "pods/eviction", "singularName": "", "namespaced": True, "kind": "Eviction", "verbs": ["create"], "group": "policy", "version": "v1",
@@ -96,3 +97,14 @@ async def test_kubectl_lists_the_resources(kubectl, aggregated: bool) -> None:
     everything = (await kubectl("api-resources", "--no-headers", "--categories=all", "-o", "name")).split()
     assert set(everything) >= {"pods", "services", "replicasets.apps", "functions.faaslite.dev"}
     assert "secrets" not in everything
+
+
+def test_stored_kinds_have_the_hash_that_kubernetes_gives_them() -> None:
+    listed = discovery.resource_list(KINDS, "", "v1")
+    assert listed is not None
+    found = {each["name"]: each.get("storageVersionHash") for each in listed["resources"]}
+    assert found["pods"] == "xPOwRZ+Yhw8="
+    assert found["bindings"] is None and found["componentstatuses"] is None and found["pods/status"] is None
+    deployment = next(each for each in KINDS if each.kind == "Deployment")
+    assert discovery.storage_version_hash(deployment, "apps/v1") == "8aSe+NMegvE="
+    assert discovery.storage_version_hash(deployment, "apps/v2") != "8aSe+NMegvE="
