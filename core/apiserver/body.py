@@ -26,6 +26,7 @@ MAX_DEPTH = 250
 
 MAX_VALUES = 100_000
 """Of a body: what is done with each of them holds up everybody else. An object of the size that stores take has far less."""
+_ABSURD = b"[" * (MAX_DEPTH + 1)
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 _JSON_TYPES = frozenset(("", JSON))
@@ -74,10 +75,15 @@ def unknown_type() -> UnsupportedMediaType:
 
 
 def _check_size(body: bytes) -> None:
-    """Without decoding it: every value but the first of a collection has a comma before it."""
+    """Without decoding it: every value but the first of a collection has a comma before it.
+
+    What is above all deep is refused for that, as in Kubernetes: the decoder would say so, too.
+    """
     if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
         bare = _STRING.sub(b"", body)
         if bare.count(b",") + bare.count(b"[") + bare.count(b"{") > MAX_VALUES:
+            if _ABSURD in bare:
+                raise BadRequest("the object provided is unrecognized: json parse error: exceeded max depth")
             raise TooLarge(f"Request entity too large: limit is {MAX_VALUES} values")
 
 
