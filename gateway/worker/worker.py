@@ -93,8 +93,9 @@ class Gateway:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def refill_ids(self) -> None:
-        self.ids += os.urandom(16 * 256).hex(" ", 16).encode("ascii").split()
-        self.spans += os.urandom(8 * 256).hex(" ", 8).encode("ascii").split()
+        """Once there are none left. Spans that nobody needed are dropped: some calls have a trace of their own."""
+        self.ids = os.urandom(16 * 256).hex(" ", 16).encode("ascii").split()
+        self.spans = os.urandom(8 * 256).hex(" ", 8).encode("ascii").split()
 
     def new_id(self) -> bytes:
         found = self.ids.pop()

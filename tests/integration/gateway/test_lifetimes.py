@@ -216,6 +216,25 @@ async def test_stop_waits_no_longer_than_its_grace(world):
         await peer.reply()
 
 
+async def test_ids_are_all_different_and_do_not_pile_up(world):
+    world.function()
+    instance = await world.instance()
+    worker = await world.serve()
+    gateway = worker.gateway
+    ids = {gateway.new_id() for _ in range(2000)}
+    assert len(ids) == 2000
+    assert {len(each) for each in ids} == {32}
+    assert 0 < len(gateway.ids) <= len(gateway.spans) <= 256
+    peer = await world.peer()
+    trace = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    for number in range(300):  # more than there are in stock
+        assert (await peer.ask("/function/hello", "GET", b"", *([trace] if number % 2 else []))).status == 200
+    parents = {each.fields["traceparent"] for each in instance.requests}
+    assert len(parents) == 151
+    assert len({each.fields["x-call-id"] for each in instance.requests}) == 300
+    assert 0 < len(gateway.ids) <= len(gateway.spans) <= 256
+
+
 async def test_health_metrics_and_nothing(world):
     world.function()
     await world.instance()
