@@ -118,9 +118,10 @@ class Ledger:
 
 
 def _started(pid: int) -> int:
-    """When a process was started, in clock ticks since boot (proc(5), modulo 2^32); 0 where there is none."""
+    """When a process was started, in clock ticks since boot (proc(5), modulo 2^32); 0 where there is none, or one that has ended and waits to be reaped."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19]) & 0xFFFFFFFF
+            fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return 0
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19]) & 0xFFFFFFFF
