@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-TEAM = "team-a"
+TEAM, UNBOUNDED = "team-a", "team-b"
 FIRST, SECOND, THIRD = "first-and-nobody-elses", "second-and-nobody-elses", "third-and-nobody-elses"
 CODE = """
     import os, time
@@ -198,11 +198,12 @@ class TestTokens:
 @pytest.fixture(scope="module")
 def rotated(platform: Any) -> Any:
     """A function that reads the secret as a file and as a variable."""
+    platform.faas("namespace", "create", UNBOUNDED)
     platform.faas(
-        "secret", "create", "db", "-n", TEAM, "--from-literal", f"password={FIRST}", "--from-literal", "user=ann"
+        "secret", "create", "db", "-n", UNBOUNDED, "--from-literal", f"password={FIRST}", "--from-literal", "user=ann"
     )
-    platform.deploy("reader", CODE, "-n", TEAM, "--secret", "db", "--min", "2", "--max", "2")
-    place = f"/apis/faaslite.dev/v1/namespaces/{TEAM}/functions/reader"
+    platform.deploy("reader", CODE, "-n", UNBOUNDED, "--secret", "db", "--min", "2", "--max", "2")
+    place = f"/apis/faaslite.dev/v1/namespaces/{UNBOUNDED}/functions/reader"
     variable = {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}
     change = {"spec": {"env": [variable], "scale": {"idle": "1s", "window": "6s", "min": 2, "max": 2}}}
     assert platform.kube("PATCH", place, change, content_type="application/merge-patch+json").status == 200
@@ -211,7 +212,7 @@ def rotated(platform: Any) -> Any:
 
 class TestSecrets:
     def reads(self, platform: Any) -> str:
-        found = platform.call(f"/function/reader.{TEAM}").json
+        found = platform.call(f"/function/reader.{UNBOUNDED}").json
         assert found["env"] in (found["file"], None)
         return str(found["file"])
 
@@ -219,58 +220,61 @@ class TestSecrets:
     def test_rotated_under_load_without_a_failed_call(
         self, rotated: Any, load: Any, wait_until: Callable[..., Any]
     ) -> None:
-        wait_until("the variable", lambda: rotated.call(f"/function/reader.{TEAM}").json["env"] == FIRST)
-        with load(f"{rotated.url}/function/reader.{TEAM}?pause=0.05", clients=2, pause=0.01) as calls:
-            done = rotated.faas("secret", "rotate", "db", "-n", TEAM, "--from-literal", f"password={SECOND}")
+        wait_until("the variable", lambda: rotated.call(f"/function/reader.{UNBOUNDED}").json["env"] == FIRST)
+        with load(f"{rotated.url}/function/reader.{UNBOUNDED}?pause=0.05", clients=2, pause=0.01) as calls:
+            done = rotated.faas("secret", "rotate", "db", "-n", UNBOUNDED, "--from-literal", f"password={SECOND}")
             calls.wait(4)
         assert "is at version 2" in done.out and "holds version 2" in done.err
         assert calls.failed == []
         assert self.reads(rotated) == SECOND
         rows = {
-            each["version"]: each for each in rotated.faas("secret", "versions", "db", "-n", TEAM, "-o", "json").json
+            each["version"]: each
+            for each in rotated.faas("secret", "versions", "db", "-n", UNBOUNDED, "-o", "json").json
         }
         assert (rows[2]["state"], len(rows[2]["instances"]), rows[1]["state"]) == ("current", 2, "retired")
         assert rows[2]["keys"] == ["password", "user"]
         names = {
             each["metadata"]["name"]
-            for each in rotated.pods("reader", TEAM)
+            for each in rotated.pods("reader", UNBOUNDED)
             if not each["metadata"].get("deletionTimestamp")
         }
         assert set(rows[2]["instances"]) == names
 
     def test_versions_are_sealed(self, rotated: Any) -> None:
-        place = f"/api/v1/namespaces/{TEAM}/secrets/db-v2"
+        place = f"/api/v1/namespaces/{UNBOUNDED}/secrets/db-v2"
         for change in ({"data": {"password": "eA=="}}, {"immutable": False}, {"stringData": {"more": "x"}}):
             reply = rotated.kube("PATCH", place, change, content_type="application/merge-patch+json")
             assert reply.status == 422 and "immutable" in reply.json["message"]
 
     @pytest.mark.timeout(240)
     def test_back_and_on(self, rotated: Any) -> None:
-        rotated.faas("secret", "rollback", "db", "-n", TEAM)
+        rotated.faas("secret", "rollback", "db", "-n", UNBOUNDED)
         assert self.reads(rotated) == FIRST
-        rotated.faas("secret", "rollback", "db", "-n", TEAM, "--to", "9", check=False).fails(
+        rotated.faas("secret", "rollback", "db", "-n", UNBOUNDED, "--to", "9", check=False).fails(
             "no version 9; there are 1, 2", code=3
         )
-        rotated.faas("secret", "rollback", "db", "-n", TEAM, "--to", "1", check=False).fails("already", code=2)
-        rotated.faas("secret", "rotate", "db", "-n", TEAM, "--from-literal", f"password={THIRD}")
+        rotated.faas("secret", "rollback", "db", "-n", UNBOUNDED, "--to", "1", check=False).fails("already", code=2)
+        rotated.faas("secret", "rotate", "db", "-n", UNBOUNDED, "--from-literal", f"password={THIRD}")
         assert self.reads(rotated) == THIRD
-        head = rotated.kube("GET", f"/api/v1/namespaces/{TEAM}/secrets/db").json
+        head = rotated.kube("GET", f"/api/v1/namespaces/{UNBOUNDED}/secrets/db").json
         assert base64.b64decode(head["data"]["password"]).decode() == THIRD
         assert head["metadata"]["annotations"]["faaslite.dev/secret-version"] == "3"
-        rotated.faas("secret", "rotate", "none", "-n", TEAM, "--from-literal", "a=b", check=False).fails(
+        rotated.faas("secret", "rotate", "none", "-n", UNBOUNDED, "--from-literal", "a=b", check=False).fails(
             "no secret none", code=3
         )
 
     def test_no_value_is_said_anywhere(self, rotated: Any) -> None:
         """Output of every command that could, events, errors, logs, what is on disk: the values are in none of it."""
         commands = [
-            ("secret", "list", "-n", TEAM, "-o", "json"), ("secret", "versions", "db", "-n", TEAM, "-o", "yaml"), ("describe", "reader", "-n", TEAM),
-            ("describe", "reader", "-n", TEAM, "-o", "json"), ("why", "reader", "-n", TEAM), ("logs", "reader", "-n", TEAM), ("diff", str(rotated.sources / "reader"), "-n", TEAM),
+            ("secret", "list", "-n", UNBOUNDED, "-o", "json"), ("secret", "versions", "db", "-n", UNBOUNDED, "-o", "yaml"), ("describe", "reader", "-n", UNBOUNDED),
+            ("describe", "reader", "-n", UNBOUNDED, "-o", "json"), ("why", "reader", "-n", UNBOUNDED), ("logs", "reader", "-n", UNBOUNDED), ("diff", str(rotated.sources / "reader"), "-n", UNBOUNDED),
         ]  # fmt: skip
         said = {" ".join(each): (done := rotated.faas(*each, check=False)).out + done.err for each in commands}
-        twice = rotated.faas("secret", "create", "db", "-n", TEAM, "--from-literal", f"password={THIRD}", check=False)
+        twice = rotated.faas(
+            "secret", "create", "db", "-n", UNBOUNDED, "--from-literal", f"password={THIRD}", check=False
+        )
         said["a secret that is there"] = twice.err + twice.out
-        wrong = rotated.faas("secret", "create", "x", "-n", TEAM, "--from-literal", THIRD, check=False)
+        wrong = rotated.faas("secret", "create", "x", "-n", UNBOUNDED, "--from-literal", THIRD, check=False)
         said["a literal without a key"] = wrong.err + wrong.out
         for document in (
             {"data": {"k": THIRD}},
@@ -280,12 +284,12 @@ class TestSecrets:
             {"data": {"k": base64.b64encode(THIRD.encode()).decode() + "!"}},
         ):
             reply = rotated.kube(
-                "POST", f"/api/v1/namespaces/{TEAM}/secrets", {"metadata": {"name": "wrong"}, **document}
+                "POST", f"/api/v1/namespaces/{UNBOUNDED}/secrets", {"metadata": {"name": "wrong"}, **document}
             )
             assert reply.status >= 400
             said[f"the refusal of {json.dumps(document)[:30]}"] = reply.body.decode()
         said["events"] = json.dumps(rotated.kube("GET", "/api/v1/events").json)
-        said["as a table"] = rotated.http(f"{rotated.api}/api/v1/namespaces/{TEAM}/secrets", Authorization=f"Bearer {rotated.token}", Accept="application/json;as=Table;v=v1;g=meta.k8s.io").body.decode().replace(base64.b64encode(THIRD.encode()).decode(), "")  # fmt: skip
+        said["as a table"] = rotated.http(f"{rotated.api}/api/v1/namespaces/{UNBOUNDED}/secrets", Authorization=f"Bearer {rotated.token}", Accept="application/json;as=Table;v=v1;g=meta.k8s.io").body.decode().replace(base64.b64encode(THIRD.encode()).decode(), "")  # fmt: skip
         for file in (
             *(rotated.home / "logs").rglob("*.log"),
             rotated.home / "state.db",
