@@ -45,3 +45,26 @@ def test_once_all_serve_collections_leave_out_what_is_there_and_come_less_often(
         process.terminate()
         said, _ = process.communicate(timeout=30)
     assert (said, process.returncode) == (f"True {seldom}\n", 0)
+
+
+FORKED = """
+import os, sys
+from pathlib import Path
+from faaslite.launch.child import run_child
+from faaslite.launch.process import ProcessSpec
+
+def main(report):
+    os.write(report, str(sys.getswitchinterval()).encode())
+
+run_child(ProcessSpec("component", main), int(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_threads_of_a_component_soon_give_way_to_its_event_loop(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FORKED, str(writer), str(tmp_path / "log")]
+    with open(reader, "rb") as report:
+        subprocess.run(command, pass_fds=[writer], env=environment, check=True, timeout=30)
+        os.close(writer)
+        assert float(report.read()) <= 0.001
