@@ -303,9 +303,12 @@ class PodWorker:
                     self._timer.cancel()
                     self._timer = None
                 plan = lifecycle.decide(self.observed, wall())
-                self._publish()
+                # What a Pod is waiting for now is said once the runtime is at work: until then nothing else counts.
+                begins = any(isinstance(each, EnsureSandbox) for each in plan.actions)
+                if not begins:
+                    self._publish()
                 if plan.actions:
-                    await self._carry_out(plan)
+                    await self._carry_out(plan, publish=begins)
                 elif not self._dirty:
                     if plan.wake_at is not None:
                         delay = max(plan.wake_at - wall(), 0.0) + 0.001
@@ -317,10 +320,12 @@ class PodWorker:
         finally:
             self._task = None
 
-    async def _carry_out(self, plan: Plan) -> None:
-        """Perform the plan's actions side by side; an outdated plan is cancelled and forgotten."""
+    async def _carry_out(self, plan: Plan, *, publish: bool = False) -> None:
+        """Perform the plan's actions side by side; an outdated plan is cancelled and forgotten. `publish`: the status, when they are under way."""
         self._doing, self._outdated = plan, False
         self._inner = asyncio.gather(*(self._perform(each) for each in plan.actions))
+        if publish:
+            asyncio.get_running_loop().call_soon(self._publish)
         try:
             await self._inner
         except asyncio.CancelledError:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from core.clock import parse_time, wall
+from core.node import pod_worker
 from core.node.runtime.base import AddressInUse, ContainerSpec, SandboxInfo, SandboxSpec
 from core.node.runtime.fake import (
     Behaviour,
@@ -87,6 +88,25 @@ async def test_ready_event_is_one_status_write_on_the_fast_path(cluster: Any) ->
     writes = [each for each in cluster.api.requests if each == ("PATCH", f"{path}/status")]
     assert len(writes) == 1
     assert ("create_sandbox", "a") in runtime.calls
+
+
+async def test_the_runtime_is_at_work_before_a_status_is_made(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    make = pod_worker.pod_status
+
+    def status(*given: Any, **named: Any) -> dict[str, Any]:
+        order.append("status")
+        return make(*given, **named)
+
+    class Asked(WarmRuntime):
+        async def run_pod(self, sandbox: SandboxSpec, containers: Sequence[ContainerSpec]) -> SandboxInfo | None:
+            order.append("asked")
+            return await super().run_pod(sandbox, containers)
+
+    monkeypatch.setattr(pod_worker, "pod_status", status)
+    await cluster.agent(Asked())
+    await cluster.until_ready(cluster.pod())
+    assert order[0] == "asked" and "status" in order
 
 
 async def test_status_writes_are_never_two_in_flight_and_the_latest_wins(cluster: Any) -> None:
