@@ -2,28 +2,22 @@
 
     authenticate -> authorise -> decode, check, admit -> registry (strategy) -> store -> durable -> reply
 
-`__call__` is the edge for HTTP (ASGI), `local` the one for the server's own process; both go through `answer`. Resources go
-through the dispatcher (`dispatch`, `resources`), everything else is Starlette's (`system`).
+`edge` is the way in by HTTP (ASGI), `local` the one for the server's own process; both go through `answer`. Resources go
+through the dispatcher (`dispatch`, `resources`), everything else is Starlette's (`system`). This module puts the parts together.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
-
-import msgspec
 
 from core.api.kinds import BUILT_IN, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, Kind
-from core.apiserver import dispatch, http
 from core.apiserver.admission import Admission
 from core.apiserver.apiservices import ApiServices
 from core.apiserver.audit import SILENT, Audit, Trail
-from core.apiserver.authn import Authenticator, User, impersonation
+from core.apiserver.authn import Authenticator, User
 from core.apiserver.authn.bootstrap import BootstrapTokens
-from core.apiserver.authn.certificates import peer_certificate
 from core.apiserver.authn.oidc import Oidc
 from core.apiserver.authn.tokens import ServiceAccountTokens, new_key
 from core.apiserver.authz import Authorizer
@@ -33,37 +27,34 @@ from core.apiserver.authz.policy import Policy
 from core.apiserver.builtin import build_registries
 from core.apiserver.cache import Cache
 from core.apiserver.customs import CustomKinds
-from core.apiserver.deadlines import Deadlines, expired
+from core.apiserver.deadlines import Deadlines
 from core.apiserver.debug import Debug
-from core.apiserver.dispatch import RequestInfo
 from core.apiserver.documents import custom_shape
+from core.apiserver.edge import Edge
 from core.apiserver.firsts import create_firsts
 from core.apiserver.flow.clients import Clients
-from core.apiserver.flow.control import TOTAL_SEATS, FlowControl, Turn
+from core.apiserver.flow.control import TOTAL_SEATS, FlowControl
 from core.apiserver.flow.firsts import ensure_objects
 from core.apiserver.flow.metrics import FlowMetrics
 from core.apiserver.housekeeping import Housekeeping
 from core.apiserver.http import Receive, Scope, Send
 from core.apiserver.issuer import issuer_routes
 from core.apiserver.local import LocalTransport
-from core.apiserver.metrics import Metrics, labels
-from core.apiserver.presentation import presented
+from core.apiserver.metrics import Metrics
 from core.apiserver.proxying import Proxies
-from core.apiserver.request import ApiRequest, Proxied, RawRequest, Reply, TextStream, Upgrade, WatchStream
+from core.apiserver.request import ApiRequest
 from core.apiserver.resources import Answer, Resources
 from core.apiserver.reviews import Reviews
 from core.apiserver.schema import load
 from core.apiserver.served import Served
 from core.apiserver.status import from_store
-from core.apiserver.streams.connect import PodConnections, Tunnel
+from core.apiserver.streams.connect import PodConnections
 from core.apiserver.streams.log import KubeletConnector, PodLogs
 from core.apiserver.subresources import SERVED, Subresources
 from core.apiserver.system import build_system, in_process
 from core.apiserver.usage import Measured
 from core.apiserver.webhooks.chain import Webhooks
-from core.clock import monotonic, wall
-from core.errors import ApiError, InternalError, NotFound, Timeout
-from core.serving import take_over
+from core.clock import wall
 from core.store.base import Store, StoreError
 
 __all__ = ["ApiServer"]
@@ -147,9 +138,12 @@ class ApiServer:
         self._api_services = ApiServices(served)
         served.changed = self._api_services.poke
         self._metrics.collect(FlowMetrics(self._flow.seats))
-        self._deadlines = Deadlines()
-        self._clients = Clients()
-        self.client_of = self._clients.of
+        self._deadlines, clients = Deadlines(), Clients()
+        self.client_of = clients.of
+        self._edge = Edge(
+            self._authenticator, self._authorizer, self._flow, self._deadlines, clients, self.audit, self._metrics, served, store,
+            self.resources, self._system, self.answer,
+        )  # fmt: skip
 
     async def start(self) -> None:
         """Load what is stored, create what every cluster has, and serve."""
@@ -212,128 +206,7 @@ class ApiServer:
             raise from_store(error) from error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            raise RuntimeError(f"{scope['type']} is not served")
-        turn = Turn(self._flow)
-        try:
-            await self._request(scope, receive, send, turn)
-        finally:
-            turn.end()
-
-    async def _request(self, scope: Scope, receive: Receive, send: Send, turn: Turn) -> None:
-        began = monotonic()
-        head = http.read_head(scope)
-        method, path = scope["method"], scope["path"]
-        info = dispatch.parse(method, path, head.query)
-        deadline, request = None, None
-        trail = self.audit.begin(scope, head, info)
-        try:
-            deadline = self._deadlines.begin(info, head.query, began)
-            user = await self._authenticator.authenticate(head.authorization, peer_certificate(scope))
-            trail.by(user)
-            self._clients.seen(head.authorization, user.name)
-            if head.impersonate:
-                user = await self._impersonated(user, head.impersonate)
-                trail.acting_as(user)
-            body = await http.read_body(receive, turn.grow) if info.resource and method not in ("GET", "HEAD") else b""
-            trail.body(body)
-            place = self._flow.place(user, info)
-            send = turn.labelled(place, send)
-            await turn.take(place, user, info, head.query, scope)
-            if not info.resource:
-                trail.allowed(await self._authorizer.check(user, info))
-                trail.done(await self._serve_system(scope, receive, send, info))
-                return
-            request = ApiRequest(user, info, head.query, body, head.content_type, head.accept, head.user_agent)
-            trail.noted(request.annotations)
-            if (take := take_over(scope)) is not None:
-                request.upgrade = Upgrade(method, scope["query_string"].decode("latin-1"), scope["headers"], take)
-            if info.subresource == "proxy":
-                raw = scope.get("raw_path") or path.encode()
-                request.raw = RawRequest(method, raw, scope["query_string"], scope["headers"])
-            answer = await self.answer(request, applied=False, trail=trail)
-            if isinstance(answer, Reply):
-                if answer.revision:
-                    await self._store.durable(answer.revision)
-                trail.done(answer.code, answer.body)
-                answer = presented(answer, head.accept, head.query, head.user_agent)
-                await http.send_reply(send, answer, request.warnings, head.gzip, bodiless=method == "HEAD")
-                self._metrics.answered(self._labels(info, head.query), answer.code, monotonic() - began)
-                return
-        except ConnectionError:
-            return
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and (turn.answering or not expired(deadline)):
-                raise
-            failure = _as_api_error(error, method, path)
-            self._metrics.answered(self._labels(info, head.query), failure.status_code, monotonic() - began)
-            trail.done(failure.status_code, msgspec.json.encode(failure.status()))
-            if isinstance(failure, NotFound) and self._unknown(info):
-                await http.send_plain(send, 404, "404 page not found\n")
-            else:
-                await http.send_error(send, failure, request.warnings if request is not None else ())
-            return
-        finally:
-            self._deadlines.end(deadline)
-        code = answer.status if isinstance(answer, Proxied) else 101 if isinstance(answer, Tunnel) else 200
-        self._metrics.answered(self._labels(info, head.query), code, None)
-        trail.started(code)
-        try:
-            await self._stream(answer, receive, send, turn)
-        finally:
-            trail.done(code)
-
-    def _labels(self, info: RequestInfo, query: Mapping[str, str]) -> tuple[str, ...]:
-        known = self._served.find(info.group, info.version, info.resource) is not None
-        return labels(info, known, query.get("dryRun") == "All")
-
-    async def _impersonated(self, user: User, headers: Sequence[tuple[str, str]]) -> User:
-        """The user that the headers ask for. Raises `Forbidden` for whom `user` may not be, `BadRequest`."""
-        wanted = impersonation.requested(headers)
-        if wanted is None:
-            return user
-        for each in impersonation.permissions(wanted):
-            await self._authorizer.check(user, each)
-        return wanted
-
-    async def _serve_system(self, scope: Scope, receive: Receive, send: Send, info: RequestInfo) -> int:
-        """The reply's code. Old clients ask for `/api/`, `/version/`."""
-        code, path = 500, scope["path"]
-        if len(path) > 1 and path.endswith("/"):
-            scope = {**scope, "path": path.rstrip("/"), "raw_path": path.rstrip("/").encode()}
-
-        async def counted(message: MutableMapping[str, Any]) -> None:
-            nonlocal code
-            if message["type"] == "http.response.start":
-                code = message["status"]
-                self._metrics.answered(labels(info, False, False), code, None)
-            await send(dict(message))
-
-        await self._system(scope, receive, counted)
-        return code
-
-    async def _stream(
-        self, answer: WatchStream | TextStream | Tunnel | Proxied, receive: Receive, send: Send, turn: Turn
-    ) -> None:
-        try:
-            if isinstance(answer, Tunnel):
-                await answer.run()
-            elif isinstance(answer, WatchStream):
-                answer.watcher.begun = turn.begun
-                with self.resources.running(answer.watcher):
-                    await http.send_watch(receive, send, answer)
-            elif isinstance(answer, Proxied):
-                await http.send_chunks(receive, send, answer.status, answer.headers, answer.chunks)
-            else:
-                await http.send_text(receive, send, answer)
-        except ConnectionError:
-            return
-
-    def _unknown(self, info: RequestInfo) -> bool:
-        return bool(info.resource) and not self._served.has_version(info.group, info.version)
+        await self._edge(scope, receive, send)
 
     async def _check_store(self) -> str:
         try:
@@ -348,23 +221,3 @@ class ApiServer:
 
 async def _ping() -> str:
     return ""
-
-
-def _as_api_error(error: BaseException, method: str, path: str) -> ApiError:
-    if isinstance(error, ApiError):
-        return error
-    if isinstance(error, asyncio.CancelledError):
-        return Timeout("request did not complete within the allotted timeout")
-    if isinstance(error, StoreError):
-        return from_store(error)
-    log.error("%s %s failed", method, path, exc_info=error)
-    return InternalError(f"Internal error occurred: {type(error).__name__}")
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    """Whoever serves the application starts and stops it; the protocol is only acknowledged."""
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return

@@ -72,7 +72,7 @@ async def test_catches_up_after_a_compaction(store, policy):
     known = {f"/rolebindings.{RBAC}/team/b"}
     from core.api.kinds import ROLE_BINDING
 
-    follower = asyncio.create_task(policy._follow(ROLE_BINDING, binding.revision - 1, known))
+    follower = asyncio.create_task(policy._following._follow(ROLE_BINDING, binding.revision - 1, known))
     await until(lambda: not policy.index.allows(ALICE, GET_PODS))
     follower.cancel()
     await asyncio.gather(follower, return_exceptions=True)
