@@ -112,6 +112,13 @@ class TestNamespaces:
         platform.faas("namespace", "set", TEAM, check=False).fails("nothing is said", code=2)
 
 
+@pytest.fixture(scope="module")
+def team(platform: Any) -> None:
+    """It is there, also where these tests run alone."""
+    platform.faas("namespace", "create", TEAM)
+
+
+@pytest.mark.usefixtures("team")
 class TestTokens:
     def login(self, platform: Any, folder: Path, token: str, *flags: str, check: bool = True) -> tuple[Any, Path]:
         file = folder / "config"
