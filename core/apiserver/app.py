@@ -92,7 +92,6 @@ class ApiServer:
         self._kubelet = kubelet
         self._oidc = oidc
         self._ready = False
-        self.audit = audit or Audit.off()
         cache, schemas, served = Cache(), load(), Served()
         self._served = served
         self._customs = CustomKinds(store, cache, served, custom_shape, clock)
@@ -141,7 +140,7 @@ class ApiServer:
         self._deadlines, clients = Deadlines(), Clients()
         self.client_of = clients.of
         self._edge = Edge(
-            self._authenticator, self._authorizer, self._flow, self._deadlines, clients, self.audit, self._metrics, served, store,
+            self._authenticator, self._authorizer, self._flow, self._deadlines, clients, audit or Audit.off(), self._metrics, served, store,
             self.resources, self._system, self.answer,
         )  # fmt: skip
 
@@ -189,6 +188,15 @@ class ApiServer:
             await self._kubelet.close()
         if self._oidc is not None:
             await self._oidc.close()
+
+    @property
+    def audit(self) -> Audit:
+        """Where requests leave their trail."""
+        return self._edge.audit
+
+    @audit.setter
+    def audit(self, audit: Audit) -> None:
+        self._edge.audit = audit
 
     def local(self, user: User) -> LocalTransport:
         """A transport for a component of this process, which acts as `user`."""

@@ -46,7 +46,7 @@ class _Answering(Protocol):
     def __call__(self, request: ApiRequest, *, applied: bool, trail: Trail) -> Awaitable[Answer]: ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(eq=False)
 class Edge:
     """`answer` authorises and does what is asked; `system` serves what is no resource."""
 

@@ -6,6 +6,7 @@ the ports that it keeps; `faas up` and components that run alone shut each other
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -13,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from core.errors import FaasliteError
@@ -38,9 +39,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         home.prepare()
         locks = (_lock(home.lock, fcntl.LOCK_SH, home), _lock(home.run / f"{name}.lock", fcntl.LOCK_EX, home))
-        settings = ClusterSettings.load(home.settings) or ClusterSettings()
-        settings.workers = max(settings.workers, _number(name, "gateway"))
-        cluster = prepare(home, settings, parts=_parts(name))
+        with _one_at_a_time(home):
+            settings = ClusterSettings.load(home.settings) or ClusterSettings()
+            settings.workers = max(settings.workers, _number(name, "gateway"))
+            cluster = prepare(home, settings, parts=_parts(name))
         from faaslite.launch.plan import processes
 
         try:
@@ -92,6 +94,17 @@ def _wait_for_sandboxer(cluster: Cluster, spec: ProcessSpec) -> None:
         if attempt == 0:
             logging.getLogger(__name__).info("waiting for the sandboxer at %s", path)
         time.sleep(_PERIOD)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(home: Home) -> Iterator[None]:
+    """Components that are started together make what a data dir has, its keys and settings, one after the other."""
+    lock = os.open(home.run / "prepare.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _lock(path: Path, kind: int, home: Home) -> int:

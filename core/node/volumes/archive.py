@@ -32,6 +32,8 @@ Fetch = Callable[[str, str], AsyncIterator[bytes]]
 Check = Callable[[str, str], Awaitable[None]]
 """Digest and namespace -> nothing where the namespace has that archive; raises as `Fetch`."""
 
+PATIENCE = 3.0
+"""Seconds after which it is said that the store doesn't answer: it may be starting beside the node."""
 RETRY = 0.1
 """Seconds between tries while the source can't be reached."""
 
@@ -145,7 +147,7 @@ class ArchiveVolumes:
             self._used[digest] = monotonic()
 
     async def _get(self, digest: str, namespace: str) -> Path:
-        warned = False
+        began, warned = monotonic(), False
         while True:
             try:
                 async with self._locks.setdefault(digest, asyncio.Lock()):
@@ -161,7 +163,7 @@ class ArchiveVolumes:
             except BadArchive as error:
                 raise VolumeError(f"package {digest}: {error}", "PackageInvalid") from error
             except (ServiceUnavailable, ConnectionError, TimeoutError) as error:
-                if not warned:
+                if not warned and monotonic() - began > PATIENCE:
                     log.warning("package %s can't be fetched yet, going on: %s", digest, error)
                     warned = True
                 await asyncio.sleep(RETRY)

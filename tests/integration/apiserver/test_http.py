@@ -179,13 +179,13 @@ async def test_a_stale_watch_is_told_in_an_event(http, serving):
 
 
 async def test_a_client_that_goes_takes_its_watch_along(http, serving, monkeypatch):
-    ended, stream = asyncio.Event(), serving.api._stream
+    ended, stream = asyncio.Event(), serving.api._edge._stream
 
     async def told(*arguments: object) -> None:
         await stream(*arguments)
         ended.set()
 
-    monkeypatch.setattr(serving.api, "_stream", told)
+    monkeypatch.setattr(serving.api._edge, "_stream", told)
     reply = await http.get(CM, params={"watch": "true"})
     assert serving.api.resources.watching == 1
     reply.close()

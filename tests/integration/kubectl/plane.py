@@ -32,6 +32,8 @@ from faaslite.launch.pki import Pki
 
 NODES = ("node-1", "node-2")
 ADMIN = User("kubernetes-admin", ("system:masters",), "u-1")
+HALF = 0.5
+"""kubectl rounds thousandths of a core up: what is used lies half a one below, however exact the clock is."""
 CONTROLLERS = User("system:kube-controller-manager", ("system:masters",))
 
 
@@ -40,8 +42,8 @@ def behave(spec: ContainerSpec) -> Behaviour:
     if name == "job":
         return Behaviour(ready_after=None, exit_after=0.0, exit_code=int(tag), output="done")
     if name == "busy":
-        return Behaviour(cpu=int(tag) / 1000, memory=64 << 20)
-    return Behaviour(output=f"hello from {spec.name}\nready")
+        return Behaviour(cpu=(int(tag) - HALF) / 1000, memory=64 << 20)
+    return Behaviour(cpu=HALF / 1000, output=f"hello from {spec.name}\nready")
 
 
 async def main(folder: Path) -> None:
