@@ -18,16 +18,35 @@ _PATIENCE = 3.0
 """Seconds that the kernel may take to end what a test has let go of."""
 
 
+_KERNEL_LISTS = Path(f"/proc/self/task/{os.getpid()}/children").exists()
+
+
 def _children() -> dict[int, str]:
     """Processes below this one, without the helper that `multiprocessing` keeps for itself."""
     found = {}
-    for each in psutil.Process().children(recursive=True):
+    for pid in _below(os.getpid()):
         try:
+            each = psutil.Process(pid)
             line = " ".join(each.cmdline()) or each.name()
             if each.status() != psutil.STATUS_ZOMBIE and "multiprocessing" not in line:
-                found[each.pid] = line
+                found[pid] = line
         except psutil.NoSuchProcess:
             continue
+    return found
+
+
+def _below(pid: int) -> list[int]:
+    """The processes below one, by the kernel's own lists where it has them: psutil reads every process of the machine, twice a test."""
+    if not _KERNEL_LISTS:
+        return [each.pid for each in psutil.Process(pid).children(recursive=True)]
+    found = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(each) for each in listed.read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for each in children:
+            found += [each, *_below(each)]
     return found
 
 
