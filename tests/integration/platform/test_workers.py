@@ -196,4 +196,5 @@ def test_what_a_killed_worker_had_in_flight_counts_no_longer(workers, connect, q
     os.kill(workers.pid("gateway-1"), signal.SIGKILL)
     for each in holders:
         each.join(10)
-    assert connect(2).ask("/function/open")[0] == 200
+    # The kernel closes what a process held one after the other: its connections may go before its mark in the ledger.
+    wait_until("its slots are free", lambda: connect(2).ask("/function/open")[0] == 200, 2)
