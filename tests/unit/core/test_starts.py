@@ -23,7 +23,7 @@ async def test_without_a_crowd_requests_begin_at_once_and_nobody_is_asked():
 
 
 async def test_a_crowd_takes_turns():
-    starts, begun = Starts(asyncio.get_running_loop(), 2, 2), []
+    starts, begun = Starts(asyncio.get_running_loop(), 2, 2, 2), []
     for each in range(100):
         starts.begin(lambda: "flood", lambda each=each: begun.append(f"flood {each}"))
     starts.begin(lambda: "quiet", lambda: begun.append("quiet"))
@@ -39,3 +39,20 @@ async def test_a_crowd_takes_turns():
     starts.begin(lambda: "flood", lambda: begun.append("again"))
     assert begun[-1] == "again"
     await asyncio.sleep(0)
+
+
+async def test_who_is_alone_in_the_crowd_has_more_of_a_turn_until_somebody_comes():
+    starts, begun = Starts(asyncio.get_running_loop(), 1, 1, 4), []
+    for each in range(12):
+        starts.begin(lambda: "flood", lambda each=each: begun.append(each))
+    assert begun == [0]
+    await asyncio.sleep(0)
+    assert begun == [0, 1, 2, 3, 4]
+    starts.begin(lambda: "quiet", lambda: begun.append("quiet"))
+    await asyncio.sleep(0)
+    assert begun[5:] == [5]
+    await asyncio.sleep(0)
+    assert begun[6:] == ["quiet"]
+    while starts.waiting:
+        await asyncio.sleep(0)
+    assert begun[7:] == list(range(6, 12))
