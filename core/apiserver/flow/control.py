@@ -84,11 +84,11 @@ class Turn:
     def labelled(self, place: Place, send: Any) -> Any:
         """`send` (ASGI) that says the place in the reply's headers."""
 
-        async def labelling(message: Any) -> None:
+        def labelling(message: Any) -> Any:  # no coroutine of its own: a watch sends thousands of messages
             if message["type"] == "http.response.start":
                 self.answering = True
                 message["headers"] = [*message["headers"], *place.headers]
-            await send(message)
+            return send(message)
 
         return labelling
 
