@@ -117,10 +117,14 @@ class TestExec:
             session.type(b"stty size; echo $((40 + 2))\n")
             session.until(b"33 101\r\n42\r\n")
             session.resize(20, 60)
-            session.type(b"while [ $(stty size | cut -d' ' -f1) != 20 ]; do sleep 0.05; done; stty size; sleep 1000\n")
+            session.type(b"while [ $(stty size | cut -d' ' -f1) != 20 ]; do sleep 0.05; done; stty size\n")
             session.until(b"20 60\r\n")
+            # Said by the very process that is to be interrupted: between two commands of a shell the key is nobody's.
+            session.type(b"sh -c 'echo go''ing; exec sleep 1000'\n")
+            session.until(b"going\r\n")
             session.type(b"\x03")  # is for what runs in the Pod, not for kubectl
             session.until(b"^C")
+            session.until(b"$ ")  # what is typed before it is thrown away with the line
             session.type(b"exit 9\n")
             assert session.wait() == 9
 
