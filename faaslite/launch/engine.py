@@ -25,6 +25,7 @@ __all__ = ["EngineShare", "clean", "free_range", "left", "settle"]
 
 _DEFAULT = "unix:///var/run/docker.sock"
 _SECONDS = 5.0
+_RANGES = 191
 STOP_SECONDS = 2
 """How long a container may take to end at `faas down`, when nobody calls it any more."""
 
@@ -61,7 +62,8 @@ def settle(home: Home) -> EngineShare:
         for each in (network.get("IPAM") or {}).get("Config") or ()
         if ":" not in each.get("Subnet", ":")
     ]
-    share = EngineShare(secrets.token_hex(3), url, free_range([*taken, *_routes()]))
+    # Two clusters that settle at once don't see each other's range yet: each begins to look somewhere else.
+    share = EngineShare(secrets.token_hex(3), url, free_range([*taken, *_routes()], begin=secrets.randbelow(_RANGES)))
     scratch = home.engine.with_suffix(f".{os.getpid()}")
     scratch.write_text(json.dumps(asdict(share)) + "\n")
     try:
@@ -91,10 +93,14 @@ def has_image(share: EngineShare, name: str) -> bool:
     return True
 
 
-def free_range(taken: Iterable[Any]) -> str:
-    """A /16 of the private ranges that overlaps with nothing that is in use (RFC 1918)."""
+def free_range(taken: Iterable[Any], begin: int = 0) -> str:
+    """A /16 of the private ranges (RFC 1918) that overlaps with nothing that is in use.
+
+    The search begins with the `begin`th of 10.244.0.0/16, 10.245.0.0/16 and so on, which are `_RANGES`, then tries 172.16.0.0/12.
+    """
     used: Sequence[IPv4Network] = [each for each in taken if each.prefixlen]
-    candidates = [f"10.{second}.0.0/16" for second in (*range(244, 255), *range(64, 244))]
+    seconds = [*range(244, 255), *range(64, 244)]
+    candidates = [f"10.{second}.0.0/16" for second in (*seconds[begin:], *seconds[:begin])]
     candidates += [f"172.{second}.0.0/16" for second in range(31, 15, -1)]
     for each in candidates:
         if not any(ip_network(each).overlaps(other) for other in used):

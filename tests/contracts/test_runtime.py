@@ -210,7 +210,11 @@ async def docker_case(docker_url: str, docker_subnet: str) -> AsyncIterator[Case
 
         (folder / "logs").mkdir()
         runtime = make()
-        await runtime.start()
+        try:
+            await runtime.start()
+        except BaseException:
+            await runtime.close()
+            raise
         case = Case(runtime, lambda name, what: scripted("faaslite/base", name, what), lambda: again(), folder / "logs")
 
         async def again() -> Runtime:
@@ -589,6 +593,8 @@ async def test_nobody_looks_into_what_does_not_run(case: Case) -> None:
 
 async def test_a_command_ends_with_its_container(case: Case) -> None:
     container, streams = await begin(case, Runs.CATS, stdin=True)
+    await streams.write(b"begun\n")
+    assert await streams.read() == (1, b"begun\n")  # what has not begun yet ends with 126
     await case.runtime.stop_container(container, 0.0)
     await said(streams)
     assert await streams.wait() == 137

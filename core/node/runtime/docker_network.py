@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 _BRIDGE = "com.docker.network.bridge.name"
+_USERS, _ALL = "DOCKER-USER", "FORWARD"
 
 
 async def ensure_network(
@@ -53,19 +54,21 @@ async def remove_network(engine: Engine, name: str) -> None:
         await engine.do("remove_network", name)
 
 
-def rules(supernet: str, mark: str) -> Sequence[tuple[str, str, list[str]]]:
+def rules(supernet: str, mark: str, chain: str = _USERS) -> Sequence[tuple[str, str, list[str]]]:
     """(table, chain, rule) of what lets the ranges within `supernet` reach each other with their own addresses, and the rest of the
     world with this machine's."""
     said = ["-m", "comment", "--comment", mark]
     return [
-        ("filter", "DOCKER-USER", ["-s", supernet, "-d", supernet, *said, "-j", "ACCEPT"]),
+        ("filter", chain, ["-s", supernet, "-d", supernet, *said, "-j", "ACCEPT"]),
         ("nat", "POSTROUTING", ["-s", supernet, "!", "-d", supernet, *said, "-j", "MASQUERADE"]),
     ]
 
 
 async def open_routes(supernet: str, mark: str) -> None:
     """May be called again, and by several nodes at once. Raises `RuntimeFailure` where this machine's rules can't be changed."""
-    for table, chain, rule in rules(supernet, mark):
+    # An engine that was told to leave this machine's rules alone has made no chain for its users.
+    ours = (await _iptables("-t", "filter", "-S", _USERS))[0] == 0
+    for table, chain, rule in rules(supernet, mark, _USERS if ours else _ALL):
         code, _ = await _iptables("-t", table, "-C", chain, *rule)
         if code != 0:
             code, said = await _iptables("-t", table, "-I", chain, *rule)
@@ -75,7 +78,7 @@ async def open_routes(supernet: str, mark: str) -> None:
 
 async def close_routes(mark: str) -> None:
     """Take every rule with that mark away, doubles included."""
-    for table, chain in (("filter", "DOCKER-USER"), ("nat", "POSTROUTING")):
+    for table, chain in (("filter", _USERS), ("filter", _ALL), ("nat", "POSTROUTING")):
         code, said = await _iptables("-t", table, "-S", chain)
         for line in said.splitlines() if code == 0 else ():
             words = shlex.split(line)

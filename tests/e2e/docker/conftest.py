@@ -21,7 +21,7 @@ PYTHON_IMAGE = "faaslite/python:latest"
 
 
 @pytest.fixture(scope="session")
-def docker_url() -> Iterator[str]:
+def docker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of an engine that has the base image; skips with the reason where there can be none, fails in CI."""
     found = _engine["found_engine"]()
     if found:
@@ -33,14 +33,15 @@ def docker_url() -> Iterator[str]:
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    with _engine["own_engine"]() as url:
+    base = tmp_path_factory.getbasetemp()
+    with _engine["own_engine"](base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) as url:
         _engine["ensure_image"](url)
         yield url
 
 
 @pytest.fixture
 def docker_subnet() -> str:
-    found: str = _engine["free_subnet"]()
+    found: str = _engine["free_subnet"](os.environ.get("PYTEST_XDIST_WORKER", ""))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import re
@@ -23,6 +24,8 @@ import psutil
 BASE_IMAGE = "faaslite/base:latest"
 SHARED = "FAASLITE_TEST_DOCKER"
 """The engine that this session has started already."""
+UNFILTERED = ("--iptables=false", "--ip6tables=false")
+"""For an engine beside another: two that keep rules in one network namespace take each other's chains away."""
 TOOLS = ("sh", "sleep", "cat", "mkdir", "id")
 LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "tkinter", "turtledemo", "ensurepip", "__pycache__", "site-packages"}
 
@@ -63,10 +66,10 @@ class OwnEngine:
 
     def __init__(self, folder: Path) -> None:
         self.url = f"unix://{folder}/docker.sock"
-        self._folder = folder
+        self.folder = folder
 
     def start(self, *flags: str) -> None:
-        folder = self._folder
+        folder = self.folder
         places = ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"]
         command = ["dockerd", *places, "-H", self.url, "--bridge=none", "--storage-driver=overlay2", *flags]
         with (folder / "log").open("ab") as log:
@@ -81,7 +84,7 @@ class OwnEngine:
     def stop(self) -> None:
         """By its process id; without --live-restore its containers end with it."""
         try:
-            process = psutil.Process(int((self._folder / "pid").read_text()))
+            process = psutil.Process(int((self.folder / "pid").read_text()))
         except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
             return
         process.terminate()
@@ -94,32 +97,67 @@ class OwnEngine:
 
 @contextlib.contextmanager
 def engine_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="faaslite-docker-") as name:
-        try:
-            yield Path(name)
-        finally:
-            # An engine that restores its containers leaves its data root mounted.
-            mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-            for each in reversed([each for each in mounts if each.startswith(f"{name}/")]):
-                subprocess.run(["umount", "--lazy", each], check=False)
+    folder = Path(tempfile.mkdtemp(prefix="faaslite-docker-"))
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    # An engine that restores its containers leaves its data root mounted.
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for each in reversed([each for each in mounts if each.startswith(f"{folder}/")]):
+        subprocess.run(["umount", "--lazy", each], check=False)
+    shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
-def own_engine() -> Iterator[str]:
-    """An engine for the session; yields its URL."""
-    with engine_folder() as folder:
-        engine = OwnEngine(folder)
-        try:
-            engine.start()
-            os.environ[SHARED] = engine.url
-            yield engine.url
-        finally:
-            os.environ.pop(SHARED, None)
-            engine.stop()
+def own_engine(session: Path) -> Iterator[str]:
+    """An engine for the session; yields its URL.
+
+    The session's processes, who all name the same folder, share it: the first one starts it, the last one stops it.
+    """
+    holders = session / "docker-engine"
+    with _alone(session):
+        folder, _, count = holders.read_text().partition("\n") if holders.exists() else ("", "", "0")
+        engine = OwnEngine(Path(folder or tempfile.mkdtemp(prefix="faaslite-docker-")))
+        if not folder:
+            try:
+                engine.start()
+            except BaseException:
+                engine.stop()
+                _remove(engine.folder)
+                raise
+        holders.write_text(f"{engine.folder}\n{int(count) + 1}")
+    os.environ[SHARED] = engine.url
+    try:
+        yield engine.url
+    finally:
+        os.environ.pop(SHARED, None)
+        with _alone(session):
+            others = int(holders.read_text().partition("\n")[2]) - 1
+            if others:
+                holders.write_text(f"{engine.folder}\n{others}")
+            else:
+                holders.unlink()
+                engine.stop()
+                _remove(engine.folder)
+
+
+@contextlib.contextmanager
+def _alone(session: Path) -> Iterator[None]:
+    """While no other process of the session is here."""
+    with (session / "docker-engine.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def ensure_image(url: str) -> None:
-    """Make the base image where the engine hasn't got it: a shell, a few tools and this Python."""
+    """Make the base image where the engine hasn't got it: a shell, a few tools and this Python.
+
+    Of two processes that do so at once the later one only names the same again.
+    """
     client = docker.APIClient(url, timeout=120)
     try:
         if client.images(BASE_IMAGE):
@@ -179,10 +217,14 @@ def _libraries(programs: list[str]) -> set[str]:
     return found | {str(each) for each in parts if each.exists()}
 
 
-def free_subnet() -> str:
-    """A /28 that no interface of this machine has: test traffic stays on the bridge that is made of it."""
+def free_subnet(worker: str = "") -> str:
+    """A /28 that no interface of this machine has: test traffic stays on the bridge that is made of it.
+
+    Two workers of a session (gw0, gw1, ...) look in different ranges, as they may look at once.
+    """
     routes = subprocess.run(["ip", "-4", "route"], capture_output=True, text=True, check=True).stdout
-    for third in range(200, 255):
+    first = 200 + int(worker.removeprefix("gw") or "0") % 5 * 10
+    for third in range(first, first + 10):
         if f"10.213.{third}." not in routes:
             with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
                 probe.bind((f"10.213.{third}.1", 0))

@@ -11,6 +11,7 @@ import pytest
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]
 _fixtures = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
+UNFILTERED: tuple[str, ...] = _fixtures["_engine"]["UNFILTERED"]
 
 CODE = """
     import time
@@ -22,7 +23,7 @@ CODE = """
 
 @pytest.fixture(scope="module")
 def engine(own_docker: Any) -> Any:
-    own_docker.start("--live-restore")
+    own_docker.start("--live-restore", *UNFILTERED)
     _fixtures["_engine"]["ensure_image"](own_docker.url)
     _fixtures["build_python"](own_docker.url)
     return own_docker
@@ -44,7 +45,7 @@ def test_with_live_restore_nobody_notices(platform: Any, engine: Any, wait_until
     before, born = platform.serving("hello"), platform.call("/function/hello").body
     engine.stop()
     assert platform.call("/function/hello").body == born
-    engine.start("--live-restore")
+    engine.start("--live-restore", *UNFILTERED)
     platform.filled()
     assert platform.serving("hello") == before
     assert platform.call("/function/hello").body == born
@@ -53,7 +54,7 @@ def test_with_live_restore_nobody_notices(platform: Any, engine: Any, wait_until
 def test_without_it_instances_are_started_again(platform: Any, engine: Any, wait_until: Callable[..., Any]) -> None:
     born = platform.call("/function/hello").body
     engine.stop()
-    engine.start()
+    engine.start(*UNFILTERED)
 
     def again() -> bool:
         reply = platform.call("/function/hello", timeout=60)

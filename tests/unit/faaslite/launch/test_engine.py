@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from faaslite.launch.engine import EngineShare, clean, free_range, has_image, left, settle
+from faaslite.launch.engine import _RANGES, EngineShare, clean, free_range, has_image, left, settle
 from faaslite.launch.errors import LaunchError
 from faaslite.launch.home import Home
 
@@ -59,7 +59,9 @@ def home(tmp_path: Path) -> Home:
 def test_a_range_is_free_of_what_is_in_use() -> None:
     assert free_range([]) == "10.244.0.0/16"
     assert free_range([ip_network("10.244.1.0/24"), ip_network("0.0.0.0/0")]) == "10.245.0.0/16"
-    assert free_range([ip_network("10.0.0.0/8")]).startswith("172.")
+    assert free_range([], begin=3) == "10.247.0.0/16"
+    assert free_range([ip_network("10.243.0.0/16")], begin=_RANGES - 1) == "10.244.0.0/16"
+    assert free_range([ip_network("10.0.0.0/8")], begin=7).startswith("172.")
     with pytest.raises(LaunchError, match="free /16"):
         free_range([ip_network("10.0.0.0/8"), ip_network("172.16.0.0/12")])
 
