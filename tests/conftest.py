@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-_PATIENCE = 3.0
+_PATIENCE = 10.0
 """Seconds that the kernel may take to end what a test has let go of."""
 
 

@@ -36,3 +36,5 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
 fi
 
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+# Compiled once, here: whoever runs it may not be allowed to, and every process of the platform would compile it anew.
+.venv/bin/python -m compileall -q -j 0 core faaslite gateway autoscaler cli runtime-images
