@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 __all__ = [
     "Condition", "ConfigMap", "Container", "ContainerPort", "ContainerState", "ContainerStatus", "Deployment", "EndpointSlice", "Endpoints",
-    "EnvVar", "Event", "Lease", "Metadata", "Namespace", "Node", "ObjectView", "OwnerReference", "Pod", "PodSpec", "PodTemplate", "Probe", "ReplicaSet", "Secret", "Service", "Taint",
+    "EnvVar", "Event", "Lease", "Metadata", "Namespace", "Node", "ObjectView", "OwnerReference", "Pod", "PodSpec", "PodTemplate", "Probe", "ReplicaSet", "ReplicationController", "Secret", "Service", "Taint",
     "Toleration", "Volume",
 ]  # fmt: skip
 
@@ -276,6 +276,20 @@ class ReplicaSet(ObjectView):
 
     spec: ReplicaSetSpec = field(default_factory=ReplicaSetSpec)
     status: ReplicaSetStatus = field(default_factory=ReplicaSetStatus)
+
+
+class ReplicationControllerSpec(ReplicaSetSpec):
+    """`selector` is labels on the wire, and `matchLabels` of a label selector here."""
+
+    def __post_init__(self) -> None:
+        if self.selector:
+            self.selector = {"matchLabels": self.selector}
+
+
+class ReplicationController(ReplicaSet):
+    """A ReplicaSet of older days, and read as one."""
+
+    spec: ReplicationControllerSpec = field(default_factory=ReplicationControllerSpec)
 
 
 class DeploymentSpec(View):

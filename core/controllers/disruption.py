@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from core.api.kinds import POD, POD_DISRUPTION_BUDGET, REPLICA_SET, STATEFUL_SET
+from core.api.kinds import POD, POD_DISRUPTION_BUDGET, REPLICA_SET, REPLICATION_CONTROLLER, STATEFUL_SET
 from core.api.meta import Document, set_condition
 from core.api.selectors import from_label_selector
-from core.api.views import DisruptionBudget, Pod, ReplicaSet, StatefulSet
+from core.api.views import DisruptionBudget, Pod, ReplicaSet, ReplicationController, StatefulSet
 from core.client.informer import Informer, Informers
 from core.client.reconciler import Reconciler
 from core.client.rest import Client
@@ -81,8 +81,11 @@ class DisruptionController:
         self._clock = clock
         self._budgets: Informer[DisruptionBudget] = informers.watch(POD_DISRUPTION_BUDGET, DisruptionBudget)
         self._pods: Informer[Pod] = informers.watch(POD, Pod)
-        self._sets: Informer[ReplicaSet] = informers.watch(REPLICA_SET, ReplicaSet)
-        self._stateful: Informer[StatefulSet] = informers.watch(STATEFUL_SET, StatefulSet)
+        self._scaled: Mapping[str, Informer[ReplicaSet] | Informer[ReplicationController] | Informer[StatefulSet]] = {
+            REPLICA_SET.kind: informers.watch(REPLICA_SET, ReplicaSet),
+            REPLICATION_CONTROLLER.kind: informers.watch(REPLICATION_CONTROLLER, ReplicationController),
+            STATEFUL_SET.kind: informers.watch(STATEFUL_SET, StatefulSet),
+        }
         self._pods.add_index("namespace", _by_namespace)
         self.queue = WorkQueue()
         self._reconciler = Reconciler("disruption", self.sync, queue=self.queue, workers=1)
@@ -90,7 +93,7 @@ class DisruptionController:
         self._pods.add_handler(self.on_pod)
 
     async def start(self) -> None:
-        for each in (self._budgets, self._pods, self._sets, self._stateful):
+        for each in (self._budgets, self._pods, *self._scaled.values()):
             await each.wait_synced()
         await self._reconciler.start()
 
@@ -140,12 +143,10 @@ class DisruptionController:
                 wanted[pod.metadata.uid] = 1
                 continue
             key = f"{pod.namespace}/{controller.name}"
-            owner = self._sets.get(key) if controller.kind == REPLICA_SET.kind else None
-            stateful = self._stateful.get(key) if controller.kind == STATEFUL_SET.kind else None
+            informer = self._scaled.get(controller.kind)
+            owner = informer.get(key) if informer is not None else None
             if owner is not None:
                 wanted[controller.uid] = owner.spec.replicas
-            elif stateful is not None:
-                wanted[controller.uid] = stateful.spec.replicas
             else:
                 wanted[controller.uid] = wanted.get(controller.uid, 0) + 1
         return sum(wanted.values())

@@ -25,6 +25,7 @@ from core.controllers.namespacedefaults import NamespaceDefaults
 from core.controllers.nodelifecycle import NodeLifecycleController
 from core.controllers.podgc import PodGarbageCollector
 from core.controllers.replicaset import ReplicaSetController
+from core.controllers.replicationcontroller import ReplicationManager
 from core.controllers.resourcequota import ResourceQuotaController
 from core.controllers.signing import Authority
 from core.controllers.statefulset import StatefulSetController
@@ -59,6 +60,7 @@ CONTROLLERS: Mapping[str, Make] = {
     "disruption": lambda client, informers, its: DisruptionController(client, informers, clock=its.clock),
     "job": lambda client, informers, its: JobController(client, informers, clock=its.clock),
     "replicaset": lambda client, informers, its: ReplicaSetController(client, informers, clock=its.clock),
+    "replicationcontroller": lambda client, informers, its: ReplicationManager(client, informers, clock=its.clock),
     "endpointslice": lambda client, informers, its: EndpointSliceController(client, informers),
     "endpoints": lambda client, informers, its: EndpointsController(client, informers),
     "namespace": lambda client, informers, its: NamespaceController(client, informers),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from core.api.kinds import REPLICA_SET
+from core.api.kinds import REPLICA_SET, Kind
 from core.api.meta import Document, controller_reference, set_condition
 from core.api.selectors import Selector, from_label_selector
 from core.api.views import Pod, ReplicaSet
@@ -126,13 +126,13 @@ def plan(replica_set: ReplicaSet, owned: Sequence[Pod]) -> Plan:
     return Plan(delete=ranked(living)[: min(-missing, BURST)])
 
 
-def pod_document(replica_set: ReplicaSet) -> Document:
+def pod_document(replica_set: ReplicaSet, kind: Kind = REPLICA_SET) -> Document:
     """The Pod to POST. It shares the template's parts: encode it, don't change it."""
     template = replica_set.spec.template
     metadata: dict[str, Any] = {
         "generateName": f"{replica_set.name}-",
         "namespace": replica_set.namespace,
-        "ownerReferences": [controller_reference(REPLICA_SET, replica_set.name, replica_set.metadata.uid)],
+        "ownerReferences": [controller_reference(kind, replica_set.name, replica_set.metadata.uid)],
     }
     for name in ("labels", "annotations", "finalizers"):
         value = (template.get("metadata") or {}).get(name)

@@ -1,4 +1,7 @@
-"""The ReplicaSet controller: as many Pods as a ReplicaSet says. What to do is decided in `core.controllers.replicas`."""
+"""The ReplicaSet controller: as many Pods as a ReplicaSet says. What to do is decided in `core.controllers.replicas`.
+
+`core.controllers.replicationcontroller` is the same for the kind that ReplicaSets came from.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from core import trace
-from core.api.kinds import POD, REPLICA_SET
+from core.api.kinds import POD, REPLICA_SET, Kind
 from core.api.meta import Document, controller_reference
 from core.api.views import Pod, ReplicaSet
 from core.client.events import Recorder, reference
@@ -32,21 +35,25 @@ STATUS_EACH = 0.0002
 
 
 class ReplicaSetController:
-    """`clock` gives seconds since the epoch."""
+    """`clock` gives seconds since the epoch; `kind` is read as `view`."""
+
+    kind: Kind = REPLICA_SET
+    view: type[ReplicaSet] = ReplicaSet
+    component = "replicaset-controller"
 
     def __init__(self, client: Client, informers: Informers, *, clock: Callable[[], float] = wall) -> None:
         self._client = client
         self._clock = clock
-        self._sets: Informer[ReplicaSet] = informers.watch(REPLICA_SET, ReplicaSet)
+        self._sets: Informer[ReplicaSet] = informers.watch(self.kind, self.view)
         self._pods: Informer[Pod] = informers.watch(POD, Pod)
         self._pods.add_index("controller", _controller)
         self._sets.add_index("namespace", lambda found: [found.namespace])
         self._expected = Expectations()
         self._untrusted: set[str] = set()
         """Sets that were looked at while the cache didn't show yet what was asked for: they are looked at again once it does."""
-        self._recorder = Recorder(client, component="replicaset-controller")
+        self._recorder = Recorder(client, component=self.component)
         self.queue = WorkQueue()
-        self._reconciler = Reconciler("replicaset", self.sync, queue=self.queue, workers=WORKERS)
+        self._reconciler = Reconciler(self.kind.singular, self.sync, queue=self.queue, workers=WORKERS)
         self._sets.add_handler(self.on_replica_set)
         self._pods.add_handler(self.on_pod)
 
@@ -99,7 +106,7 @@ class ReplicaSetController:
     def _owner(self, pod: Pod | None) -> str | None:
         """The key of the ReplicaSet that controls the Pod, where it is known by that uid."""
         controller = pod.metadata.controller if pod is not None else None
-        if pod is None or controller is None or controller.kind != REPLICA_SET.kind:
+        if pod is None or controller is None or controller.kind != self.kind.kind:
             return None
         key = f"{pod.namespace}/{controller.name}"
         found = self._sets.get(key)
@@ -151,7 +158,7 @@ class ReplicaSetController:
         plan = replicas.plan(found, owned)
         if plan.create:
             self._expected.expect(key, monotonic(), creations=plan.create)
-            document = replicas.pod_document(found)
+            document = replicas.pod_document(found, self.kind)
             await self._create(key, found, document, plan.create)
         elif plan.delete:
             self._expected.expect(key, monotonic(), deletions=[pod.metadata.uid for pod in plan.delete])
@@ -179,12 +186,12 @@ class ReplicaSetController:
             self._expected.created(key)
             if isinstance(error, ApiError):
                 message = f"Error creating: {error.message}"
-                self._recorder.event(reference(REPLICA_SET, found), "Warning", "FailedCreate", message)
+                self._recorder.event(reference(self.kind, found), "Warning", "FailedCreate", message)
             raise
         name = pod["metadata"]["name"]
         if trace.ON:
             trace.mark("created", f"{found.namespace}/{name}")
-        self._recorder.event(reference(REPLICA_SET, found), "Normal", "SuccessfulCreate", f"Created pod: {name}")
+        self._recorder.event(reference(self.kind, found), "Normal", "SuccessfulCreate", f"Created pod: {name}")
 
     async def _delete(self, key: str, found: ReplicaSet, pod: Pod) -> None:
         try:
@@ -195,20 +202,20 @@ class ReplicaSetController:
             self._expected.deleted(key, pod.metadata.uid)
             if isinstance(error, ApiError):
                 message = f"Error deleting: {error.message}"
-                self._recorder.event(reference(REPLICA_SET, found), "Warning", "FailedDelete", message)
+                self._recorder.event(reference(self.kind, found), "Warning", "FailedDelete", message)
             raise
         else:
             message = f"Deleted pod: {pod.name}"
-            self._recorder.event(reference(REPLICA_SET, found), "Normal", "SuccessfulDelete", message)
+            self._recorder.event(reference(self.kind, found), "Normal", "SuccessfulDelete", message)
 
     async def _adopt(self, found: ReplicaSet, pods: Sequence[Pod]) -> list[Pod]:
         """Make orphans ours, once the API has confirmed that the set is still there and not on its way out."""
         if not pods:
             return []
-        current = await self._client.get(REPLICA_SET, found.name, found.namespace, as_=ReplicaSet)
+        current = await self._client.get(self.kind, found.name, found.namespace, as_=self.view)
         if current.metadata.uid != found.metadata.uid or current.metadata.deletion_timestamp is not None:
             return []
-        mine = controller_reference(REPLICA_SET, found.name, found.metadata.uid)
+        mine = controller_reference(self.kind, found.name, found.metadata.uid)
         return [pod for pod in pods if await self._write_owners(pod, [*_references(pod), mine])]
 
     async def _release(self, found: ReplicaSet, pods: Sequence[Pod]) -> None:
@@ -232,7 +239,7 @@ class ReplicaSetController:
             return
         patch = {"metadata": {"uid": found.metadata.uid}, "status": status}
         try:
-            await self._client.patch(REPLICA_SET, found.name, found.namespace, patch, subresource="status")
+            await self._client.patch(self.kind, found.name, found.namespace, patch, subresource="status")
         except NotFound:
             log.debug("%s is gone, its status needn't be written", found.key)
 
