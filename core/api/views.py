@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 __all__ = [
     "Condition", "ConfigMap", "Container", "ContainerPort", "ContainerState", "ContainerStatus", "Deployment", "EndpointSlice", "Endpoints",
-    "EnvVar", "Event", "Lease", "Metadata", "Namespace", "Node", "ObjectView", "OwnerReference", "Pod", "PodSpec", "PodTemplate", "Probe", "ReplicaSet", "ReplicationController", "Secret", "Service", "Taint",
+    "EnvVar", "Event", "HorizontalPodAutoscaler", "Lease", "Metadata", "Namespace", "Node", "ObjectView", "OwnerReference", "Pod", "PodSpec", "PodTemplate", "Probe", "ReplicaSet", "ReplicationController", "Secret", "Service", "Taint",
     "Toleration", "Volume",
 ]  # fmt: skip
 
@@ -460,6 +460,23 @@ class DisruptionBudgetStatus(View):
 class DisruptionBudget(ObjectView):
     spec: DisruptionBudgetSpec = field(default_factory=DisruptionBudgetSpec)
     status: DisruptionBudgetStatus = field(default_factory=DisruptionBudgetStatus)
+
+
+class HorizontalPodAutoscalerSpec(View):
+    """Of version 2; `metrics` and `behavior` have its fields."""
+
+    scale_target_ref: dict[str, str] = {}
+    min_replicas: int = 1
+    max_replicas: int = 0
+    metrics: list[dict[str, Any]] = []
+    behavior: dict[str, Any] | None = None
+
+
+class HorizontalPodAutoscaler(ObjectView):
+    """`status` stays a document: it is written anew as a whole."""
+
+    spec: HorizontalPodAutoscalerSpec = field(default_factory=HorizontalPodAutoscalerSpec)
+    status: dict[str, Any] = {}
 
 
 # Network

@@ -257,25 +257,25 @@ def _hpa_target(document: Document, now: float) -> str:
 
 
 def _hpa_metrics(document: Document, now: float) -> str:
-    current = {
-        dig(each, "resource.name"): dig(each, "resource.current") or {}
-        for each in dig(document, "status.currentMetrics") or ()
-    }
+    """Two at most, as kubernetes' `formatHPAMetrics` has them."""
+    statuses = dig(document, "status.currentMetrics") or []
     found = []
-    for each in dig(document, "spec.metrics") or ():
-        name, target = dig(each, "resource.name"), dig(each, "resource.target") or {}
-        if not name:
-            found.append(f"<unknown>/{each.get('type', '')}")
-            continue
-        now_at, wanted = current.get(name, {}), target.get("averageUtilization")
-        if wanted is not None:
-            used = now_at.get("averageUtilization")
-            found.append(f"{name}: {'<unknown>' if used is None else f'{used}%'}/{wanted}%")
+    for index, each in enumerate(dig(document, "spec.metrics") or ()):
+        field = str(each.get("type", ""))
+        field = field[:1].lower() + field[1:]
+        target = dig(each, f"{field}.target") or {}
+        used = dig(statuses[index], f"{field}.current") or {} if index < len(statuses) else {}
+        name = f"{dig(each, f'{field}.name')}: " if field in ("resource", "containerResource") else ""
+        percent = target.get("averageUtilization")
+        if percent is not None:
+            now_at = used.get("averageUtilization")
+            found.append(f"{name}{'<unknown>' if now_at is None else f'{now_at}%'}/{percent}%")
+        elif "averageValue" in target:
+            average = " (avg)" if field in ("object", "external") else ""
+            found.append(f"{name}{used.get('averageValue', '<unknown>')}/{target['averageValue']}{average}")
         else:
-            found.append(
-                f"{name}: {now_at.get('averageValue', '<unknown>')}/{target.get('averageValue', target.get('value', ''))}"
-            )
-    return ", ".join(found) or NONE
+            found.append(f"{name}{used.get('value', '<unknown>')}/{target.get('value', '<auto>')}")
+    return ", ".join(found[:2]) + (f" + {len(found) - 2} more..." if len(found) > 2 else "") if found else NONE
 
 
 def _total(resource: str) -> Cell:

@@ -15,7 +15,7 @@ from core.api.views import ObjectView
 from core.client.rest import Client
 from core.errors import NotFound
 
-__all__ = ["Adoption", "by_controller", "parse_selector"]
+__all__ = ["Adoption", "by_controller", "by_namespace", "parse_selector"]
 
 V = TypeVar("V", bound=ObjectView)
 
@@ -24,6 +24,11 @@ def by_controller(child: ObjectView) -> list[str]:
     """Index term: the controller's uid, or `namespace/` for orphans."""
     controller = child.metadata.controller
     return [controller.uid] if controller is not None else [f"{child.namespace}/"]
+
+
+def by_namespace(found: ObjectView) -> list[str]:
+    """Index term: the namespace."""
+    return [found.namespace]
 
 
 def parse_selector(selector: Document | None) -> Selector | None:

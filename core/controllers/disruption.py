@@ -15,6 +15,7 @@ from core.client.reconciler import Reconciler
 from core.client.rest import Client
 from core.client.workqueue import WorkQueue
 from core.clock import parse_time, wall
+from core.controllers.adoption import by_namespace
 from core.errors import NotFound
 
 __all__ = ["DisruptionController", "budget"]
@@ -86,7 +87,7 @@ class DisruptionController:
             REPLICATION_CONTROLLER.kind: informers.watch(REPLICATION_CONTROLLER, ReplicationController),
             STATEFUL_SET.kind: informers.watch(STATEFUL_SET, StatefulSet),
         }
-        self._pods.add_index("namespace", _by_namespace)
+        self._pods.add_index("namespace", by_namespace)
         self.queue = WorkQueue()
         self._reconciler = Reconciler("disruption", self.sync, queue=self.queue, workers=1)
         self._budgets.add_handler(self.on_budget)
@@ -150,10 +151,6 @@ class DisruptionController:
             else:
                 wanted[controller.uid] = wanted.get(controller.uid, 0) + 1
         return sum(wanted.values())
-
-
-def _by_namespace(found: Pod) -> list[str]:
-    return [found.namespace]
 
 
 def _same(old: Pod, new: Pod) -> bool:

@@ -18,6 +18,7 @@ from core.controllers.deployment import DeploymentController
 from core.controllers.disruption import DisruptionController
 from core.controllers.endpointslice import EndpointSliceController
 from core.controllers.garbagecollector import GarbageCollector
+from core.controllers.horizontal import HorizontalController
 from core.controllers.job import JobController
 from core.controllers.legacyendpoints import EndpointsController
 from core.controllers.namespace import NamespaceController
@@ -58,6 +59,7 @@ CONTROLLERS: Mapping[str, Make] = {
     "deployment": lambda client, informers, its: DeploymentController(client, informers, clock=its.clock),
     "cronjob": lambda client, informers, its: CronJobController(client, informers, clock=its.clock),
     "disruption": lambda client, informers, its: DisruptionController(client, informers, clock=its.clock),
+    "horizontal": lambda client, informers, its: HorizontalController(client, informers, clock=its.clock),
     "job": lambda client, informers, its: JobController(client, informers, clock=its.clock),
     "replicaset": lambda client, informers, its: ReplicaSetController(client, informers, clock=its.clock),
     "replicationcontroller": lambda client, informers, its: ReplicationManager(client, informers, clock=its.clock),
