@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cli.errors import CallFailed, Unreachable
 
@@ -82,58 +82,49 @@ def run(work: Callable[[Client], Awaitable[T]], config: Path | None = None) -> T
 def gateway() -> Gateway:
     """The cluster's gateway: `$FAASLITE_GATEWAY`, else what the kubeconfig says of it, else where the data dir's cluster listens."""
     from cli.gateway import Gateway
+    from cli.kubeconfigs import gateway_of
+
+    document = _kubeconfig()
+    if named := os.environ.get("FAASLITE_GATEWAY"):
+        return Gateway(named, token=_token(document))
+    if announced := gateway_of(document):
+        return Gateway(announced, token=_token(document), ca=_authority(document))
     from faaslite.launch.home import Home
     from faaslite.launch.settings import ClusterSettings
 
-    url = os.environ.get("FAASLITE_GATEWAY") or _announced()
-    authority: Path | None = None
-    ca = ""
-    if url and not os.environ.get("FAASLITE_GATEWAY"):
-        ca = _authority()
-    if not url:
-        home = Home(home_folder())
-        settings = ClusterSettings.load(home.settings)
-        if settings is None:
-            raise Unreachable(f"there is no cluster in {home.path}; start one with `faas up`, or set FAASLITE_GATEWAY")
-        url = settings.gateway_url
-        if settings.gateway_tls and not settings.gateway_cert:
-            authority = home.pki / "ca.crt"
-    return Gateway(url, token=_token(), authority=authority, ca=ca)
+    home = Home(home_folder())
+    settings = ClusterSettings.load(home.settings)
+    if settings is None:
+        raise Unreachable(f"there is no cluster in {home.path}; start one with `faas up`, or set FAASLITE_GATEWAY")
+    authority = home.pki / "ca.crt" if settings.gateway_tls and not settings.gateway_cert else None
+    return Gateway(settings.gateway_url, token=_token(document), authority=authority)
 
 
-def _announced() -> str:
-    """The gateway that the kubeconfig's context names, "" where it names none."""
-    import yaml
+def _kubeconfig() -> dict[str, Any]:
+    """The kubeconfig's document. Raises Unreachable."""
+    from core.client.kubeconfig import KubeconfigError, load
 
-    from cli.kubeconfigs import gateway_of
-
+    file = kubeconfig_file()
     try:
-        document = yaml.safe_load(kubeconfig_file().read_text())
-    except (OSError, Unreachable, yaml.YAMLError):
-        return ""
-    return gateway_of(document) if isinstance(document, dict) else ""
+        return load(file)
+    except KubeconfigError as error:
+        raise Unreachable(str(error)) from error
 
 
-def _authority() -> str:
+def _authority(document: dict[str, Any]) -> str:
     """The CA (PEM) of the kubeconfig's cluster, which may have made the gateway's certificate too; "" where it names none."""
     import base64
 
-    import yaml
-
-    document = yaml.safe_load(kubeconfig_file().read_text())
     context = next(each["context"] for each in document["contexts"] if each["name"] == document["current-context"])
     cluster = next(each["cluster"] for each in document["clusters"] if each["name"] == context["cluster"])
     return base64.b64decode(cluster.get("certificate-authority-data") or "").decode()
 
 
-def _token() -> str:
-    """The kubeconfig's bearer token, "" where it has none."""
-    import yaml
-
+def _token(document: dict[str, Any]) -> str:
+    """The kubeconfig's bearer token, "" where it has none. Raises Unreachable."""
     try:
-        document = yaml.safe_load(kubeconfig_file().read_text())
         users = {each["name"]: each["user"] for each in document["users"]}
         contexts = {each["name"]: each["context"] for each in document["contexts"]}
         return str(users[contexts[document["current-context"]]["user"]].get("token", ""))
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (KeyError, TypeError) as error:
         raise Unreachable(f"the kubeconfig {kubeconfig_file()} can't be read: {error}") from error

@@ -1,90 +1,83 @@
-"""The command line's root: what there is, and how a failure ends."""
+"""The entry point of `faas`: what can be said at once is said at once, all else is the command's own."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
 
-import typer
+__all__ = ["main"]
 
-from cli import (
-    calls,
-    certs,
-    cron,
-    deploy,
-    dev,
-    diff,
-    functions,
-    identity,
-    images,
-    invoke,
-    keys,
-    login,
-    logs,
-    namespaces,
-    platform,
-    revisions,
-    secrets,
-    shell,
-    tokens,
-    usage,
-    why,
-)
-from cli.errors import exit_code
-from core.errors import FaasliteError
-
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    name="faas",
-    help="Deploy functions, call them over HTTP, run them by cron, on a cluster of your own.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # boxes and colours would cost a third of the time that the command takes to answer
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"faas {version('faaslite')}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_print_version)
-    ] = False,
-) -> None:
-    """What every command has: `--version` ends in its callback."""
-
-
-for each in (platform, deploy, diff, dev, invoke, functions, logs, shell, revisions, identity, login, why, usage):
-    each.register(app)
-app.add_typer(cron.app, name="cron")
-app.add_typer(calls.app, name="calls")
-app.add_typer(secrets.app, name="secret")
-app.add_typer(keys.app, name="key")
-app.add_typer(tokens.app, name="token")
-app.add_typer(certs.app, name="certs")
-app.add_typer(namespaces.app, name="namespace")
-app.add_typer(images.app, name="images")
+_COMPLETE = "_FAAS_COMPLETE"
 
 
 def main() -> None:
-    """The entry point of `faas`."""
+    """`faas`. The page of help and the version need nothing imported; a command imports what it needs."""
+    if _COMPLETE not in os.environ and _answered(sys.argv[1:]):
+        return
+    from core.errors import FaasliteError
+
     try:
-        app()
+        _run()
     except FaasliteError as error:
+        from cli.errors import exit_code
+
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         sys.exit(exit_code(error))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         sys.exit(141)
+
+
+def _answered(words: list[str]) -> bool:
+    """Whether it was the version or the help that was asked for, which are printed then. Ends with exit code 2 where nothing was said."""
+    from cli.commands import HELP_NAMES
+
+    if words == ["--version"]:
+        from core import __version__
+
+        text = f"faas {__version__}"
+    elif not words or (len(words) == 1 and words[0] in HELP_NAMES):
+        from cli.help import page, width_of
+
+        text = page(width_of(_columns()))
+    else:
+        return False
+    if not words:
+        sys.stderr.write(text + "\n")
+        sys.exit(2)
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_output()
+        sys.exit(141)
+    return True
+
+
+def _columns() -> int:
+    """Of the terminal, as shutil finds it, which costs more to import than all of this."""
+    try:
+        return int(os.environ["COLUMNS"]) or 80
+    except (KeyError, ValueError):
+        pass
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80 if sys.__stdout__ else 80
+    except (OSError, ValueError):
+        return 80
+
+
+def _run() -> None:
+    if _COMPLETE in os.environ:
+        # typer would render every line with rich for the sake of its markup, of which ours have none.
+        sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+    from cli.root import app
+
+    app()
+
+
+def _forget_output() -> None:
+    """Nobody reads it, and Python would complain of that once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -2,3 +2,6 @@
 
 Nothing in here knows what a function is; `Function` reaches it as a CustomResourceDefinition.
 """
+
+__version__ = "0.1.0"
+"""Of the distribution, which reads it here."""

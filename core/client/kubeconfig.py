@@ -18,7 +18,10 @@ import yaml
 
 from core.errors import FaasliteError
 
-__all__ = ["ClusterAccess", "KubeconfigError", "client_context", "read_kubeconfig"]
+__all__ = ["ClusterAccess", "KubeconfigError", "client_context", "load", "read_kubeconfig"]
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's where it is built in, which reads ten times as fast."""
 
 
 class KubeconfigError(FaasliteError):
@@ -61,16 +64,22 @@ def _load_chain(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
 def read_kubeconfig(path: str | os.PathLike[str], context: str | None = None) -> ClusterAccess:
     """The access that `context` (None: the current one) of the file describes. Raises `KubeconfigError`."""
     file = Path(path)
-    try:
-        config = yaml.safe_load(file.read_bytes())
-    except (OSError, yaml.YAMLError) as error:
-        raise KubeconfigError(f"can't read the kubeconfig {file}: {error}") from error
-    if not isinstance(config, dict):
-        raise KubeconfigError(f"{file} is not a kubeconfig")
+    config = load(file)
     try:
         return _access(config, file, context)
     except (KeyError, TypeError, AttributeError, ValueError, OSError, ssl.SSLError) as error:
         raise KubeconfigError(f"the kubeconfig {file} is malformed: {type(error).__name__}: {error}") from error
+
+
+def load(file: Path) -> dict[str, Any]:
+    """The document in the file. Raises `KubeconfigError`."""
+    try:
+        config = yaml.load(file.read_bytes(), Loader=_Loader)  # noqa: S506 - one of the safe ones
+    except (OSError, yaml.YAMLError) as error:
+        raise KubeconfigError(f"can't read the kubeconfig {file}: {error}") from error
+    if not isinstance(config, dict):
+        raise KubeconfigError(f"{file} is not a kubeconfig")
+    return config
 
 
 def _access(config: dict[str, Any], file: Path, wanted: str | None) -> ClusterAccess:

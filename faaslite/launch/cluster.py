@@ -117,7 +117,8 @@ def prepare(home: Home, settings: ClusterSettings, *, parts: Collection[str] = A
         raise
     if parts:
         settings.save(home.settings)
-    kubeconfig.write(home.kubeconfig, settings.api_url, pki.ca_file.read_bytes(), pki.token("admin"))
+    gateway = settings.gateway_url if settings.gateway_port else ""
+    kubeconfig.write(home.kubeconfig, settings.api_url, pki.ca_file.read_bytes(), pki.token("admin"), gateway)
     return cluster
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,8 +15,11 @@ __all__ = ["render", "write"]
 NAME = "faaslite"
 
 
-def render(server: str, ca: bytes, token: str, namespace: str = "default") -> str:
-    """A kubeconfig with one cluster, one user and one context, all named `faaslite`."""
+def render(server: str, ca: bytes, token: str, namespace: str = "default", gateway: str = "") -> str:
+    """A kubeconfig with one cluster, one user and one context, all named `faaslite`; the context says where the gateway is."""
+    context: dict[str, Any] = {"cluster": NAME, "user": NAME, "namespace": namespace}
+    if gateway:
+        context["extensions"] = [{"name": "faaslite.dev", "extension": {"gateway": gateway}}]
     document = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -23,12 +27,12 @@ def render(server: str, ca: bytes, token: str, namespace: str = "default") -> st
             {"name": NAME, "cluster": {"server": server, "certificate-authority-data": base64.b64encode(ca).decode()}}
         ],
         "users": [{"name": NAME, "user": {"token": token}}],
-        "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": NAME, "namespace": namespace}}],
+        "contexts": [{"name": NAME, "context": context}],
         "current-context": NAME,
     }
     return yaml.safe_dump(document, sort_keys=False)
 
 
-def write(path: Path, server: str, ca: bytes, token: str) -> None:
+def write(path: Path, server: str, ca: bytes, token: str, gateway: str = "") -> None:
     """Write it for its owner's eyes only, in one step."""
-    write_private(path, render(server, ca, token).encode())
+    write_private(path, render(server, ca, token, gateway=gateway).encode())

@@ -11,10 +11,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from core import trace
+from core import __version__, trace
 from core.node.runtime.base import (
     ContainerSpec,
     Image,
@@ -97,7 +96,7 @@ class ProcessRuntime:
 
     async def info(self) -> RuntimeInfo:
         reply = await self._connected().call("info")
-        self._info = RuntimeInfo("process", _version(), tuple(reply.isolation), False, tuple(reply.text.split()))
+        self._info = RuntimeInfo("process", __version__, tuple(reply.isolation), False, tuple(reply.text.split()))
         return self._info
 
     # Sandboxes and containers
@@ -184,10 +183,3 @@ class ProcessRuntime:
 
     async def remove_image(self, image: str) -> None:
         """Nothing to do: they are part of this installation, and there again at the next look."""
-
-
-def _version() -> str:
-    try:
-        return version("faaslite")
-    except PackageNotFoundError:
-        return "0"

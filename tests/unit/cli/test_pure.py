@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 from cli.deploy import readiness
 from cli.errors import Unreachable, Usage, exit_code
 from cli.gateway import Gateway
-from cli.main import app
 from cli.output import duration
+from cli.root import app
 from core.errors import Conflict, FaasliteError, NotFound, ServiceUnavailable
 from faaslite.build.errors import BuildError
 from faaslite.build.manifest import read_manifest

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from cryptography import x509
 
+from cli.kubeconfigs import gateway_of
 from faaslite.launch import kubeconfig
 from faaslite.launch.errors import LaunchError
 from faaslite.launch.home import Home
@@ -94,6 +95,14 @@ def test_kubeconfig_is_private_and_complete(tmp_path):
     assert document["clusters"][0]["cluster"]["server"] == "https://127.0.0.1:6443"
     assert document["users"][0]["user"]["token"] == "secret"
     assert document["current-context"] == document["contexts"][0]["name"]
+    assert not gateway_of(document)
+
+
+def test_kubeconfig_says_where_the_gateway_is(tmp_path):
+    document = yaml.safe_load(
+        kubeconfig.render("https://127.0.0.1:6443", b"CA", "secret", gateway="http://127.0.0.1:8080")
+    )
+    assert gateway_of(document) == "http://127.0.0.1:8080"
 
 
 def test_settings_are_kept_and_checked(tmp_path):
