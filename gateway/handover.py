@@ -83,7 +83,7 @@ class Execute(msgspec.Struct, array_like=True, frozen=True):
 
 class Executed(msgspec.Struct, array_like=True, frozen=True):
     """The reply, or with `status` 0 that there was no whole one. `waited` is the seconds for which the call waited for an instance, -1 where
-    it didn't."""
+    it didn't; `reason` says that the reply is the gateway's own and why, "" where an instance answered."""
 
     number: int
     status: int
@@ -92,6 +92,7 @@ class Executed(msgspec.Struct, array_like=True, frozen=True):
     retry_after: str = ""
     waited: float = -1.0
     truncated: bool = False
+    reason: str = ""
 
 
 unpack_accepts = msgspec.msgpack.Decoder(list[Accept]).decode

@@ -169,7 +169,8 @@ class _Execution:
     def _fail(self, failure: Failure, message: str, waited: float = -1.0) -> None:
         body = errors.error_body(failure.reason, message, self._order.id)
         retry = str(failure.retry_after) if failure.retry_after else ""
-        self._over(Executed(self._order.number, failure.status, body, "application/json", retry, waited))
+        kind = "application/json"
+        self._over(Executed(self._order.number, failure.status, body, kind, retry, waited, False, failure.reason))
 
     def _over(self, result: Executed) -> None:
         self._call = None

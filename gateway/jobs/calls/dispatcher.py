@@ -91,6 +91,7 @@ class _GatewayError(msgspec.Struct):
     message: str = ""
 
 
+_OVER_QUOTA = (429, "QuotaExceeded")
 _decode_error = msgspec.json.Decoder(_GatewayError).decode
 
 
@@ -379,7 +380,8 @@ class Dispatcher:
         else:
             headers = {"content-type": result.content_type, "retry-after": result.retry_after}
             reply = Reply(result.status, headers, result.body, result.truncated)
-            answer, kept = _answer(reply, result.waited if result.waited >= 0 else None), _result(reply)
+            waited = result.waited if result.waited >= 0 else None
+            answer, kept = _answer(reply, waited, result.reason), _result(reply)
         self._over.append(self.judge(call, span, began, answer, kept))
         if self._recording is None:
             self._recording = asyncio.create_task(self._record_all(), name="recording ends")
@@ -540,7 +542,8 @@ def _cold_start(reply: Reply) -> float | None:
         return None
 
 
-def _answer(reply: Reply, cold_start: float | None) -> Answer:
+def _answer(reply: Reply, cold_start: float | None, reason: str | None = None) -> Answer:
+    """`reason` is why the gateway itself refused the call, "" where it didn't; None where only the reply can tell."""
     if reply.status < 400:
         return Answer(reply.status, cold_start=cold_start)
     try:
@@ -550,7 +553,8 @@ def _answer(reply: Reply, cold_start: float | None) -> Answer:
     seconds = reply.headers.get("retry-after", "")
     message = said.message or f"the function answered {reply.status}"
     error = f"{said.error}: {message}" if said.error else message
-    reason = said.error if reply.status == 503 else ""  # a function may use these words with another status
+    if reason is None:  # a function may use these words with another status
+        reason = said.error if reply.status == 503 or (reply.status, said.error) == _OVER_QUOTA else ""
     return Answer(reply.status, reason, error, float(seconds) if seconds.isdecimal() else None, cold_start)
 
 

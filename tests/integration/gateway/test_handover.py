@@ -325,6 +325,67 @@ async def test_a_function_without_an_instance_waits_for_one(world, jobs):
     assert (await jobs.ended("c")).status == SUCCEEDED
 
 
+def limit(world, **limits: str) -> None:
+    annotations = {f"faaslite.dev/{name}": value for name, value in limits.items()}
+    world.api.put("namespaces", {"metadata": {"name": "default", "annotations": annotations}})
+
+
+async def test_a_call_in_flight_counts_for_the_quota_without_a_credential(world, jobs):
+    """What was accepted is trusted: nobody is asked again who may, but the namespace's quota holds."""
+    maya = "Authorization: Bearer maya"
+    limit(world, concurrency="1")
+    instance = await ready(world, jobs, http={"visibility": "private"})
+    instance.gate.clear()
+    assert (await world.ask("/async-function/hello", "POST", b"x", maya, "X-Call-Id: c")).status == 202
+    request = await instance.arrived.get()
+    assert "authorization" not in request.fields
+    found = await world.ask("/function/hello", "GET", b"", maya)
+    assert (found.status, found.error["error"]) == (429, "QuotaExceeded")
+    instance.gate.set()
+    assert (await jobs.ended("c")).status == SUCCEEDED
+    assert (await world.ask("/function/hello", "GET", b"", maya)).status == 200, "its place was given back"
+    assert world.worker.gateway.quotas.of("default").refused["concurrency"] == 1
+
+
+async def test_a_call_over_the_quota_is_made_later_and_that_is_no_try(world, jobs):
+    """These calls have no retries: one that counted would be their end."""
+    limit(world, concurrency="1")
+    instance = await ready(world, jobs)
+    instance.gate.clear()
+    holder = asyncio.create_task(world.ask())
+    await instance.arrived.get()
+    assert (await world.ask("/async-function/hello", "POST", b"x", "X-Call-Id: c")).status == 202
+    await world.until(lambda: jobs.dispatcher.finished["Retried"] > 0)
+    record = await jobs.calls.get("c")
+    assert (record.attempts, record.http_status, record.error.partition(":")[0]) == (0, 429, "QuotaExceeded")
+    assert record.due - record.tries[0].ended >= 1, "Retry-After says no less"
+    assert len(instance.requests) == 1
+    instance.gate.set()
+    assert (await holder).status == 200
+    record = await jobs.ended("c")
+    assert (record.status, record.attempts, [each.executed for each in record.tries]) == (SUCCEEDED, 1, [False, True])
+
+
+async def test_a_function_that_says_what_the_gateway_says_has_been_tried(world, jobs, read, make_reply):
+    words = asyncio.Queue()
+
+    async def handler(reader, writer):
+        while True:
+            await read(reader)
+            status, reason = words.get_nowait()
+            writer.write(make_reply(f'{{"error": "{reason}"}}'.encode(), status))
+
+    world.function()
+    await world.instance(handler)
+    await world.serve()
+    await connected(world, jobs)
+    for status, reason in (("429 Too Many", "QuotaExceeded"), ("503 Unavailable", "QueueFull")):
+        words.put_nowait((status, reason))
+        assert (await world.ask("/async-function/hello", "POST", b"x", f"X-Call-Id: {reason}")).status == 202
+        record = await jobs.ended(reason)
+        assert (record.status, record.attempts, record.http_status) == (FAILED, 1, int(status[:3]))
+
+
 async def test_a_canceled_call_is_given_up(world, jobs):
     instance = await ready(world, jobs)
     instance.gate.clear()
