@@ -104,31 +104,36 @@ def delete(name: str, namespace: Namespace = "default") -> None:
 
 @app.command("rotate-key")
 def rotate_key(data_dir: DataDir = None) -> None:
-    """Make a new key for the encryption of secrets at rest, and write them all again with it."""
+    """Make new keys for the encryption of secrets and of queued calls at rest, and write them all again with these."""
     from faaslite.launch.control import ask
-    from faaslite.launch.encryption import add_key, rotation_over
+    from faaslite.launch.encryption import add_key, rotated, rotation_over
     from faaslite.launch.errors import NotRunning
     from faaslite.launch.home import Home
 
     home = Home(home_folder(data_dir))
     if not home.encryption_keys.exists():
         raise NotRunning(f"there is no cluster in {home.path} yet; start one with `faas up`")
-    primary = add_key(home.encryption_keys)
+    files = {home.encryption_keys: ("secret", "core"), home.calls_keys: ("queued call", "jobs")}
+    made = {each: add_key(each) for each in files if each.exists()}
     try:
         answer = ask(home, "rotate-key")
     except NotRunning:
-        echo(f"the new key {primary} is used from the next `faas up` on")
+        echo("the new keys are used from the next `faas up` on")
         return
     if "error" in answer:
-        raise CliError(f"{answer['error']}; the new key is used from the next start on")
+        raise CliError(f"{answer['error']}; the new keys are used from the next start on")
     deadline = time.monotonic() + _ROTATION_SECONDS
-    while not rotation_over(home.encryption_keys, primary):
-        if time.monotonic() > deadline:
-            raise TimedOut(
-                f"the secrets are not written again after {_ROTATION_SECONDS:.0f} s; see {home.component_log('core')}"
-            )
-        time.sleep(0.05)
-    echo(f"every secret is encrypted with the new key {primary}; the old one is gone")
+    for keys, primary in made.items():
+        what, process = files[keys]
+        while not rotation_over(keys, primary):
+            if time.monotonic() > deadline:
+                raise TimedOut(
+                    f"not every {what} is written again after {_ROTATION_SECONDS:.0f} s; see {home.component_log(process)}"
+                )
+            time.sleep(0.05)
+        if not rotated(keys, primary):
+            raise CliError(f"{what}s keep the key they have; {home.component_log(process)} says why")
+        echo(f"every {what} is encrypted with the new key {primary}; the old one is gone")
 
 
 rotation.register(app)

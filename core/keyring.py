@@ -145,6 +145,16 @@ class KeyRing:
         number = max((int(each) for each in self.ids if each.isdigit()), default=0) + 1
         return KeyRing([_fresh(str(number)), *self._raw])
 
+    def led_by(self, name: str) -> KeyRing:
+        """The same ring with that key as its primary one. Raises `KeyRingError` where it doesn't have it."""
+        if name not in self._keys:
+            raise KeyRingError(f"the key file doesn't have the key {name!r}")
+        return KeyRing(sorted(self._raw, key=lambda each: each[0] != name))
+
+    def without_new(self) -> KeyRing:
+        """The ring as it was before `rotated`."""
+        return KeyRing(self._raw[1:])
+
     def without_old(self) -> KeyRing:
         """The primary key alone: for when nothing is encrypted with the others any more."""
         return KeyRing(self._raw[:1])
@@ -192,6 +202,23 @@ class Sealer:
             return key.decrypt(value[end : end + _NONCE], value[end + _NONCE :], place.encode())
         except (InvalidTag, ValueError) as error:
             raise KeyRingError(f"{self._what}: {place} can't be decrypted, it is damaged") from error
+
+    def use(self, ring: KeyRing) -> None:
+        """Encrypt with the primary key of this ring from now on, and decrypt with all of it."""
+        self._ring = ring
+        self._fresh()
+
+    def key_of(self, value: bytes) -> str:
+        """The id of the ring's key that the value is encrypted with, "" where it isn't encrypted."""
+        if not value.startswith(self.MAGIC):
+            return ""
+        at = len(self.MAGIC) + 2
+        wrapped = value[at : at + int.from_bytes(value[at - 2 : at], "big")]
+        return wrapped.partition(b":")[0].decode("ascii", "replace")
+
+    def current(self, value: bytes) -> bool:
+        """Whether the value is encrypted with the ring's primary key."""
+        return self.key_of(value) == self._ring.primary
 
     def _fresh(self) -> None:
         key = AESGCM.generate_key(256)

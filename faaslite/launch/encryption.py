@@ -11,7 +11,7 @@ from core.keyring import KeyRing
 from core.store.base import Store
 from core.store.encrypted import EncryptedStore
 
-__all__ = ["SECRET_PREFIXES", "Encryption", "add_key", "rotation_over"]
+__all__ = ["SECRET_PREFIXES", "Encryption", "add_key", "rotated", "rotation_over"]
 
 log = logging.getLogger(__name__)
 
@@ -69,5 +69,11 @@ def add_key(keys: Path) -> str:
 
 
 def rotation_over(keys: Path, primary: str) -> bool:
-    """Whether that key is the only one left in the file."""
-    return KeyRing.load(keys).ids == [primary]
+    """Whether that key is the only one left in the file, or has been taken out of it again."""
+    found = KeyRing.load(keys).ids
+    return found == [primary] or primary not in found
+
+
+def rotated(keys: Path, primary: str) -> bool:
+    """Whether that key is the one that encrypts."""
+    return KeyRing.load(keys).primary == primary

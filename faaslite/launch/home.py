@@ -32,6 +32,7 @@ class Home:
         self.engine = self.path / "engine.json"
         self.state = self.path / "state.db"
         self.encryption_keys = self.path / "encryption.keys"
+        self.calls_keys = self.path / "calls.keys"
         self.packages = self.path / "packages"
         self.pki = self.path / "pki"
         self.logs = self.path / "logs"

@@ -286,6 +286,7 @@ class Supervisor:
             self.stop()
             return {"stopping": True}
         if operation == "rotate-key":
+            self._hang_up("jobs")  # where it isn't ready it does that as it starts
             return self._hang_up("core")
         return {"error": f"unknown operation {operation!r}; there are status, stop and rotate-key"}
 

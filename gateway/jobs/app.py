@@ -38,6 +38,7 @@ from gateway.jobs.call_routes import CallRoutes
 from gateway.jobs.calls.base import KEYS, Calls, CallsError
 from gateway.jobs.calls.callbacks import Callbacks
 from gateway.jobs.calls.dispatcher import Dispatcher
+from gateway.jobs.calls.rotation import Rotation
 from gateway.jobs.calls.sqlite import SqliteCalls
 from gateway.jobs.calls.trace import Tracing
 from gateway.jobs.cron.ticker import Ticker
@@ -177,10 +178,12 @@ class Jobs:
                 self._collector = None
             await calls.close()
             raise
-        self._running = _Running(calls, dispatcher, ticker, callbacks, accepting, leadership, server, doorway)
+        rotation = Rotation(calls, self._data_dir / KEYS)
+        self._running = _Running(calls, dispatcher, ticker, callbacks, accepting, leadership, server, doorway, rotation)
         for function in self._functions.values():
             self._function_changed(None, function)
         await leadership.start()
+        await rotation.start()
         if self._collector is not None:
             await self._collector.start()
         self._running.housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
@@ -193,6 +196,7 @@ class Jobs:
         if running.housekeeping is not None:
             running.housekeeping.cancel()
             await asyncio.wait([running.housekeeping])
+        await running.rotation.stop()
         await running.leadership.stop()
         await running.server.stop()
         await running.doorway.stop()
@@ -313,6 +317,7 @@ class _Running:
     leadership: _Leading
     server: SocketServer
     doorway: Doorway
+    rotation: Rotation
     housekeeping: asyncio.Task[None] | None = None
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from core.keyring import KeyRing
 from gateway.jobs.calls import schema
 from gateway.jobs.calls.base import (
     ASYNC,
@@ -35,6 +36,7 @@ from gateway.jobs.calls.base import (
     ClaimNow,
     End,
     KeyReused,
+    KeysShared,
     LeaseLost,
     Mark,
     NewCall,
@@ -686,6 +688,44 @@ async def test_a_process_with_other_keys_may_not_share_the_queue(redis_server, t
 
 
 @pytest.mark.redis
+async def test_the_keys_of_a_queue_that_is_shared_wait_until_one_is_alone(redis_server, tmp_path):
+    await redis_server.command("FLUSHALL")
+    mine, theirs = tmp_path / "calls.keys", tmp_path / "others.keys"
+    one = await RedisCalls.open(redis_server.url, mine)
+    shutil.copy(mine, theirs)
+    two = await RedisCalls.open(redis_server.url, theirs)
+    request = Request("POST", "/p", "", (), b"body")
+    await one.insert([new("before", request=request)])
+    ring = KeyRing.load(mine).rotated()
+    with pytest.raises(KeysShared, match="1 other"):
+        await one.rekey(ring)
+    await one.insert([new("after", request=request)])
+    assert await two.request("after") == request
+    await one.close()
+
+    ring.save(mine)  # as a platform that was down does it
+    one = await RedisCalls.open(redis_server.url, mine)
+    await one.insert([new("with the old one", request=request)])
+    assert await two.request("with the old one") == request
+    await two.close()
+    async with asyncio.timeout(TIMEOUT):
+        while True:
+            try:
+                assert await one.rekey(ring) == 3
+                break
+            except KeysShared:  # Redis has still to hear that the other is gone
+                await asyncio.sleep(0.01)
+    with pytest.raises(CallsUnavailable, match="copy that file"):
+        await RedisCalls.open(redis_server.url, theirs)
+    ring.without_old().save(mine)
+    shutil.copy(mine, theirs)
+    two = await RedisCalls.open(redis_server.url, theirs)
+    assert await two.request("before") == request
+    await one.close()
+    await two.close()
+
+
+@pytest.mark.redis
 async def test_redis_that_is_killed_and_comes_back_has_every_call_and_is_found_again(redis_server, tmp_path):
     own, keys = Server(tmp_path), tmp_path / "calls.keys"
     own.start()
@@ -833,3 +873,42 @@ async def test_ends_are_counted_between_two_times(calls):
     }
     assert sum((await calls.ended(NOW - 1, NOW + 9)).values()) == 4
     assert await calls.ended(NOW + 3, NOW + 9) == {}
+
+
+async def test_a_new_key_and_what_the_old_one_encrypted(opened, tmp_path):
+    """`opened` keeps the keys in the same file for both queues."""
+    keys = tmp_path / "calls.keys"
+    calls = await opened()
+    request = Request("POST", "/p", "", (("Authorization", "Bearer of somebody"),), b"body")
+    await calls.insert([new(f"old-{n}", request=request) for n in range(1200)])
+    (running,) = await claim(calls, limit=1)
+    ring = KeyRing.load(keys).rotated()
+    _, count = await asyncio.gather(calls.insert([new("meanwhile", request=request)]), calls.rekey(ring))
+    assert count in (1200, 1201), "the one that came meanwhile may be encrypted with either"
+    assert await calls.rekey(ring) == 0
+    await calls.insert([new("new", request=request)])
+    assert (await calls.request("old-7"), await calls.request("new")) == (request, request)
+    await calls.finish(running.id, running.fence, Outcome(SUCCEEDED, 200, None), NOW)
+    await calls.close()
+
+    ring.without_old().save(keys)
+    calls = await opened()
+    for each in ("old-0", "old-1199", "meanwhile", "new"):
+        assert await calls.request(each) == request
+    assert {each.request for each in await claim(calls, NOW + 1, 2000)} == {request}
+
+
+async def test_a_request_that_nobody_can_read_does_not_hold_up_a_rotation(opened, tmp_path, caplog):
+    keys = tmp_path / "calls.keys"
+    calls = await opened()
+    request = Request("POST", "/p", "", (), b"body")
+    await calls.insert([new("good", request=request)])
+    stranger = KeyRing.load(tmp_path / "stranger.keys").rotated().rotated().without_old()
+    await calls.rekey(stranger)
+    await calls.insert([new("bad", request=request)])
+    await calls.rekey(KeyRing.load(keys).rotated())
+    assert "encrypted with a key that the key file doesn't have" in caplog.text
+    await calls.insert([new("after", request=request)])
+    assert await calls.request("after") == request
+    with pytest.raises(CallsUnavailable, match="can't be read"):
+        await calls.request("bad")

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from core.errors import FaasliteError
+from core.keyring import KeyRing
 from gateway.jobs.calls.fair import EQUAL, Weights
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "End",
     "Inserted",
     "KeyReused",
+    "KeysShared",
     "LeaseLost",
     "Listener",
     "Mark",
@@ -104,6 +106,10 @@ class CallsClosed(CallsError):
 
 class KeyReused(CallsError):
     """The idempotency key was given with another request before."""
+
+
+class KeysShared(CallsError):
+    """Other processes are at the queue, who may not have the new key."""
 
 
 class LeaseLost(CallsError):
@@ -395,5 +401,11 @@ class Calls(Protocol):
 
     async def prune(self, before: float, limit: int = 1000) -> int:
         """Delete up to `limit` records that finished before that time; returns how many."""
+
+    async def rekey(self, ring: KeyRing) -> int:
+        """Encrypt requests with the primary key of `ring` from now on, and write those again that another key encrypted; returns how many.
+
+        A request that can't be read stays as it is. Raises `KeysShared`: nothing has changed then.
+        """
 
     async def close(self) -> None: ...

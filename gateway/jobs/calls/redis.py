@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ from gateway.jobs.calls.base import (
     End,
     Inserted,
     KeyReused,
+    KeysShared,
     LeaseLost,
     Listener,
     Mark,
@@ -66,6 +68,8 @@ ANSWER = 10.0
 """Seconds that Redis is given for an answer."""
 RECONNECT_FIRST, RECONNECT_LAST = 0.05, 2.0
 PAGE = 200
+_MARK, _PLACE = f"{scripts.PREFIX}sealed", "keys"
+"""What shows which key the queue is encrypted with."""
 MOST_SCANNED = 20_000
 """Records that one filtered list looks at."""
 _UNAVAILABLE = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, AuthenticationError, OSError)
@@ -74,22 +78,36 @@ _UNAVAILABLE = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, 
 class RedisCalls:
     """`Calls` in Redis. Made by `open`."""
 
-    def __init__(self, redis: Redis, sealer: Sealer) -> None:
+    def __init__(self, redis: Redis, ring: KeyRing) -> None:
         self._redis = redis
-        self._sealer = sealer
-        names = ("INSERT", "READY", "TAKE", "RENEW", "FINISH", "AGAIN", "CANCEL", "REDRIVE", "CALLBACKS", "PRUNE")
+        self._ring = ring
+        self._sealer = Sealer(ring, SEALED)
+        names = (
+            "INSERT",
+            "READY",
+            "TAKE",
+            "RENEW",
+            "FINISH",
+            "AGAIN",
+            "CANCEL",
+            "REDRIVE",
+            "CALLBACKS",
+            "RESEAL",
+            "PRUNE",
+        )
         self._scripts = {name: redis.register_script(getattr(scripts, name)) for name in names}
         self._listeners: list[Listener] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._events: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
+        self._hearing = False
         self._closed = False
 
     @classmethod
     async def open(cls, url: str, keys: Path) -> RedisCalls:
         """`redis://[USER:PASSWORD@]HOST:PORT/DB`, `rediss://...` or `unix://PATH`; `keys` is the file of those that requests are encrypted
         with, the same for all processes that share the queue. Raises `CallsUnavailable`, `KeyRingError`."""
-        sealer = Sealer(KeyRing.load(keys), SEALED)
+        ring = KeyRing.load(keys)
         redis = Redis.from_url(
             url,
             socket_timeout=ANSWER,
@@ -97,13 +115,15 @@ class RedisCalls:
             health_check_interval=30,
             retry=Retry(NoBackoff(), 1),
         )
-        calls = cls(redis, sealer)
+        calls = cls(redis, ring)
         try:
             await calls._run(calls._look_around)
             await calls._agree_on_keys(keys)
             calls._events = asyncio.create_task(calls._hear(), name="redis events")
             async with asyncio.timeout(ANSWER):
                 await calls._subscribed.wait()
+            # Whoever rotates sees from now on that there is another.
+            await calls._agree_on_keys(keys)
         except BaseException as error:
             await calls.close()
             if isinstance(error, TimeoutError | asyncio.TimeoutError):
@@ -137,11 +157,14 @@ class RedisCalls:
             log.warning("this Redis evicts keys (%s): set maxmemory-policy noeviction", found["maxmemory-policy"])
 
     async def _agree_on_keys(self, keys: Path) -> None:
-        """A process without the others' keys would end their calls."""
-        name, place = f"{scripts.PREFIX}sealed", "keys"
-        await self._ask("SETNX", name, self._sealer.seal(b"calls", place))
+        """A process without the others' keys would end their calls; one with more of them writes with theirs."""
+        await self._ask("SETNX", _MARK, self._sealer.seal(b"calls", _PLACE))
+        mark = await self._ask("GET", _MARK)
         try:
-            self._sealer.open(await self._ask("GET", name), place)
+            self._sealer.open(mark, _PLACE)
+            if not self._sealer.current(mark):
+                self._ring = self._ring.led_by(self._sealer.key_of(mark))
+                self._sealer.use(self._ring)
         except KeyRingError as error:
             raise CallsUnavailable(
                 f"the calls in this Redis are encrypted with keys that {keys} doesn't have: copy that file from the data dir of a jobs process that shares it"
@@ -188,6 +211,7 @@ class RedisCalls:
                     async for message in events.listen():
                         if message["type"] == "subscribe":
                             pause = RECONNECT_FIRST
+                            self._hearing = True
                             self._subscribed.set()
                             self._tell("changed", "")
                         elif message["type"] == "message":
@@ -196,6 +220,7 @@ class RedisCalls:
                                 self._tell(kind, call)
             except (RedisError, OSError) as error:
                 log.warning("the connection to Redis broke: %s", error)
+            self._hearing = False
             await asyncio.sleep(pause)
             pause = min(pause * 2, RECONNECT_LAST)
 
@@ -313,6 +338,49 @@ class RedisCalls:
     async def prune(self, before: float, limit: int = 1000) -> int:
         return int(await self._script("PRUNE", repr(before), limit))
 
+    async def rekey(self, ring: KeyRing) -> int:
+        await self._alone()
+        before = self._ring
+        await self._set_mark(ring)  # from now on a process without the new key doesn't start
+        try:
+            await self._alone()
+        except BaseException:
+            await self._set_mark(before)
+            raise
+        self._ring = ring
+        self._sealer.use(ring)
+        if self._running:  # what was encrypted before is written before
+            await asyncio.wait(set(self._running))
+        cursor, count = b"0", 0
+        while True:
+            cursor, keys = await self._ask("SCAN", cursor, "MATCH", f"{_escaped(scripts.PREFIX)}call:*", "COUNT", PAGE)
+            calls = [each.decode().removeprefix(f"{scripts.PREFIX}call:") for each in keys]
+            for call, (packed,) in zip(calls, await self._fields_of(calls, "request"), strict=True):
+                count += packed is not None and await self._reseal(call, packed)
+            if int(cursor) == 0:
+                return count
+
+    async def _reseal(self, call: str, packed: bytes) -> bool:
+        if self._sealer.current(packed):
+            return False
+        try:
+            fresh = self._sealer.seal(self._sealer.open(packed, call), call)
+        except KeyRingError as error:
+            log.warning("%s", error)
+            return False
+        return bool(await self._script("RESEAL", call, packed, fresh))
+
+    async def _alone(self) -> None:
+        """Raises `KeysShared` where another process listens to the queue, as each does from before its first call to its last."""
+        if not self._hearing:
+            raise CallsUnavailable("the connection to Redis on which we hear of others is broken")
+        _, count = await self._ask("PUBSUB", "NUMSUB", scripts.EVENTS)
+        if count > 1:
+            raise KeysShared(f"{count - 1} other jobs processes share this Redis")
+
+    async def _set_mark(self, ring: KeyRing) -> None:
+        await self._ask("SET", _MARK, Sealer(ring, SEALED).seal(b"calls", _PLACE))
+
     # Callbacks
 
     async def take_callbacks(self, now: float, lease: float, limit: int) -> list[Callback]:
@@ -427,6 +495,11 @@ class RedisCalls:
         for call in calls:
             pipeline.execute_command("HMGET", f"{scripts.PREFIX}call:{call}", *fields)
         return await self._run(pipeline.execute)
+
+
+def _escaped(text: str) -> str:
+    """As a part of a pattern that stands for itself."""
+    return re.sub(r"([*?\[\]\\])", r"\\\1", text)
 
 
 def _reused(key: str) -> KeyReused:

@@ -17,7 +17,7 @@ Times stay the text that the caller gave: Lua would print them with too few digi
 
 from __future__ import annotations
 
-__all__ = ["AGAIN", "CALLBACKS", "CANCEL", "CLAIM_FIELDS", "EVENTS", "FINISH", "INSERT", "PREFIX", "PRUNE", "READY", "RECORD_FIELDS", "REDRIVE", "RENEW", "TAKE"]  # fmt: skip
+__all__ = ["AGAIN", "CALLBACKS", "CANCEL", "CLAIM_FIELDS", "EVENTS", "FINISH", "INSERT", "PREFIX", "PRUNE", "READY", "RECORD_FIELDS", "REDRIVE", "RENEW", "RESEAL", "TAKE"]  # fmt: skip
 
 PREFIX = "faaslite:{calls}:"
 EVENTS = f"{PREFIX}events"
@@ -365,6 +365,16 @@ for _, id in ipairs(call('ZRANGEBYSCORE', P..'callbacks', '-inf', ARGV[1], 'LIMI
 end
 return found
 """.replace("RECORD_FIELDS", ", ".join(f"'{each}'" for each in RECORD_FIELDS))
+)
+
+# ARGV: id, request as it was, as it is now; answers whether it was still that.
+RESEAL = (
+    _COMMON
+    + """
+if field(ARGV[1], 'request') ~= ARGV[2] then return 0 end
+set(ARGV[1], 'request', ARGV[3])
+return 1
+"""
 )
 
 # ARGV: before, limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Sequence
 
@@ -21,8 +22,10 @@ from gateway.jobs.calls.base import (
 )
 
 __all__ = [
-    "CLAIM_COLUMNS", "RECORD_COLUMNS", "VERSION", "claimed", "create", "options_of", "pack", "pack_options", "pack_request", "pack_tries", "record", "seal_all", "tries_of", "unpack", "unpack_request", "unreadable", "with_requests",
+    "CLAIM_COLUMNS", "RECORD_COLUMNS", "VERSION", "claimed", "create", "options_of", "pack", "pack_options", "pack_request", "pack_tries", "record", "reseal", "seal_all", "tries_of", "unpack", "unpack_request", "unreadable", "with_requests",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 VERSION = 3
 """The third version has requests encrypted, see `seal_all`."""
@@ -97,6 +100,9 @@ CREATE TABLE keys (
 CREATE INDEX keys_by_end ON keys (until);
 """
 
+_RESEALED = 500
+"""Calls that are looked at in one transaction."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_request = msgspec.msgpack.Decoder(Request).decode
 unpack = msgspec.msgpack.Decoder().decode
@@ -128,19 +134,30 @@ def create(connection: sqlite3.Connection, sealer: Sealer) -> None:
 
 def seal_all(connection: sqlite3.Connection, sealer: Sealer) -> None:
     """Encrypt the requests that an earlier release wrote in clear, and leave no page that still has them."""
-    last = 0
-    while rows := connection.execute(
-        "SELECT seq, id, request FROM calls WHERE seq > ? ORDER BY seq LIMIT 500", (last,)
-    ).fetchall():
-        last = rows[-1][0]
+    last: int | None = 0
+    while last is not None:
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(
-            "UPDATE calls SET request = ? WHERE seq = ?",
-            [(sealer.seal(sealer.open(request, call), call), seq) for seq, call, request in rows],
-        )
+        last, _ = reseal(connection, sealer, last)
         connection.execute("COMMIT")
     connection.execute("VACUUM")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def reseal(connection: sqlite3.Connection, sealer: Sealer, after: int) -> tuple[int | None, int]:
+    """Encrypt some requests again that the primary key hasn't encrypted, of the calls that follow number `after`: the number of the last one that
+    was looked at (None: there are no more), and how many were written. One that can't be read stays as it is."""
+    rows = connection.execute(
+        "SELECT seq, id, request FROM calls WHERE seq > ? ORDER BY seq LIMIT ?", (after, _RESEALED)
+    ).fetchall()
+    changed = []
+    for seq, call, request in rows:
+        if not sealer.current(request):
+            try:
+                changed.append((sealer.seal(sealer.open(request, call), call), seq))
+            except KeyRingError as error:
+                log.warning("%s", error)
+    connection.executemany("UPDATE calls SET request = ? WHERE seq = ?", changed)
+    return rows[-1][0] if rows else None, len(changed)
 
 
 def pack(value: object) -> bytes | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import math
 import os
 import sqlite3
@@ -311,6 +312,17 @@ class SqliteCalls:
             return connection.execute(sql, (before, limit)).rowcount
 
         return await self._writer.run(operation, slow=True)
+
+    async def rekey(self, ring: KeyRing) -> int:
+        self._sealer.use(ring)  # what was encrypted before is submitted before
+        sealer = Sealer(ring, SEALED)  # the thread's own
+        last: int | None = 0
+        count = 0
+        while last is not None:
+            step = functools.partial(schema.reseal, sealer=sealer, after=last)
+            last, more = await self._writer.run(step, slow=True)
+            count += more
+        return count
 
     # Reading
 

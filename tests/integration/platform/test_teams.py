@@ -271,6 +271,19 @@ class TestSecrets:
             "no secret none", code=3
         )
 
+    def test_the_keys_that_they_and_queued_calls_are_encrypted_with(self, rotated: Any) -> None:
+        before = self.reads(rotated)
+        call = rotated.call(f"/async-function/reader.{UNBOUNDED}", b"x").json["callId"]
+        rotated.faas("calls", "wait", call)
+        for number in ("2", "3"):
+            done = rotated.faas("secret", "rotate-key")
+            for what in ("secret", "queued call"):
+                assert f"every {what} is encrypted with the new key {number}; the old one is gone" in done.out
+            for name in ("encryption.keys", "calls.keys"):
+                assert [each["id"] for each in json.loads((rotated.home / name).read_text())["keys"]] == [number]
+        assert self.reads(rotated) == before
+        assert rotated.faas("calls", "replay", call, "--wait", check=False).code == 0
+
     def test_no_value_is_said_anywhere(self, rotated: Any) -> None:
         """Output of every command that could, events, errors, logs, what is on disk: the values are in none of it."""
         commands = [
