@@ -7,8 +7,9 @@ HashApp,HashFunction,Trigger` and then one per minute, `1`, `2` and so on, with 
 most functions are called seldom, a few often, some by the clock, some in bursts. A minute of the trace takes `--second-per-minute` seconds; instances are
 kept idle for ten of its minutes, as that dataset's keep-alive was.
 
-`cold_share` is the share of calls that waited for an instance; `idle_mb_seconds` is the memory (PSS over that of the platform without instances) that
-instances held while they were at work on nothing, over the time of the replay.
+`cold_share` is the share of calls that found no instance (`faaslite_function_cold_starts_total` of the gateway), `waited_share` that of calls that waited, be it for an
+instance or for a slot of one. `idle_mb_seconds` is the memory (PSS of what runs below the sandboxers, over that without instances) times the share of their lives in which
+instances were at work on nothing: each reply says which instance had the call from when to when, and what overlaps counts once. Instances and memory are sampled each second.
 """
 
 from __future__ import annotations
@@ -19,18 +20,34 @@ import csv
 import math
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+
+import psutil
 
 from benchmarks.cluster import Cluster, pss_mb, start
 from benchmarks.harness import arguments, main, note, percentile
 
 KEEP_MINUTES = 10
 WORK = 0.02
-SOURCE = "import asyncio\n\n\nasync def handle(event, context):\n    await asyncio.sleep({work})\n    return {name!r}\n"
-_COLD = re.compile(rb"\r\nx-faaslite-cold-start: (\d+)", re.IGNORECASE)
+PATIENCE = 120.0
+"""Seconds until a call that isn't answered has failed."""
+SOURCE = """
+import asyncio, os, time
+
+INSTANCE = os.urandom(8).hex()
+
+async def handle(event, context):
+    began = time.monotonic()
+    await asyncio.sleep({work})
+    return f"{name} {{INSTANCE}} {{began!r}} {{time.monotonic()!r}}"
+"""
+_WAITED = re.compile(rb"\r\nx-faaslite-cold-start: (\d+)", re.IGNORECASE)
+_COLD = re.compile(r"^faaslite_function_cold_starts_total\{.*\} (\d+)$", re.MULTILINE)
 
 
 @dataclass
@@ -38,7 +55,10 @@ class Seen:
     """What the replay measured; times in ms."""
 
     took: list[float] = field(default_factory=list)
-    cold: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+    at_work: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    """By instance: from when to when it had each of its calls, in seconds of the machine's monotonic clock."""
+    cold: int = 0
     failed: int = 0
     late: float = 0.0
     instance_seconds: float = 0.0
@@ -63,23 +83,34 @@ def run(options: argparse.Namespace) -> dict[str, float]:
         cluster.deploy(names, lambda name: SOURCE.format(work=WORK, name=name), spec)
         seen = asyncio.run(replay(cluster, calls, minutes * scale))
     total = len(calls)
-    busy = len(seen.took) * WORK
+    busy = sum(map(covered, seen.at_work.values()))
     idle_share = max(1 - busy / seen.instance_seconds, 0.0) if seen.instance_seconds else 0.0
     return {
         "calls": float(total),
         "functions": float(len(rows)),
         "failed": float(seen.failed),
-        "cold_share": len(seen.cold) / total if total else math.nan,
-        "cold_p50_ms": percentile(seen.cold, 50),
-        "cold_p99_ms": percentile(seen.cold, 99),
+        "cold_share": seen.cold / total if total else math.nan,
+        "waited_share": len(seen.waited) / total if total else math.nan,
+        "waited_p50_ms": percentile(seen.waited, 50),
+        "waited_p99_ms": percentile(seen.waited, 99),
         "p50_ms": percentile(seen.took, 50),
         "p95_ms": percentile(seen.took, 95),
         "p99_ms": percentile(seen.took, 99),
         "sent_late_max_ms": seen.late * 1000,
+        "instances": float(len(seen.at_work)),
         "instance_seconds": seen.instance_seconds,
         "idle_instance_seconds": seen.instance_seconds * idle_share,
         "idle_mb_seconds": seen.mb_seconds * idle_share,
     }
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds in at least one of these spans."""
+    total, until = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(end - max(begin, until), 0.0)
+        until = max(until, end)
+    return total
 
 
 def read(lines: Iterable[str], functions: int, minutes: int) -> list[list[int]]:
@@ -126,7 +157,7 @@ def schedule(rows: list[list[int]], random: Random, scale: float) -> list[tuple[
 
 async def replay(cluster: Cluster, calls: list[tuple[float, int]], seconds: float) -> Seen:
     seen = Seen()
-    baseline = pss_mb(cluster.processes())
+    baseline = pss_mb(instances(cluster))
     watcher = asyncio.create_task(watch(cluster, seen, baseline))
     began = time.monotonic()
     tasks = set()
@@ -136,31 +167,54 @@ async def replay(cluster: Cluster, calls: list[tuple[float, int]], seconds: floa
             await asyncio.sleep(left)
         else:
             seen.late = max(seen.late, -left)
-        tasks.add(asyncio.create_task(call(cluster.address, f"/function/trace-{number}", seen)))
+        tasks.add(asyncio.create_task(call(cluster.address, f"trace-{number}", seen)))
     await asyncio.gather(*tasks)
     await asyncio.sleep(max(began + seconds - time.monotonic(), 0))
     watcher.cancel()
     await asyncio.gather(watcher, return_exceptions=True)
+    metrics = (await ask(cluster.address, "/metrics")).decode()
+    seen.cold = sum(map(int, _COLD.findall(metrics)))
     return seen
 
 
-async def call(address: tuple[str, int], path: str, seen: Seen) -> None:
-    began = time.monotonic()
+async def ask(address: tuple[str, int], path: str) -> bytes:
+    """The whole answer to a GET over a connection of its own, b"" where there was none."""
     try:
-        reader, writer = await asyncio.open_connection(*address)
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
-        answer = await reader.read()
-        writer.close()
-    except OSError:
-        answer = b""
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection(*address)
+            try:
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
+                return await reader.read()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return b""
+
+
+async def call(address: tuple[str, int], name: str, seen: Seen) -> None:
+    began = time.monotonic()
+    answer = await ask(address, f"/function/{name}")
     took = (time.monotonic() - began) * 1000
-    if not answer.startswith(b"HTTP/1.1 200 "):
+    head, _, body = answer.partition(b"\r\n\r\n")
+    said = body.decode("latin-1").strip('"').split(" ")
+    if not head.startswith(b"HTTP/1.1 200 ") or said[0] != name or len(said) != 4:
         seen.failed += 1
-        note(f"{path}: {answer[:200]!r}")
+        note(f"{name}: {answer[:200]!r}")
         return
     seen.took.append(took)
-    if _COLD.search(answer.partition(b"\r\n\r\n")[0]):
-        seen.cold.append(took)
+    seen.at_work[said[1]].append((float(said[2]), float(said[3])))
+    if _WAITED.search(head):
+        seen.waited.append(took)
+
+
+def instances(cluster: Cluster) -> list[psutil.Process]:
+    """All that runs below the sandboxers: instances, and what waits to become one."""
+    found: list[psutil.Process] = []
+    for name, pid in cluster.components.items():
+        if name.startswith("sandboxer"):
+            with suppress(psutil.NoSuchProcess):
+                found += psutil.Process(pid).children(recursive=True)
+    return found
 
 
 async def watch(cluster: Cluster, seen: Seen, baseline: float) -> None:
@@ -169,7 +223,7 @@ async def watch(cluster: Cluster, seen: Seen, baseline: float) -> None:
     while True:
         await asyncio.sleep(1)
         pods, memory = await asyncio.gather(
-            asyncio.to_thread(cluster.pods), asyncio.to_thread(lambda: pss_mb(cluster.processes()))
+            asyncio.to_thread(cluster.pods), asyncio.to_thread(lambda: pss_mb(instances(cluster)))
         )
         now = time.monotonic()
         alive = sum(each["status"].get("phase") == "Running" for each in pods)
