@@ -1,4 +1,7 @@
-"""Whatever bytes come to the API's port: an answer below 500 or the end of the connection, and nothing stays behind."""
+"""Whatever bytes come to the API's port: an answer below 500 or the end of the connection, and nothing stays behind.
+
+`RAW_HTTP_EXAMPLES=5000 pytest tests/integration/apiserver/test_raw_http.py` tries more of them.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from hypothesis import strategies as st
 from core.apiserver.app import ApiServer
 from core.serving import AsgiServer
 from core.store.memory import MemoryStore
+from tests.integration.apiserver.alone import Alone, leaves_nothing
 from tests.integration.apiserver.flooding import USERS
 
 CM = "/api/v1/namespaces/default/configmaps"
@@ -142,31 +146,84 @@ def _requests(draw) -> bytes:
 
 
 _STREAM = st.lists(st.one_of(_requests(), _requests(), st.binary(max_size=80)), min_size=1, max_size=6)
+_CUTS = st.lists(st.integers(1, 200), max_size=4)
+_FUZZING = settings(
+    max_examples=int(os.environ.get("RAW_HTTP_EXAMPLES", "200")), deadline=None, derandomize=True, database=None,
+    phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+
+
+def _cut(stream: list[bytes], cuts: list[int]) -> list[bytes]:
+    data, pieces, at = b"".join(stream), [], 0
+    for cut in cuts:
+        pieces.append(data[at : at + cut])
+        at += cut
+    return [*pieces, data[at:]]
 
 
 def test_any_bytes(running: Running) -> None:
     _send(running.plain, [b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], False)
     before = running.held()
 
-    @settings(max_examples=int(os.environ.get("RAW_HTTP_EXAMPLES", "200")), deadline=None, derandomize=True, database=None,
-              phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(_STREAM, st.booleans(), st.lists(st.integers(1, 200), max_size=4))
+    @_FUZZING
+    @given(_STREAM, st.booleans(), _CUTS)
     @example([b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 50], True, [1, 7, 30])
     @example([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], False, [])
     def fuzz(stream: list[bytes], half_close: bool, cuts: list[int]) -> None:
-        data, pieces, at = b"".join(stream), [], 0
-        for cut in cuts:
-            pieces.append(data[at : at + cut])
-            at += cut
-        answered = _send(running.plain, [*pieces, data[at:]], half_close)
+        answered = _send(running.plain, _cut(stream, cuts), half_close)
         statuses = [int(each) for each in _STATUS.findall(answered)]
         # A watch of zero seconds and `exec` without a Pod are answered, too; 501 and 505 would be the parser's own.
-        assert all(each < 500 for each in statuses), (data, answered[:500])
+        assert all(each < 500 for each in statuses), (stream, answered[:500])
 
     fuzz()
     after = running.held()
     assert after[0] == before[0] and after[1] == 0 and after[2] <= before[2] + 1
     assert _send(running.plain, [b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], False).endswith(b"ok")
+
+
+async def _talk(port: int, secured: ssl.SSLContext | None, pieces: list[bytes], half_close: bool) -> None:
+    """As `_send`, and nobody looks at what is answered."""
+    with contextlib.suppress(OSError, TimeoutError):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=secured)
+        try:
+            for each in pieces:
+                writer.write(each)
+                await writer.drain()
+            if half_close and secured is None:
+                writer.write_eof()
+            async with asyncio.timeout(0.1):
+                while await reader.read(65536):
+                    pass
+        finally:
+            writer.transport.abort()
+
+
+def test_memory_and_descriptors_do_not_grow(pki) -> None:
+    connections: list[tuple[list[bytes], bool]] = []
+
+    @_FUZZING
+    @given(_STREAM, st.booleans(), _CUTS)
+    def draw(stream: list[bytes], half_close: bool, cuts: list[int]) -> None:
+        connections.append((_cut(stream, cuts), half_close))
+
+    draw()
+    context = ssl.create_default_context(cafile=str(pki.authority))
+
+    async def batch(server: Alone) -> None:
+        crowd = asyncio.Semaphore(16)
+
+        async def one(port: int, secured: ssl.SSLContext | None, pieces: list[bytes], half_close: bool) -> None:
+            async with crowd:
+                await _talk(port, secured, pieces, half_close)
+
+        async with asyncio.TaskGroup() as group:
+            for number, (pieces, half_close) in enumerate(connections):
+                group.create_task(one(server.plain, None, pieces, half_close))
+                if number % 4 == 0:  # within TLS, and in its place
+                    group.create_task(one(server.secured, context, pieces, half_close))
+                    group.create_task(one(server.secured, None, pieces, half_close))
+
+    leaves_nothing(pki, lambda server: asyncio.run(batch(server)), len(connections))
 
 
 def test_what_is_no_tls(running: Running, pki) -> None:

@@ -1,4 +1,4 @@
-"""schemathesis makes requests of what the served OpenAPI documents say; none of them may be answered with 5xx, nor by silence.
+"""schemathesis makes requests of what the served OpenAPI documents say; none of them may be answered with 5xx, nor by silence, nor leave memory behind.
 
 In the suite: a few operations of every group, with a fixed seed. `SCHEMATHESIS_EXAMPLES=20 pytest tests/integration/apiserver/test_schemathesis.py` tries all of
 them with that many requests each (some minutes; `SCHEMATHESIS_SEED` chooses others).
@@ -17,6 +17,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 
+from tests.integration.apiserver.alone import Alone, leaves_nothing
 from tests.integration.apiserver.test_raw_http import Running, running
 
 __all__ = ["running"]
@@ -28,6 +29,9 @@ TIMEOUT = 3600 if EXAMPLES else 110
 _LONG = ("watch", "exec", "attach", "portforward", "log", "proxy")
 
 schemathesis = pytest.importorskip("schemathesis")
+
+
+_Request = tuple[str, str, bytes | None, dict[str, str]]
 
 
 class _Client:
@@ -74,10 +78,11 @@ def _headers(case: Any) -> dict[str, str]:
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_request_by_the_documents_fails(running: Running) -> None:
+def test_no_request_by_the_documents_fails(running: Running, pki) -> None:
     client = _Client(running.plain)
     dice = random.Random(SEED)
     failures: list[str] = []
+    asked: list[_Request] = []
     answered: dict[int, int] = {}
     slowest = (0.0, "")
 
@@ -99,6 +104,7 @@ def test_no_request_by_the_documents_fails(running: Running) -> None:
                     else json.dumps(case.body, default=str).encode("utf-8", "replace")
                 )
                 headers["Content-Type"] = case.media_type or "application/json"
+            asked.append((operation.method.upper(), path, body, headers))
             began = time.perf_counter()
             status, text = client.call(operation.method.upper(), path, body, headers)
             taken = time.perf_counter() - began
@@ -121,3 +127,14 @@ def test_no_request_by_the_documents_fails(running: Running) -> None:
     assert not failures, "\n".join(failures[:20])
     assert sum(answered.values()) >= len(documents) and set(answered) & {200, 201}, answered
     assert slowest[0] < 10, slowest
+
+    def again(server: Alone) -> None:
+        """The same requests, to a server whose memory can be looked at."""
+        client = _Client(server.plain)
+        try:
+            for each in asked:
+                client.call(*each)
+        finally:
+            client.close()
+
+    leaves_nothing(pki, again, len(asked))
