@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 HERE_MOST = 4
 """Writes that the event loop commits by itself, soft ones not counted."""
+HERE_ROWS = 32
+"""And so many, soft ones counted as well: more than these are long in the writing."""
 HERE_SECONDS = 0.001
 SLOW_COMMITS = 16
 """After a commit that took longer, the next ones are the thread's, until so many were quick: the disk may be a slow one."""
@@ -143,7 +145,12 @@ class LogWriter:
         """
         if self._slow:
             return False
-        if self._hard > HERE_MOST or self._closing or not self._database.acquire(blocking=False):
+        if (
+            self._hard > HERE_MOST
+            or len(self._pending) > HERE_ROWS
+            or self._closing
+            or not self._database.acquire(blocking=False)
+        ):
             return False
         try:
             with self._lock:

@@ -190,7 +190,7 @@ class Registry:
             self.strategy.removed(document)
             return Written(Entry(key, value, 0, 0))
         try:
-            soft = self.strategy.soft and self.strategy.told_early
+            soft = (self.strategy.soft and self.strategy.told_early) or self.strategy.repeatable(document, "create")
             entry = await self.store.create(key, value, durable=False, soft=soft)
         except KeyExists:
             raise already_exists(self.kind, name) from None
@@ -336,8 +336,9 @@ class Registry:
                 causes += strategy.validate_part(subresource, new, old)
             elif not subresource:
                 strategy.prepare_update(new, old)
-            strategy.complete(new)
-            causes += strategy.validate(new)
+            if not subresource or subresource not in strategy.narrow:
+                strategy.complete(new)
+                causes += strategy.validate(new)
             if not subresource:
                 causes += strategy.validate_update(new, old)
             if strategy.generation and strategy.spec_changed(new, old):
@@ -358,7 +359,7 @@ class Registry:
             return Written(Entry(key, value, entry.revision, entry.created), soft=soft)
         if value == entry.value or self._same(new, old):
             return Written(entry, soft=soft)
-        early = soft and self.strategy.told_early
+        early = (soft and self.strategy.told_early) or self.strategy.repeatable(new, subresource)
         written = await self.store.update(key, value, entry.revision, durable=False, soft=early)
         self.strategy.stored(new)
         return Written(written, soft=soft)

@@ -61,6 +61,14 @@ class PodStrategy(Strategy):
     fields = _POD_FIELDS
 
     parts = ("ephemeralcontainers", "resize")
+    narrow = ("binding",)
+
+    def repeatable(self, document: Document, what: str) -> bool:
+        """A ReplicaSet's Pod and where it runs: there may be one too many for a moment. Others (a StatefulSet's) have an identity that no two may have."""
+        if what not in ("create", "binding"):
+            return False
+        owners = document["metadata"].get("ownerReferences") or ()
+        return any(each.get("controller") and each.get("kind") == "ReplicaSet" for each in owners)
 
     def prepare_part(self, part: str, new: Document, old: Document) -> Document:
         spec, wanted = dict(_spec(old)), _spec(new)

@@ -21,9 +21,14 @@ _REPLICA_SET_FIELDS = {"status.replicas": text("status", "replicas")}
 class ReplicaSetStrategy(Strategy):
     generation = True
     fields = _REPLICA_SET_FIELDS
+    narrow = ("scale",)
 
     def prepare_create(self, document: Document, now: float) -> None:
         document["status"] = {"replicas": 0}
+
+    def repeatable(self, document: Document, what: str) -> bool:
+        """Pods that come of a count that is lost go again, and who counts does so again."""
+        return what == "scale"
 
     def complete(self, document: Document) -> None:
         spec = document.setdefault("spec", {})

@@ -28,7 +28,8 @@ class Strategy:
     early, unless they aren't `told_early`: where one gives somebody leave to act alone. `generation`: the kind
     counts changes of its spec. `returns_object`: a deletion answers the object instead of a Status.
     `tracks_stored`: `stored` is called for every object when the server starts. `parts` are subresources that show the object and
-    change a part of it (`prepare_part`).
+    change a part of it (`prepare_part`). Through `narrow` ones goes a value that is checked where it goes in (a count of replicas, a node): the rest is what
+    was stored, so that it isn't completed and validated again.
     """
 
     soft: ClassVar[bool] = False
@@ -41,6 +42,7 @@ class Strategy:
     graceful: ClassVar[bool] = False
     tracks_stored: ClassVar[bool] = False
     parts: ClassVar[tuple[str, ...]] = ()
+    narrow: ClassVar[tuple[str, ...]] = ()
     fields: Mapping[str, FieldReader] = MappingProxyType({})
 
     def __init__(self, kind: Kind) -> None:
@@ -101,6 +103,11 @@ class Strategy:
 
     def held(self, document: Document) -> bool:
         """Whether an object that is being deleted must stay for a reason besides its finalizers."""
+        return False
+
+    def repeatable(self, document: Document, what: str) -> bool:
+        """Whether watches may be told of this write (`create`, or the subresource of an update) before it is durable, because whoever made
+        it makes one like it where it is lost, and nobody acts on it in a way that can't be taken back. It is acknowledged when it is durable."""
         return False
 
     def stored(self, document: Document) -> None:

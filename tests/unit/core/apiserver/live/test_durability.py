@@ -72,7 +72,7 @@ async def test_a_restart_finds_everything_again(tmp_path):
 
 
 async def test_what_is_told_before_it_is_durable(tmp_path):
-    """A Pod's status, an Event, a slice; not its spec, not a Lease."""
+    """A Pod's status, an Event, a slice, and what is made of a ReplicaSet's count; not its spec, not a Lease."""
     store = open_store(f"sqlite://{tmp_path}/state.db")
     api = ApiServer(store, tokens={})
     await api.start()
@@ -101,6 +101,21 @@ async def test_what_is_told_before_it_is_durable(tmp_path):
         assert not await told("POST", base, b'{"metadata": {"name": "l"}, "spec": {"holderIdentity": "x"}}')
         assert not await told("PATCH", f"{base}/l", b'{"spec": {"holderIdentity": "y"}}', patch)
         assert not await told("DELETE", f"{pods}/a", b'{"gracePeriodSeconds": 0}')
+
+        sets = "/apis/apps/v1/namespaces/default/replicasets"
+        template = b'{"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}'
+        made = b'{"metadata": {"name": "r"}, "spec": {"replicas": 0, "selector": {"matchLabels": {"a": "b"}}, "template": %s}}'
+        assert not await told("POST", sets, made % template)
+        assert await told("PATCH", f"{sets}/r/scale", b'{"spec": {"replicas": 1}}', patch)
+        assert not await told("PATCH", f"{sets}/r", b'{"spec": {"replicas": 2}}', patch)
+        bind = b'{"metadata": {"name": "%s"}, "target": {"kind": "Node", "name": "n1"}}'
+        for owner in (b"ReplicaSet", b"StatefulSet"):
+            name = owner.lower()
+            reference = b'{"apiVersion": "apps/v1", "kind": "%s", "name": "r", "uid": "1", "controller": true}' % owner
+            owned = b'{"metadata": {"name": "%s", "ownerReferences": [%s]}, "spec": {"containers": [{"name": "c", "image": "i"}]}}'
+            early = owner == b"ReplicaSet"
+            assert await told("POST", pods, owned % (name, reference)) is early
+            assert await told("POST", f"{pods}/{name.decode()}/binding", bind % name) is early
     finally:
         await api.stop()
         await store.close()
