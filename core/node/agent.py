@@ -23,6 +23,7 @@ from core.api.kinds import POD, SERVICE
 from core.api.meta import Document
 from core.client.events import Recorder
 from core.client.informer import Informers
+from core.client.readiness import HintSender
 from core.client.rest import Client
 from core.clock import wall
 from core.errors import ApiError, Conflict, NotFound
@@ -63,7 +64,7 @@ class Agent:
 
     `data_dir` is the node's own (`nodes/NAME`), `log_root` is `logs/pods`. `pod_cidr` is the range from which the agent gives Pods their
     addresses where the runtime doesn't. `csi` serves inline volumes, by driver. Without `serving` the node has no server, and
-    so no logs over the API. `templates` is a label selector: for Pods of such ReplicaSets the node gets ready before there is one. `node_ready` is set at the first heartbeat that the API took.
+    so no logs over the API. `templates` is a label selector: for Pods of such ReplicaSets the node gets ready before there is one. `hints` (the agent closes it) tells others of the machine of Pods' readiness. `node_ready` is set at the first heartbeat that the API took.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Agent:
         serving: Serving | None = None,
         log_retention: float = LOG_RETENTION,
         templates: str = "",
+        hints: HintSender | None = None,
     ) -> None:
         self.name = name
         self.runtime = Guard(runtime)
@@ -108,6 +110,7 @@ class Agent:
         self._keys: dict[str, str] = {}
         self._found: dict[str, SandboxInfo] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._hints = hints
         self._recorder = Recorder(client, "kubelet", name)
         self._writer = StatusWriter(client)
         self._informers = Informers(client)
@@ -151,6 +154,7 @@ class Agent:
             objects=self._objects,
             writer=self._writer,
             recorder=self._recorder,
+            hint=self._hints.send if self._hints is not None else lambda pod, uid, address: None,
             service_environment=self._service_environment,
             delete=self._delete,
             forget=self._forget,
@@ -187,6 +191,8 @@ class Agent:
                 await close()
         if self._server is not None:
             await self._server.stop()
+        if self._hints is not None:
+            self._hints.close()
         await self.runtime.close()
 
     # Pods

@@ -38,6 +38,8 @@ class NodeContext:
     objects: ObjectCache
     writer: StatusWriter
     recorder: Recorder
+    hint: Callable[[str, str, str], None]
+    """(`namespace/name`, uid, address or "") -> the Pod is ready, or isn't any more: for who can't wait until the API says so."""
     service_environment: Callable[[str, bool], Mapping[str, str]]
     """(namespace, links) -> the variables of Services."""
     delete: Callable[[views.Pod], Awaitable[None]]

@@ -78,7 +78,7 @@ class PodWorker:
         self._doing: Plan = Plan("")
         self._outdated = self._dirty = self._closed = False
         self._timer: asyncio.TimerHandle | None = None
-        self._assigned = ""
+        self._assigned = self._hinted = ""
         self._sources = Volumes.sources(pod)
         if not self.observed.start_time:
             self.observed.start_time = wall()
@@ -289,8 +289,12 @@ class PodWorker:
             self.observed, self._conditions, now=wall(), host_ip=self.node.host_ip, runtime=self.node.runtime_name
         )
         self._conditions = status["conditions"]
-        urgent = holds(self._conditions, "Ready") != was or status["phase"] in ("Succeeded", "Failed")
-        pod = self.pod
+        pod, ready = self.pod, holds(self._conditions, "Ready")
+        address = self.observed.address if ready else ""
+        if address != self._hinted:
+            self._hinted = address
+            self.node.hint(pod.key, self.uid, address)
+        urgent = ready != was or status["phase"] in ("Succeeded", "Failed")
         self.node.writer.submit(pod.namespace, pod.name, self.uid, status, urgent=urgent)
 
     # Doing

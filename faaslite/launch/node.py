@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 
 from core.api import quantity
+from core.client.readiness import HintSender
 from core.errors import NotFound, ServiceUnavailable
 from core.node.agent import Agent
 from core.node.runtime.base import ContainerSpec, Mount, Runtime
@@ -100,6 +101,7 @@ async def _build(cluster: Cluster, name: str, number: int) -> Sequence[Component
         csi={PACKAGE_DRIVER: ArchiveVolumes(PACKAGE_DRIVER, fetcher.fetch, fetcher.check, home / "packages")},
         serving=Serving("127.0.0.1", 0, certificate, key, cluster.pki.ca_file),
         templates=LABEL_FUNCTION,
+        hints=HintSender(cluster.home.run),
     )
     return [Closing(client), Closing(fetcher), agent]
 

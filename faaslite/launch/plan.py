@@ -144,6 +144,7 @@ def _gateway(cluster: Cluster, number: int, report: int) -> None:
             f"gateway-{number}",
             control=cluster.home.run / f"gateway-{number}.sock",
             tls=cluster.gateway_tls(),
+            hints=cluster.home.run,
         )
         return [Closing(client), worker]
 

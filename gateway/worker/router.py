@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from random import Random
 
 from core.api import views
+from core.client.readiness import Hint
 from faaslite.api.names import LABEL_FUNCTION, LABEL_REVISION, PORT, revision_name
 from gateway.worker.concurrency import UNLIMITED, Instance, Revision
 from gateway.worker.cors import Policy
@@ -26,6 +27,9 @@ __all__ = ["Place", "Route", "Router"]
 
 
 _ASYNC = b"/async-function/"
+HINTS = 4096
+UNCONFIRMED = 15.0
+"""Seconds in which the API must say what a hint has said."""
 
 
 class Place(enum.Enum):
@@ -131,6 +135,8 @@ class Router:
         self._domain = b"." + domain.lower().encode() if domain else b""
         self._paths = Paths()
         self._key_hashes: Counter[str] = Counter()
+        self._hints: dict[str, Hint] = {}
+        """What nodes of this machine say of Pods that the API doesn't say yet, by key."""
 
     def is_call(self, line: RequestLine) -> bool:
         """Whether the request is for a function, not for a component of the platform."""
@@ -291,16 +297,21 @@ class Router:
             f"{meta.namespace}/{meta.labels[LABEL_REVISION]}", meta.namespace, meta.labels.get(LABEL_FUNCTION, "")
         )
         alive = new is not None and new.metadata.deletion_timestamp is None and not new.terminal
-        ready = alive and new is not None and new.ready and bool(new.status.pod_ip)
+        ready, ip = alive and new is not None and new.ready and bool(new.status.pod_ip), pod.status.pod_ip
+        if self._hints and (hint := self._hints.get(pod.key)) is not None and hint.uid == meta.uid:
+            if ready or not alive:
+                del self._hints[pod.key]
+            else:
+                ready, ip = True, hint.address
         known = revision.instances.get(pod.key)
-        address = f"{meta.uid} {pod.status.pod_ip}"
+        address = f"{meta.uid} {ip}"
         if known is not None and (not ready or known.identity != address):
             revision.remove(pod.key)
             known.pool.retire()
             known = None
         if ready and known is None:
             revision.starting.discard(pod.key)
-            revision.add(Instance(pod.key, self._make_pool(pod.status.pod_ip, PORT), address))
+            revision.add(Instance(pod.key, self._make_pool(ip, PORT), address))
             self._on_instance(revision)
         elif ready and known is not None and revision.restore(known):
             self._on_instance(revision)
@@ -309,6 +320,29 @@ class Router:
         elif not alive:
             revision.starting.discard(pod.key)
             self.sweep(revision)
+
+    def on_hint(self, hint: Hint, pod: views.Pod | None) -> None:
+        """A node of this machine says that a Pod is ready, or isn't any more; `pod` is what the informer has of it. Until the API says the same
+        the Pod counts as its node says; what the API has said of it before the hint came to be doesn't matter."""
+        if not hint.address:
+            if self._hints.pop(hint.pod, None) is None:
+                return
+        elif pod is not None and pod.metadata.uid == hint.uid and pod.ready:
+            return
+        else:
+            if len(self._hints) >= HINTS:
+                del self._hints[next(iter(self._hints))]
+            self._hints[hint.pod] = hint
+        if pod is not None and pod.metadata.uid == hint.uid:
+            self.on_pod(pod, pod)
+
+    def forget_hints(self, now: float, pod_of: Callable[[str], views.Pod | None]) -> None:
+        """Those that the API hasn't confirmed in time: what it says itself is what counts then."""
+        for hint in [each for each in self._hints.values() if now - each.at > UNCONFIRMED]:
+            del self._hints[hint.pod]
+            pod = pod_of(hint.pod)
+            if pod is not None:
+                self.on_pod(pod, pod)
 
     def sweep(self, revision: Revision) -> None:
         """Forget the revision if nothing needs it any more."""

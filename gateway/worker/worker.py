@@ -15,7 +15,8 @@ from time import monotonic, time
 
 from core.api import views
 from core.api.kinds import NAMESPACE, POD
-from core.client.informer import Informers
+from core.client.informer import Informer, Informers
+from core.client.readiness import Hint, HintListener
 from core.client.rest import Client
 from faaslite.api.names import FUNCTION, LABEL_FUNCTION
 from faaslite.api.wire import Notice
@@ -232,7 +233,7 @@ class Worker:
 
     `autoscaler` and `jobs` are the paths of those components' Unix sockets; neither needs to be there. `name` is unique
     among gateway workers. `control` is where it listens for the platform's own processes (`gateway.worker.siblings`); with `tls` the
-    listeners speak HTTPS.
+    listeners speak HTTPS. `hints` is the folder in which it listens for nodes of this machine that say which Pods are ready (`core.client.readiness`).
     """
 
     def __init__(
@@ -246,6 +247,7 @@ class Worker:
         *,
         control: Path | None = None,
         tls: ssl.SSLContext | None = None,
+        hints: Path | None = None,
     ) -> None:
         self._control = control
         self._tls = tls
@@ -258,6 +260,8 @@ class Worker:
         self._servers: list[asyncio.Server] = []
         self._ticker: asyncio.Task[None] | None = None
         self._informers = Informers(client)
+        self._hints = HintListener(hints, name, self._on_hint) if hints is not None else None
+        self._pods: Informer[views.Pod] | None = None
         self.gateway: Gateway | None = None
         """From `start` on."""
 
@@ -268,7 +272,7 @@ class Worker:
         )
         namespaces = self._informers.watch(NAMESPACE, views.Namespace)
         functions = self._informers.watch(FUNCTION, Function)
-        pods = self._informers.watch(POD, views.Pod, labels=LABEL_FUNCTION)
+        pods = self._pods = self._informers.watch(POD, views.Pod, labels=LABEL_FUNCTION)
         watch_withdrawals(self._informers, gateway.access.forget)
         namespaces.add_handler(gateway.quotas.on_namespace)
         functions.add_handler(gateway.router.on_function)
@@ -277,6 +281,8 @@ class Worker:
         await namespaces.wait_synced()
         await functions.wait_synced()
         await pods.wait_synced()
+        if self._hints is not None:
+            self._hints.start()
         gateway.link.start()
         gateway.handover.start()
         self._ticker = gateway.loop.create_task(self._tick(gateway), name="gateway reports")
@@ -301,6 +307,8 @@ class Worker:
             server.close()
         if self._control is not None:
             self._control.unlink(missing_ok=True)
+        if self._hints is not None:
+            self._hints.stop()
         if self.gateway is not None:
             await self.gateway.drain()
             await self.gateway.access.stop()
@@ -311,10 +319,16 @@ class Worker:
             await asyncio.gather(self._ticker, return_exceptions=True)
         await self._informers.stop()
 
+    def _on_hint(self, hint: Hint) -> None:
+        if self.gateway is not None and self._pods is not None:
+            self.gateway.router.on_hint(hint, self._pods.get(hint.pod))
+
     async def _tick(self, gateway: Gateway) -> None:
         while True:
             await asyncio.sleep(self._settings.report_period)
             try:
                 gateway.tick(monotonic())
+                if self._pods is not None:
+                    gateway.router.forget_hints(monotonic(), self._pods.get)
             except Exception:
                 log.exception("the report failed")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from core.client.readiness import Hint, HintListener, HintSender
 from core.clock import parse_time, wall
 from core.node import pod_worker
 from core.node.runtime.base import AddressInUse, ContainerSpec, SandboxInfo, SandboxSpec
@@ -88,6 +89,26 @@ async def test_ready_event_is_one_status_write_on_the_fast_path(cluster: Any) ->
     writes = [each for each in cluster.api.requests if each == ("PATCH", f"{path}/status")]
     assert len(writes) == 1
     assert ("create_sandbox", "a") in runtime.calls
+
+
+async def test_readiness_is_hinted_while_the_api_does_not_answer_yet(cluster: Any) -> None:
+    hints: asyncio.Queue[Hint] = asyncio.Queue()
+    listener = HintListener(cluster.tmp, "g", hints.put_nowait)
+    listener.start()
+    cluster.stack.callback(listener.stop)
+    runtime = WarmRuntime()
+    await cluster.agent(runtime, hints=HintSender(cluster.tmp))
+    cluster.api.gate.clear()
+    path = cluster.pod()
+    async with asyncio.timeout(30):
+        hint = await hints.get()
+    assert not cluster.ready(path)
+    assert (hint.pod, hint.uid) == ("default/a", "uid-a")
+    cluster.api.gate.set()
+    await cluster.api.until(lambda: cluster.status(path)["podIP"] == hint.address and cluster.ready(path))
+    runtime.finish(runtime.container("uid-a", "main").id, 1)
+    async with asyncio.timeout(30):
+        assert (await hints.get()).address == ""
 
 
 async def test_the_runtime_is_at_work_before_a_status_is_made(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,11 @@ import msgspec
 import pytest
 
 from core.api.views import Pod
+from core.client.readiness import Hint
 from faaslite.api.names import PORT
 from gateway.worker.concurrency import UNLIMITED
 from gateway.worker.http1 import parse_request_line
-from gateway.worker.router import Place, Router
+from gateway.worker.router import HINTS, UNCONFIRMED, Place, Router
 from gateway.worker.stats import Stats
 from gateway.worker.views import Function
 
@@ -53,6 +54,12 @@ class Table:
         new = msgspec.convert(document, Pod)
         self.router.on_pod(self._pods.get(name), new)
         self._pods[name] = new
+
+    def hint(self, name="p", *, uid="1", ip="127.0.0.9", at=0.0):
+        self.router.on_hint(Hint(f"default/{name}", uid, ip, at), self._pods.get(name))
+
+    def forget(self, now):
+        self.router.forget_hints(now, lambda key: self._pods.get(key.partition("/")[2]))
 
     def delete_pod(self, name="p"):
         self.router.on_pod(self._pods.pop(name), None)
@@ -280,3 +287,75 @@ def test_the_longest_prefix_of_a_host_wins_then_the_older_function():
     gone = table.router.functions[b"long"]
     table.router.on_function(msgspec.convert({"metadata": {"name": gone.name, "namespace": "default"}}, Function), None)
     assert found(table, b"/thumb/1", b"img.example") == ("late", b"/thumb/1")
+
+
+def test_a_hint_makes_an_instance_that_the_api_then_confirms():
+    table = Table()
+    table.pod(ready="False", ip="")
+    assert not table.revision.instances
+    table.hint()
+    instance = table.revision.instances["default/p"]
+    assert table.told and instance.pool.address == ("127.0.0.9", PORT) and not table.revision.starting
+    table.pod(ready="False", ip="")  # an event from before
+    assert table.revision.instances["default/p"] is instance
+    table.pod()
+    table.forget(UNCONFIRMED + 1)
+    assert table.revision.instances["default/p"] is instance and not instance.pool.retired
+    table.pod(ready="False")
+    assert instance.pool.retired and not table.revision.instances, "from here on the API's word counts"
+    table.hint()
+    table.delete_pod()
+    assert table.revision is None
+
+
+def test_a_hint_may_come_before_its_pod_does():
+    table = Table()
+    table.hint()
+    assert table.revision is None
+    table.pod(ready="False", ip="")
+    assert list(table.revision.instances) == ["default/p"]
+
+
+def test_a_hint_of_another_pod_of_the_name_says_nothing_of_this_one():
+    table = Table()
+    table.pod(ready="False", ip="")
+    table.hint(uid="2")
+    assert not table.revision.instances
+    table.pod(ready="False", ip="", uid="2")
+    assert list(table.revision.instances) == ["default/p"]
+
+
+@pytest.mark.parametrize("change", [{"deleted": "2026-01-01T00:00:00Z"}, {"phase": "Failed"}])
+def test_a_pod_that_ends_is_no_instance_whatever_was_hinted(change):
+    table = Table()
+    table.pod(ready="False", ip="")
+    table.hint()
+    table.pod(ready="False", **change)
+    table.pod(ready="False", **change)
+    assert not table.revision
+
+
+def test_a_hint_that_is_taken_back_or_not_confirmed_is_nothing():
+    table = Table()
+    table.pod(ready="False", ip="")
+    table.hint()
+    table.hint(ip="")
+    assert not table.revision.instances and table.revision.starting
+    table.hint(at=5.0)
+    table.forget(5.0 + UNCONFIRMED)
+    assert table.revision.instances
+    table.forget(5.1 + UNCONFIRMED)
+    assert not table.revision.instances
+    table.pod()
+    table.hint(ip="")
+    assert table.revision.instances, "what the API has said isn't taken back by a hint"
+
+
+def test_hints_are_bounded():
+    table = Table()
+    for number in range(HINTS + 1):
+        table.hint(f"x{number}")
+    table.pod("x0", ready="False", ip="")
+    assert not table.revision.instances
+    table.pod(f"x{HINTS}", ready="False", ip="")
+    assert table.revision.instances
