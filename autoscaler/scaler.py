@@ -1,7 +1,7 @@
 """The autoscaler: what gateways report and which revisions there are, in; `replicas` of ReplicaSets, out.
 
 It writes nothing but `replicas`, through the scale subresource, and only where it changes. A poke is decided on in the loop iteration
-in which it arrives; everything else each second.
+in which it arrives, and so is a changed policy; everything else each second.
 """
 
 from __future__ import annotations
@@ -203,7 +203,8 @@ class Autoscaler:
         first = revision is None
         if revision is None:
             revision = self._revisions[new.key] = _Revision(new, now)
-        if first or text != revision.annotation:
+        wishes = first or text != revision.annotation
+        if wishes:
             self._read_policy(new.key, revision, text)
         if first:
             revision.since = max(now, self._started + RECONNECT - revision.policy.idle)
@@ -213,8 +214,9 @@ class Autoscaler:
         revision.ready = new.status.ready_replicas
         if revision.ready and not revision.known:
             revision.known, revision.since = True, now
-        if first and new.key in self._loads.revisions:
-            self._consider(new.key, revision, now)  # a poke came before the ReplicaSet did
+        if new.key in self._loads.revisions if first else wishes:
+            # A poke came before the ReplicaSet did, or somebody asks for more or fewer and need not wait for a tick.
+            self._consider(new.key, revision, now)
 
     def _read_policy(self, key: str, revision: _Revision, text: str) -> None:
         revision.annotation = text
