@@ -33,6 +33,8 @@ _DELAY = 0.1
 
 _BATCH, _PAUSE = 8, 0.02
 """After so many posts there is a pause of so many seconds: the events of a burst (a hundred Pods at once) follow it, and don't slow it down."""
+_CROWD = 10
+"""So many more delays pass where events of more than a batch wait: what they tell of is still going on."""
 
 _Key = tuple[str, str, str, str, str, str, str]
 
@@ -126,6 +128,10 @@ class Recorder:
     async def _drain(self) -> None:
         try:
             await self._pause(_DELAY)
+            for _ in range(_CROWD):
+                if not _BATCH < len(self._pending) < self._capacity // 2:
+                    break
+                await self._pause(_DELAY)
             posted = 0
             while self._pending:
                 key, pending = self._pending.popitem(last=False)

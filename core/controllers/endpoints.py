@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,8 +90,8 @@ def plan(service: Service, pods: Iterable[Pod], existing: Sequence[EndpointSlice
 
     Endpoints stay in the slice they are in; new ones fill what room there is. Slices differ in address type and in ports.
     """
-    wanted: dict[tuple[str, str], dict[str, Document]] = {}
-    ports: dict[tuple[str, str], list[Document]] = {}
+    wanted: dict[tuple[str, _Ports], dict[str, Document]] = {}
+    ports: dict[tuple[str, _Ports], list[Document]] = {}
     for pod in pods:
         if _belongs(service, pod):
             of_pod = ports_of(service, pod)
@@ -100,7 +99,7 @@ def plan(service: Service, pods: Iterable[Pod], existing: Sequence[EndpointSlice
             wanted.setdefault(group, {})[pod.metadata.uid] = endpoint(service, pod)
             ports[group] = of_pod
     result = SlicePlan()
-    kept: dict[tuple[str, str], list[tuple[EndpointSlice, list[Document]]]] = {}
+    kept: dict[tuple[str, _Ports], list[tuple[EndpointSlice, list[Document]]]] = {}
     for old in existing:
         group = (old.address_type, _key(old.ports))
         left = wanted.get(group)
@@ -130,11 +129,14 @@ def _uids(found: EndpointSlice) -> list[str]:
     return [(each.get("targetRef") or {}).get("uid", "") for each in found.endpoints]
 
 
-def _key(ports: Sequence[dict[str, Any]]) -> str:
+_Ports = tuple[tuple[Any, ...], ...]
+
+
+def _key(ports: Sequence[dict[str, Any]]) -> _Ports:
     plain = [
-        [each.get("name") or "", each.get("port"), each.get("protocol"), each.get("appProtocol")] for each in ports
+        (each.get("name") or "", each.get("port"), each.get("protocol"), each.get("appProtocol")) for each in ports
     ]
-    return json.dumps(sorted(plain, key=str))
+    return tuple(plain) if len(plain) < 2 else tuple(sorted(plain, key=str))
 
 
 def _labels(service: Service) -> dict[str, str]:

@@ -18,8 +18,8 @@ __all__ = ["EndpointSliceController"]
 WORKERS = 8
 POD_DELAY = 0.1
 """Seconds in which changes of Pods come together to one write of a slice. A Pod that is to go serves for longer than that."""
-POD_EACH = 0.0005
-"""And so many more for each Pod that the Service had at the last look, which costs as much more."""
+POD_EACH, POD_MOST = 0.004, 0.4
+"""And so many more for each Pod that the Service had at the last look, which costs as much more, and at most."""
 
 
 class EndpointSliceController:
@@ -80,7 +80,7 @@ class EndpointSliceController:
         self._later(key)
 
     def _later(self, key: str) -> None:
-        self.queue.add_after(key, POD_DELAY + POD_EACH * self._sizes.get(key, 0))
+        self.queue.add_after(key, POD_DELAY + min(POD_EACH * self._sizes.get(key, 0), POD_MOST))
 
     async def sync(self, key: str) -> None:
         """One reconcile of the Service `namespace/name`. Slices of a Service that is gone go with it, as its dependents."""

@@ -1,7 +1,7 @@
 """Writes of Pod status: never more than one in flight per Pod, the latest wins.
 
 A write that matters to others (readiness, the end of a Pod) is sent at once; any other waits a moment, for on the way to
-readiness it is overtaken. What can't be delivered is tried again until it is outdated.
+readiness it is overtaken, and the longer, the more Pods are on that way. What can't be delivered is tried again until it is outdated.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ __all__ = ["StatusWriter"]
 log = logging.getLogger(__name__)
 
 DELAY = 0.05
+DELAY_EACH = 0.05
+"""And so many seconds more for each status that waits already: a crowd of Pods takes longer until it is ready."""
+LONGEST_DELAY = 2.0
 FIRST_RETRY, LONGEST_RETRY = 0.1, 5.0
 _AGAIN = (ServiceUnavailable, Timeout, TooManyRequests)
 
@@ -50,6 +53,7 @@ class StatusWriter:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._slots: dict[str, _Slot] = {}
+        self._delayed = 0
         self.writes = 0
 
     def submit(self, namespace: str, name: str, uid: str, status: Document, *, urgent: bool) -> None:
@@ -69,7 +73,9 @@ class StatusWriter:
         if urgent:
             self._send(slot)
         elif slot.timer is None:
-            slot.timer = asyncio.get_running_loop().call_later(DELAY, self._send, slot)
+            delay = min(DELAY + DELAY_EACH * self._delayed, LONGEST_DELAY)
+            slot.timer = asyncio.get_running_loop().call_later(delay, self._send, slot)
+            self._delayed += 1
 
     async def flush(self, uid: str) -> None:
         """Return once nothing of that Pod waits or is in flight."""
@@ -86,8 +92,8 @@ class StatusWriter:
         if slot is None:
             return
         if slot.timer is not None:
-            slot.timer.cancel()
-            slot.timer = slot.pending = None
+            self._undelay(slot)
+            slot.pending = None
             slot.idle.set()
         await slot.idle.wait()
 
@@ -100,8 +106,7 @@ class StatusWriter:
     def forget(self, uid: str) -> None:
         slot = self._slots.pop(uid, None)
         if slot is not None:
-            if slot.timer is not None:
-                slot.timer.cancel()
+            self._undelay(slot)
             if slot.task is not None:
                 slot.task.cancel()
             slot.idle.set()
@@ -119,10 +124,14 @@ class StatusWriter:
             self.forget(each.uid)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _send(self, slot: _Slot) -> None:
+    def _undelay(self, slot: _Slot) -> None:
         if slot.timer is not None:
             slot.timer.cancel()
             slot.timer = None
+            self._delayed -= 1
+
+    def _send(self, slot: _Slot) -> None:
+        self._undelay(slot)
         if slot.task is None and slot.pending is not None:
             slot.task = asyncio.get_running_loop().create_task(self._deliver(slot), name=f"status of {slot.name}")
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from core.client.rest import Client
-from core.node.writer import StatusWriter
+from core.node.writer import DELAY, LONGEST_DELAY, StatusWriter
 
 PATH = "/api/v1/namespaces/default/pods/a"
 
@@ -46,3 +46,19 @@ async def test_of_an_object_that_goes_only_what_matters_is_written(cluster: Any)
     await writer.finish("nobody")
     await writer.close()
     assert len(api.requests) == 1
+
+
+async def test_a_crowd_of_statuses_that_do_not_matter_waits_longer(cluster: Any) -> None:
+    loop, writer = asyncio.get_running_loop(), StatusWriter(Client(cluster.api))
+    for name in map(str, range(150)):
+        writer.submit("default", name, name, {"phase": "Pending"}, urgent=False)
+    due = [slot.timer.when() - loop.time() for slot in writer._slots.values() if slot.timer is not None]
+    assert len(due) == 150 and due[0] <= DELAY < due[50] < due[-1] <= LONGEST_DELAY
+    for name in map(str, range(150)):
+        writer.forget(name)
+    began = loop.time()
+    writer.submit("default", "a", "a", {"phase": "Pending"}, urgent=False)
+    timer = writer._slots["a"].timer
+    assert timer is not None and timer.when() - began <= DELAY + (loop.time() - began), "the crowd has gone"
+    writer.forget("a")
+    await writer.close()
