@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 
 from core.guarded import Guarded, Guards
 
-__all__ = ["UPGRADE", "AsgiServer", "Take", "take_over"]
+__all__ = ["CHUNKS", "UPGRADE", "AsgiServer", "Chunks", "Take", "chunks_of", "framed", "take_over"]
 
 DRAIN = 3.0
 """Seconds that requests are given to end in `stop`."""
@@ -28,6 +28,8 @@ UPGRADE = "faaslite.upgrade"
 
 Who takes it writes the reply (101, or any other) by himself, closes the writer, and returns without having sent anything.
 """
+CHUNKS = "faaslite.chunks"
+"""The ASGI extension of all requests: its `begin` gives the reply's `Chunks`."""
 _HELD = 1 << 20
 _STREAM_LIMIT = 64 << 10
 
@@ -38,6 +40,44 @@ def take_over(scope: Any) -> Take | None:
     """How to take the connection of a request that wants another protocol; None where it doesn't, or this server can't."""
     found = (scope.get("extensions") or {}).get(UPGRADE)
     return cast(Take, found["take"]) if found else None
+
+
+class Chunks:
+    """The body of a chunked reply, written past ASGI: one call for bytes that many replies may share. What is sent by ASGI before and after keeps its place."""
+
+    __slots__ = ("_cycle", "_gathering", "_transport")
+
+    def __init__(self, cycle: Any, gathering: _Gathering) -> None:
+        self._cycle = cycle
+        self._gathering = gathering
+        self._transport = gathering._transport
+
+    def ready(self) -> bool:
+        """Whether `write` may be called: the reply has begun and hasn't ended, and its client takes what it is sent."""
+        cycle = self._cycle
+        return bool(
+            cycle.chunked_encoding
+            and not (cycle.disconnected or cycle.response_complete or cycle.flow.write_paused)
+            and not self._transport.is_closing()
+        )
+
+    def write(self, chunk: bytes) -> None:
+        """`chunk` is `framed`."""
+        gathering = self._gathering
+        if gathering._pieces:
+            gathering._flush()
+        self._transport.write(chunk)
+
+
+def framed(data: bytes) -> bytes:
+    """As a chunk of HTTP/1.1; `data` isn't empty, as that would be the end."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def chunks_of(scope: Any) -> Chunks | None:
+    """What to write a request's chunks with; None where the server isn't this one."""
+    found = (scope.get("extensions") or {}).get(CHUNKS)
+    return cast(Chunks, found["begin"]()) if found else None
 
 
 class AsgiServer:
@@ -124,18 +164,17 @@ class _Protocol(Guarded):
 
     _held: bytearray | None = None
     """What came after a request for another protocol, until it is decided; then it is the taker's, or the next request."""
-    _extensions: dict[str, Any] | None = None
 
     def connection_made(self, transport: Any) -> None:
+        self._extensions: dict[str, Any] = {CHUNKS: {"begin": self._chunks}}
         super().connection_made(cast(asyncio.Transport, _Gathering(transport)))
         secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if secured is not None and (shown := secured.getpeercert(binary_form=True)):
-            self._extensions = {"tls": {"client_cert_chain": [ssl.DER_cert_to_PEM_cert(shown)]}}
+            self._extensions["tls"] = {"client_cert_chain": [ssl.DER_cert_to_PEM_cert(shown)]}
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._extensions is not None:
-            cast(dict[str, Any], self.scope)["extensions"] = self._extensions
+        cast(dict[str, Any], self.scope)["extensions"] = self._extensions
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
@@ -143,7 +182,7 @@ class _Protocol(Guarded):
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
             for name, value in self.headers
         ):
-            self.scope["extensions"] = {**(self._extensions or {}), UPGRADE: {"take": self._take}}
+            self.scope["extensions"] = {**self._extensions, UPGRADE: {"take": self._take}}
 
     def data_received(self, data: bytes) -> None:
         if self._held is not None:
@@ -161,6 +200,13 @@ class _Protocol(Guarded):
         held, self._held = self._held, None
         if held:
             self.data_received(bytes(held))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._extensions = {}  # it refers back to the protocol
+
+    def _chunks(self) -> Chunks:
+        return Chunks(self._running, cast(_Gathering, self.transport))
 
     def _take(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         gathering = cast(_Gathering, self.transport)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -22,6 +22,7 @@ from core.apiserver.authn.certificates import peer_certificate
 from core.apiserver.authz import Authorizer
 from core.apiserver.deadlines import Deadlines, expired
 from core.apiserver.dispatch import RequestInfo
+from core.apiserver.fanout import Fanout, Feed
 from core.apiserver.flow.clients import Clients
 from core.apiserver.flow.control import FlowControl, Turn
 from core.apiserver.http import Receive, Scope, Send
@@ -34,7 +35,7 @@ from core.apiserver.status import from_store
 from core.apiserver.streams.connect import Tunnel
 from core.clock import monotonic
 from core.errors import ApiError, InternalError, NotFound, Timeout
-from core.serving import take_over
+from core.serving import chunks_of, take_over
 from core.store.base import Store, StoreError
 
 __all__ = ["Edge"]
@@ -62,6 +63,7 @@ class Edge:
     resources: Resources
     system: Any
     answer: _Answering
+    fanout: Fanout = field(default_factory=Fanout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -134,7 +136,7 @@ class Edge:
         self.metrics.answered(self._labels(info, head.query), code, None)
         trail.started(code)
         try:
-            await self._stream(answer, receive, send, turn)
+            await self._stream(answer, scope, receive, send, turn)
         finally:
             trail.done(code)
 
@@ -168,7 +170,12 @@ class Edge:
         return code
 
     async def _stream(
-        self, answer: WatchStream | TextStream | Tunnel | Proxied, receive: Receive, send: Send, turn: Turn
+        self,
+        answer: WatchStream | TextStream | Tunnel | Proxied,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        turn: Turn,
     ) -> None:
         try:
             if isinstance(answer, Tunnel):
@@ -176,7 +183,7 @@ class Edge:
             elif isinstance(answer, WatchStream):
                 answer.watcher.begun = turn.begun
                 with self.resources.running(answer.watcher):
-                    await http.send_watch(receive, send, answer)
+                    await http.send_watch(receive, send, answer, Feed(self.fanout, answer, chunks_of(scope)))
             elif isinstance(answer, Proxied):
                 await http.send_chunks(receive, send, answer.status, answer.headers, answer.chunks)
             else:

@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from core.apiserver.events import error_line, line
+from core.apiserver.events import error_line
+from core.apiserver.fanout import Feed
 from core.apiserver.request import Headers, Reply, TextStream, WatchStream
 from core.errors import ApiError, TooLarge
 
@@ -170,23 +171,19 @@ class _Patience:
         self._timer.cancel()
 
 
-async def send_watch(receive: Receive, send: Send, stream: WatchStream) -> None:
+async def send_watch(receive: Receive, send: Send, stream: WatchStream, feed: Feed) -> None:
     """Events until the watch ends or the client goes. A client that takes nothing for half a minute is dropped."""
-    watcher, form, registry = stream
+    watcher = stream.watcher
     listener = asyncio.create_task(_until_gone(receive, watcher.stop))
     patience = _Patience(asyncio.current_task())
     try:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", _JSON), _NO_CACHE]})
-        first = True
         try:
             async with aclosing(watcher.changes()) as changes:
                 async for batch in changes:
-                    lines = []
-                    for change in batch:
-                        lines.append(line(registry, change, form, first))
-                        first = first and change.type == "BOOKMARK"
+                    body = feed.encoded(batch)
                     patience.sending = True
-                    await send({"type": "http.response.body", "body": b"".join(lines), "more_body": True})
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
                     patience.sending = False
                     patience.sent += 1
         except ApiError as error:
@@ -194,7 +191,7 @@ async def send_watch(receive: Receive, send: Send, stream: WatchStream) -> None:
         except asyncio.CancelledError:
             if not patience.lost:
                 raise
-            log.warning("a watch of %s was dropped: its client doesn't read", registry.kind.resource)
+            log.warning("a watch of %s was dropped: its client doesn't read", stream.registry.kind.resource)
             return
         await send({"type": "http.response.body", "body": b""})
     finally:

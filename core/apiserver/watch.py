@@ -13,7 +13,7 @@ from typing import NamedTuple
 from core.apiserver.selection import Selection
 from core.apiserver.status import from_store
 from core.errors import Expired, ServiceUnavailable
-from core.store.base import Compacted, Entry, Event, Store, StoreClosed, StoreError
+from core.store.base import Compacted, Entry, Event, Store, StoreClosed, StoreError, Watch
 
 __all__ = ["BOOKMARK_PERIOD", "Change", "WatchOptions", "Watcher"]
 
@@ -65,17 +65,26 @@ class _Signal:
 
 
 class Watcher:
-    """One watch. `changes()` runs it; `stop()` ends it from outside, at the next turn of the event loop."""
+    """One watch. `changes()` runs it; `stop()` ends it from outside, at the next turn of the event loop.
+
+    Thousands of watches that wait for the same event needn't each wake their task for it: `told`, where it is set, is called instead while the
+    task only waits, and may `take` what has come. What it doesn't take is the task's after `wake`, in the same order.
+    """
 
     def __init__(self, store: Store, prefix: str, selection: Selection, options: WatchOptions) -> None:
         self._store = store
-        self._prefix = prefix
-        self._selection = selection
+        self.prefix = prefix
+        self.selection = selection
         self._options = options
         self._wake = _Signal()
         self._stopped = False
         self._bookmark_due = False
         self._bookmark_timer: asyncio.TimerHandle | None = None
+        self._watch: Watch | None = None
+        self._since = options.since
+        self._waits = False
+        self._failed: Exception | None = None
+        self.told: Callable[[], None] | None = None
         self.begun: Callable[[], None] | None = None
         """Called once what the watch begins with has been passed on."""
 
@@ -83,16 +92,44 @@ class Watcher:
         self._stopped = True
         self._wake.set()
 
+    def wake(self) -> None:
+        """Have the task look for what has come."""
+        self._wake.set()
+
+    def take(self) -> list[Event]:
+        """What has come while the task waits, never to be seen by it; nothing where the task is at work, or has something to do first."""
+        if not self._waits or self._watch is None:
+            return []
+        try:
+            batch = self._watch.take()
+        except Exception:
+            self._wake.set()  # it will find the same
+            return []
+        if batch:
+            self._since = batch[-1].revision
+        return batch
+
+    def fail(self, error: Exception) -> None:
+        """End with an error: what was taken couldn't be passed on."""
+        self._failed = error
+        self._wake.set()
+
+    def _come(self) -> None:
+        if self._waits and self.told is not None:
+            self.told()
+        else:
+            self._wake.set()
+
     async def changes(self) -> AsyncGenerator[list[Change], None]:
         """Batches, never empty. Raises `Expired` where the revision is gone or the watcher fell behind."""
         options, loop = self._options, asyncio.get_running_loop()
-        since = options.since
+        since = self._since
         if since < 0 or options.initial:
-            page = await self._store.list(self._prefix)
-            since = page.revision
+            page = await self._store.list(self.prefix)
+            since = self._since = page.revision
             if not options.applied:
                 await self._store.durable(since)
-            found = [Change("ADDED", each) for each in page.entries if self._selection.matches(each)]
+            found = [Change("ADDED", each) for each in page.entries if self.selection.matches(each)]
             if options.initial and options.bookmarks:
                 found.append(Change("BOOKMARK", Entry("", b"", since, 0), True))
             if found:
@@ -100,41 +137,47 @@ class Watcher:
         if self.begun is not None:
             self.begun()
         try:
-            watch = self._store.watch(self._prefix, since, applied=options.applied)
+            watch = self._watch = self._store.watch(self.prefix, since, applied=options.applied)
         except StoreError as error:
             raise _failure(error, since) from error
-        watch.notify(self._wake.set)
+        watch.notify(self._come)
         end = loop.call_later(options.timeout, self.stop)
         if options.bookmarks:
             self._bookmark_timer = loop.call_later(options.period, self._due)
         reached, last = None, False
         try:
             while True:
+                if self._failed is not None:
+                    raise self._failed
                 # What isn't taken waits in the store's bounded buffer: a slow watcher is dropped there.
                 try:
                     batch = watch.take()
                 except StopAsyncIteration:
                     return
                 except Exception as error:
-                    raise _failure(error, since) from error
+                    raise _failure(error, self._since) from error
                 if batch:
-                    changes, since = self._select(batch), batch[-1].revision
+                    changes, self._since = self.select(batch), batch[-1].revision
                     if self._bookmark_due:
-                        changes.append(self._bookmark(since))
+                        changes.append(self._bookmark(self._since))
                     if changes:
                         yield changes
                 elif reached is not None:
                     # Everything up to there had come before it was found that nothing is left to take.
-                    since, reached = max(since, reached), None
-                    yield [self._bookmark(since)]
+                    self._since, reached = max(self._since, reached), None
+                    yield [self._bookmark(self._since)]
                     if last:
                         return
                 elif self._bookmark_due or (self._stopped and options.bookmarks):
-                    last, reached = self._stopped, await self._newest(since)
+                    last, reached = self._stopped, await self._newest(self._since)
                 elif self._stopped:
                     return
                 else:
-                    await self._wake.wait()
+                    self._waits = True
+                    try:
+                        await self._wake.wait()
+                    finally:
+                        self._waits = False
         finally:
             end.cancel()
             if self._bookmark_timer is not None:
@@ -163,9 +206,10 @@ class Watcher:
                 raise _failure(error, since) from error
         return revision
 
-    def _select(self, batch: list[Event]) -> list[Change]:
+    def select(self, batch: list[Event]) -> list[Change]:
+        """What a batch of the store's events is to this watch."""
         found = []
-        every, matches = self._selection.everything, self._selection.matches
+        every, matches = self.selection.everything, self.selection.matches
         for key, value, revision, previous in batch:
             new = None if value is None else Entry(key, value, revision, previous.created if previous else revision)
             is_in = new is not None and (every or matches(new))

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import socket
 
-from core.serving import AsgiServer, take_over
+from core.serving import AsgiServer, chunks_of, framed, take_over
 
 
 async def test_a_stream_that_never_ends_is_cut_without_a_word(caplog):
@@ -152,3 +152,50 @@ async def test_a_server_that_stops_ends_what_was_given_away(caplog):
         await reader.readexactly(len(AGREED))
         await server.stop()
     assert caplog.records == []
+
+
+async def test_chunks_are_written_past_asgi_in_their_place():
+    held = {}
+
+    async def app(scope, receive, send):
+        chunks = held["chunks"] = chunks_of(scope)
+        held["before"] = chunks.ready()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        held["begun"] = chunks.ready()
+        chunks.write(framed(b"two"))
+        await send({"type": "http.response.body", "body": b"three", "more_body": True})
+        chunks.write(framed(b"four"))
+        await send({"type": "http.response.body", "body": b""})
+        held["after"] = chunks.ready()
+
+    async with connected(app) as (reader, writer, _):
+        for _ in range(2):  # the connection goes on with the next request
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"transfer-encoding: chunked" in await reader.readuntil(b"\r\n\r\n")
+            body = await reader.readuntil(b"0\r\n\r\n")
+            assert body == b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n4\r\nfour\r\n0\r\n\r\n"
+            assert (held["before"], held["begun"], held["after"]) == (False, True, False)
+
+
+async def test_a_client_that_takes_nothing_isnt_ready_for_chunks():
+    held, full = {}, asyncio.Event()
+
+    async def app(scope, receive, send):
+        chunks = held["chunks"] = chunks_of(scope)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while chunks.ready():
+            chunks.write(framed(b"x" * 100_000))
+        full.set()
+        await send({"type": "http.response.body", "body": b"last", "more_body": True})
+        held["again"] = chunks.ready()
+        await send({"type": "http.response.body", "body": b""})
+
+    async with connected(app) as (reader, writer, _):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await full.wait()
+        assert not held["chunks"].ready()
+        read = b""
+        while not read.endswith(b"last\r\n0\r\n\r\n"):
+            read = read[-20:] + await reader.read(1 << 20)
+        assert held["again"]
