@@ -40,6 +40,8 @@ class Codec:
     """Renders stored values as objects of one kind and version."""
 
     __slots__ = ("_bare", "_head", "kind")
+    splices = True
+    """Whether objects lie in the store as they are shown, but for their head."""
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,15 +19,27 @@ NONE = "<none>"
 
 
 class Column:
-    """One column: its definition for the Table, and the cell that it has of a document at a time."""
+    """One column: its definition for the Table, and the cell that it has of a document at a time.
 
-    __slots__ = ("cell", "definition", "name")
+    `fixed` says of a document whether its cell is the same at any time, and may so be kept; False says that nothing is known.
+    """
+
+    __slots__ = ("cell", "definition", "fixed", "name")
 
     def __init__(
-        self, name: str, cell: Cell, type_: str = "string", format_: str = "", priority: int = 0, description: str = ""
+        self,
+        name: str,
+        cell: Cell,
+        type_: str = "string",
+        format_: str = "",
+        priority: int = 0,
+        description: str = "",
+        *,
+        fixed: bool | Callable[[Document], bool] = False,
     ) -> None:
         self.name = name
         self.cell = cell
+        self.fixed = fixed
         self.definition = {
             "name": name,
             "type": type_,
@@ -36,10 +49,15 @@ class Column:
         }
 
 
+@functools.lru_cache(maxsize=1024)
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(path.split("."))
+
+
 def dig(document: Any, path: str) -> Any:
     """The value at a dotted path, None where there is none."""
     found = document
-    for part in path.split("."):
+    for part in _parts(path):
         if type(found) is not dict:
             return None
         found = found.get(part)
@@ -117,20 +135,22 @@ def joined(path: str, *fields: str) -> Cell:
 
 
 def text(name: str, path: str, missing: str = "") -> Column:
-    return Column(name, at(path, missing))
+    return Column(name, at(path, missing), fixed=True)
 
 
-def wide(name: str, cell: Cell) -> Column:
-    return Column(name, cell, priority=1)
+def wide(name: str, cell: Cell, *, fixed: bool = False) -> Column:
+    return Column(name, cell, priority=1, fixed=fixed)
 
 
 def integer(name: str, path: str) -> Column:
-    return Column(name, lambda document, now: dig(document, path) or 0, "integer")
+    return Column(name, lambda document, now: dig(document, path) or 0, "integer", fixed=True)
 
 
 def count(name: str, *paths: str) -> Column:
     """How many entries the maps or lists at the paths have."""
-    return Column(name, lambda document, now: sum(len(dig(document, path) or ()) for path in paths), "integer")
+    return Column(
+        name, lambda document, now: sum(len(dig(document, path) or ()) for path in paths), "integer", fixed=True
+    )
 
 
 def labels_text(labels: dict[str, str] | None) -> str:
@@ -156,5 +176,5 @@ def selector_text(selector: Any) -> str:
     return ",".join(found) or NONE
 
 
-NAME = Column("Name", at("metadata.name"), "string", "name")
+NAME = Column("Name", at("metadata.name"), "string", "name", fixed=True)
 AGE = Column("Age", lambda document, now: ago(dig(document, "metadata.creationTimestamp"), now))

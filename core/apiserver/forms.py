@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from core.apiserver.cache import Codec, Document
+from core.apiserver.rows import KeptRows, metadata_only, rows
 from core.apiserver.table import partial_metadata, to_table
 from core.clock import wall
 from core.errors import NotAcceptable
@@ -17,7 +18,6 @@ from core.store.base import Entry
 __all__ = ["PLAIN", "Form", "ListMeta", "negotiate", "render_list", "render_object"]
 
 _encode = msgspec.json.encode
-_SLICE = 100
 
 
 class Form(NamedTuple):
@@ -99,24 +99,23 @@ def render_object(
 
 
 def render_list(
-    codec: Codec, entries: Sequence[Entry], meta: ListMeta, form: Form, columns: list[Document] | None = None
+    codec: Codec,
+    entries: Sequence[Entry],
+    meta: ListMeta,
+    form: Form,
+    columns: list[Document] | None = None,
+    kept: KeptRows | None = None,
 ) -> bytes:
-    """A whole list; the plain form is joined from the stored bytes."""
+    """A whole list, joined from the stored bytes. `kept` are the rows of earlier Tables."""
     kind = codec.kind
     if not form.name:
         head = _encode({"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta.document()})
         return head[:-1] + b',"items":[' + b",".join([codec.render(each) for each in entries]) + b"]}"
-    # A slice at a time: thousands of documents at once would be looked through by the collector again and again.
-    slices = [entries[at : at + _SLICE] for at in range(0, len(entries), _SLICE)]
     if form.name == "Table":
         now, include = wall(), form.include
         head = _encode(to_table(kind, [], now=now, include=include, columns=columns, list_meta=meta.document()))
-        parts = []
-        for each in slices:
-            documents = [codec.document(entry) for entry in each]
-            rows = to_table(kind, documents, now=now, include=include, headers=False, columns=columns)["rows"]
-            parts.append(_encode(rows)[1:-1])
+        parts = rows(codec, entries, now=now, include=include, columns=columns, kept=kept)
         return head.removesuffix(b"[]}") + b"[" + b",".join(parts) + b"]}"
     list_kind = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta.document()}
-    parts = [_encode([partial_metadata(codec.document(entry)) for entry in each])[1:-1] for each in slices]
+    parts = [metadata_only(codec, entry) for entry in entries]
     return _encode(list_kind)[:-1] + b',"items":[' + b",".join(parts) + b"]}"

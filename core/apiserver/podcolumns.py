@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from core.apiserver.cells import AGE, NONE, Column, Document, ago, at, dig, wide
 
-__all__ = ["COLUMNS", "Summary", "summary"]
+__all__ = ["COLUMNS", "Read", "Summary", "summary"]
+
+
+class _Named(TypedDict, total=False):
+    name: str
+    restartPolicy: str
+
+
+class _Metadata(TypedDict, total=False):
+    name: str
+    creationTimestamp: str | None
+    deletionTimestamp: str | None
+
+
+class _Spec(TypedDict, total=False):
+    containers: list[_Named] | None
+    initContainers: list[_Named] | None
+    nodeName: str
+    readinessGates: Any
+
+
+class Read(TypedDict, total=False):
+    """What the columns read of a Pod. The rest of it, which is most of it, needn't be parsed for a row."""
+
+    metadata: _Metadata
+    spec: _Spec
+    status: Any
 
 
 @dataclass(slots=True)
@@ -38,6 +64,22 @@ def _ended(terminated: Document, prefix: str = "") -> str:
 def _condition(document: Document, type_: str) -> Document:
     conditions: list[Document] = dig(document, "status.conditions") or []
     return next((each for each in conditions if each.get("type") == type_), {})
+
+
+class _Newest:
+    """The Pod that was summed up last: several columns ask for the same one."""
+
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        self.found: tuple[Document | None, Summary] = (None, Summary("", 0, 0, 0, ""))
+
+    def __call__(self, document: Document) -> Summary:
+        of, found = self.found
+        if of is not document:
+            found = summary(document)
+            self.found = (document, found)
+        return found
 
 
 def summary(document: Document) -> Summary:
@@ -103,13 +145,16 @@ def _run(found: Summary, document: Document, status: Document) -> None:
         found.reason = "Running" if _condition(document, "Ready").get("status") == "True" else "NotReady"
 
 
+_summed = _Newest()
+
+
 def _ready(document: Document, now: float) -> str:
-    found = summary(document)
+    found = _summed(document)
     return f"{found.ready}/{found.total}"
 
 
 def _restarts(document: Document, now: float) -> str:
-    found = summary(document)
+    found = _summed(document)
     if found.restarts and found.restarted:
         return f"{found.restarts} ({ago(found.restarted, now)} ago)"
     return str(found.restarts)
@@ -122,12 +167,12 @@ def _gates(document: Document, now: float) -> str:
 
 
 COLUMNS = (
-    Column("Ready", _ready),
-    Column("Status", lambda document, now: summary(document).reason),
-    Column("Restarts", _restarts),
+    Column("Ready", _ready, fixed=True),
+    Column("Status", lambda document, now: _summed(document).reason, fixed=True),
+    Column("Restarts", _restarts, fixed=lambda document: not _summed(document).restarted),
     AGE,
-    wide("IP", at("status.podIP", NONE)),
-    wide("Node", at("spec.nodeName", NONE)),
-    wide("Nominated Node", at("status.nominatedNodeName", NONE)),
-    wide("Readiness Gates", _gates),
+    wide("IP", at("status.podIP", NONE), fixed=True),
+    wide("Node", at("spec.nodeName", NONE), fixed=True),
+    wide("Nominated Node", at("status.nominatedNodeName", NONE), fixed=True),
+    wide("Readiness Gates", _gates, fixed=True),
 )

@@ -23,6 +23,7 @@ from core.apiserver.registry.generic import Registry, Written
 from core.apiserver.registry.listing import list_options, list_page, resource_version
 from core.apiserver.request import ApiRequest, Proxied, Reply, TextStream, WatchStream, boolean, number, write_options
 from core.apiserver.reviews import VIRTUAL, Reviews
+from core.apiserver.rows import KeptRows
 from core.apiserver.schema import Schemas
 from core.apiserver.served import Served
 from core.apiserver.status import (
@@ -73,6 +74,7 @@ class Resources:
         self._schemas = schemas
         self._subresources = subresources
         self._apply = Applies(admission, authorizer)
+        self._rows = KeptRows()
         self._watchers: set[Watcher] = set()
         self._verbs: dict[str, _Verb] = {
             "get": self._get,
@@ -153,7 +155,7 @@ class Resources:
         options = list_options(query, registry.prefix(namespace))
         selection = registry.selection(query.get("labelSelector", ""), query.get("fieldSelector", ""))
         entries, meta = await list_page(registry, namespace, selection, options)
-        return Reply(render_list(registry.codec, entries, meta, form, registry.columns), meta.revision)
+        return Reply(render_list(registry.codec, entries, meta, form, registry.columns, self._rows), meta.revision)
 
     def _watch(self, request: ApiRequest, registry: Registry, applied: bool) -> WatchStream:
         query, fields = request.query, request.query.get("fieldSelector", "")

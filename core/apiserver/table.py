@@ -9,7 +9,7 @@ from core.apiserver.cells import AGE, NAME, Column, age
 from core.apiserver.columns import COLUMNS
 from core.apiserver.jsonpath import compiled
 
-__all__ = ["partial_metadata", "to_table"]
+__all__ = ["partial_metadata", "shown_columns", "to_table"]
 
 _DEFAULT = (NAME, AGE)
 
@@ -30,12 +30,17 @@ def to_table(
     (they are left out of the later events of a watch). `columns` are the `additionalPrinterColumns` of a custom resource,
     `list_meta` the metadata of the list (resourceVersion, continue, remainingItemCount).
     """
-    shown = _custom(columns) if columns else COLUMNS.get((kind.group, kind.kind), _DEFAULT)
+    shown = shown_columns(kind, columns)
     found: dict[str, Any] = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": list_meta or {}}
     if headers:
         found["columnDefinitions"] = [each.definition for each in shown]
     found["rows"] = [_row(kind, document, shown, now, include) for document in documents]
     return found
+
+
+def shown_columns(kind: Kind, columns: list[dict[str, Any]] | None = None) -> tuple[Column, ...]:
+    """Of a kind; `columns` are those of a custom resource."""
+    return _custom(columns) if columns else COLUMNS.get((kind.group, kind.kind), _DEFAULT)
 
 
 def _row(kind: Kind, document: dict[str, Any], shown: tuple[Column, ...], now: float, include: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class ConvertingCodec(Codec):
     """Renders stored objects of another kind. Slower than splicing: each is parsed."""
 
     __slots__ = ("_read",)
+    splices = False
 
     def __init__(self, kind: Kind, conversion: Conversion) -> None:
         super().__init__(kind)
