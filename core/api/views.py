@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 __all__ = [
     "Condition", "ConfigMap", "Container", "ContainerPort", "ContainerState", "ContainerStatus", "Deployment", "EndpointSlice", "Endpoints",
-    "EnvVar", "Event", "HorizontalPodAutoscaler", "Lease", "Metadata", "Namespace", "Node", "ObjectView", "OwnerReference", "Pod", "PodSpec", "PodTemplate", "Probe", "ReplicaSet", "ReplicationController", "Secret", "Service", "Taint",
+    "EnvVar", "Event", "HorizontalPodAutoscaler", "Lease", "Metadata", "Namespace", "Node", "ObjectView", "OwnerReference", "PersistentVolume", "PersistentVolumeClaim", "Pod", "PodSpec", "PodTemplate", "Probe", "ReplicaSet", "ReplicationController", "Secret", "Service", "StorageClass", "Taint",
     "Toleration", "Volume",
 ]  # fmt: skip
 
@@ -161,6 +161,7 @@ class Volume(View):
     csi: dict[str, Any] | None = None
     downward_api: dict[str, Any] | None = field(default=None, name="downwardAPI")
     persistent_volume_claim: dict[str, Any] | None = None
+    ephemeral: dict[str, Any] | None = None
 
 
 class Toleration(View):
@@ -532,6 +533,59 @@ class Endpoints(ObjectView):
     """`subsets` have the fields of core/v1."""
 
     subsets: list[dict[str, Any]] = []
+
+
+# Storage
+
+
+class PersistentVolumeSpec(View):
+    capacity: dict[str, str | int | float] = {}
+    access_modes: list[str] = []
+    claim_ref: dict[str, Any] | None = None
+    persistent_volume_reclaim_policy: str = "Retain"
+    storage_class_name: str = ""
+    volume_mode: str = "Filesystem"
+    node_affinity: dict[str, Any] | None = None
+    host_path: dict[str, Any] | None = None
+    local: dict[str, Any] | None = None
+    csi: dict[str, Any] | None = None
+
+
+class PersistentVolumeStatus(View):
+    phase: str = ""
+
+
+class PersistentVolume(ObjectView):
+    spec: PersistentVolumeSpec = field(default_factory=PersistentVolumeSpec)
+    status: PersistentVolumeStatus = field(default_factory=PersistentVolumeStatus)
+
+
+class PersistentVolumeClaimSpec(View):
+    access_modes: list[str] = []
+    selector: dict[str, Any] | None = None
+    resources: Resources = field(default_factory=Resources)
+    volume_name: str = ""
+    storage_class_name: str | None = None
+    volume_mode: str = "Filesystem"
+
+
+class PersistentVolumeClaimStatus(View):
+    phase: str = ""
+    access_modes: list[str] = []
+    capacity: dict[str, str | int | float] = {}
+
+
+class PersistentVolumeClaim(ObjectView):
+    spec: PersistentVolumeClaimSpec = field(default_factory=PersistentVolumeClaimSpec)
+    status: PersistentVolumeClaimStatus = field(default_factory=PersistentVolumeClaimStatus)
+
+
+class StorageClass(ObjectView):
+    provisioner: str = ""
+    reclaim_policy: str = "Delete"
+    mount_options: list[str] = []
+    allow_volume_expansion: bool = False
+    volume_binding_mode: str = "Immediate"
 
 
 # Cluster

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from core.apiserver import dispatch
 from core.apiserver.authn import User
 from core.apiserver.events import bookmark
 from core.apiserver.forms import PLAIN
-from core.apiserver.request import ApiRequest, Reply, TextStream, WatchStream
+from core.apiserver.request import ApiRequest, Proxied, RawRequest, Reply, TextStream, WatchStream
 from core.client.transport import JSON, RawEvent
-from core.errors import ApiError, BadRequest
+from core.errors import ApiError, BadRequest, api_error
 
 if TYPE_CHECKING:
     from core.apiserver.app import ApiServer
@@ -43,6 +44,8 @@ class LocalTransport:
         info = dispatch.parse(method, path, found)
         trail = self._server.audit.local(self._user, info, body)
         request = ApiRequest(self._user, info, found, body, content_type)
+        if info.subresource == "proxy":
+            request.raw = RawRequest(method, path.encode(), urlencode(found).encode(), ())
         try:
             answer = await self._server.answer(request, applied=True, trail=trail)
         except ApiError as error:
@@ -54,6 +57,12 @@ class LocalTransport:
         if isinstance(answer, TextStream):
             async with aclosing(answer.chunks) as chunks:
                 return b"".join([chunk async for chunk in chunks])
+        if isinstance(answer, Proxied):
+            async with aclosing(answer.chunks) as chunks:
+                said = b"".join([chunk async for chunk in chunks])
+            if answer.status >= 400:
+                raise api_error({"message": said.decode(errors="replace")}, answer.status)
+            return said
         raise BadRequest("a watch is asked for by watch(), not by request()")
 
     async def watch(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[list[RawEvent], None]:

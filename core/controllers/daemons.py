@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
 from core.api.kinds import DAEMON_SET
 from core.api.meta import Document, controller_reference
-from core.api.selectors import Requirement, Selector
+from core.api.nodeselector import node_matches
 from core.api.taints import tolerates
 from core.api.views import DaemonSet, Node, Pod, Taint, Toleration
 from core.controllers.revisions import LABEL
@@ -27,7 +26,6 @@ TOLERATIONS: tuple[Document, ...] = (
     {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"},
 )
 """What every Pod of a DaemonSet tolerates (https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/)."""
-_OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!exists", "Gt": ">", "Lt": "<"}
 _UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
 
 
@@ -37,17 +35,6 @@ class Plan:
 
     create: list[str] = field(default_factory=list)
     delete: list[Pod] = field(default_factory=list)
-
-
-def _term_matches(term: Mapping[str, Any], node: Node) -> bool:
-    parts = []
-    for key, values in (("matchExpressions", node.metadata.labels), ("matchFields", {"metadata.name": node.name})):
-        for each in term.get(key) or ():
-            requirement = Requirement(
-                each["key"], _OPERATORS[each["operator"]], frozenset(str(value) for value in each.get("values") or ())
-            )
-            parts.append(Selector((requirement,)).matches(values))
-    return bool(parts) and all(parts)
 
 
 def wanted(found: DaemonSet, node: Node) -> tuple[bool, bool]:
@@ -61,7 +48,7 @@ def wanted(found: DaemonSet, node: Node) -> tuple[bool, bool]:
     affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"
     )
-    if affinity is not None and not any(_term_matches(each, node) for each in affinity.get("nodeSelectorTerms") or ()):
+    if affinity is not None and not node_matches(affinity, node.name, labels):
         return False, False
     tolerations = msgspec.convert([*(spec.get("tolerations") or ()), *TOLERATIONS], list[Toleration])
     taints = [*node.spec.taints, *([_UNSCHEDULABLE] if node.spec.unschedulable else ())]

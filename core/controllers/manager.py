@@ -17,6 +17,7 @@ from core.controllers.daemonset import DaemonSetController
 from core.controllers.deployment import DeploymentController
 from core.controllers.disruption import DisruptionController
 from core.controllers.endpointslice import EndpointSliceController
+from core.controllers.ephemeralvolumes import EphemeralVolumes
 from core.controllers.garbagecollector import GarbageCollector
 from core.controllers.horizontal import HorizontalController
 from core.controllers.job import JobController
@@ -24,12 +25,14 @@ from core.controllers.legacyendpoints import EndpointsController
 from core.controllers.namespace import NamespaceController
 from core.controllers.namespacedefaults import NamespaceDefaults
 from core.controllers.nodelifecycle import NodeLifecycleController
+from core.controllers.persistentvolume import VolumeController
 from core.controllers.podgc import PodGarbageCollector
 from core.controllers.replicaset import ReplicaSetController
 from core.controllers.replicationcontroller import ReplicationManager
 from core.controllers.resourcequota import ResourceQuotaController
 from core.controllers.signing import Authority
 from core.controllers.statefulset import StatefulSetController
+from core.controllers.storageprotection import StorageProtection
 from core.controllers.tokencleaner import TokenCleaner
 from core.controllers.tokensecrets import TokenSecrets
 
@@ -70,6 +73,9 @@ CONTROLLERS: Mapping[str, Make] = {
     "clusterrole-aggregation": lambda client, informers, its: ClusterRoleAggregation(client, informers),
     "resourcequota": lambda client, informers, its: ResourceQuotaController(client, informers),
     "statefulset": lambda client, informers, its: StatefulSetController(client, informers),
+    "persistentvolume": lambda client, informers, its: VolumeController(client, informers, clock=its.clock),
+    "storage-protection": lambda client, informers, its: StorageProtection(client, informers),
+    "ephemeral-volumes": lambda client, informers, its: EphemeralVolumes(client, informers),
     "token-secrets": lambda client, informers, its: TokenSecrets(client, informers, ca=its.ca),
     "podgc": lambda client, informers, its: PodGarbageCollector(client, informers, clock=its.clock),
     "certificates": lambda client, informers, its: CertificateController(client, informers, its.authority, its.clock),

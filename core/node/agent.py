@@ -46,6 +46,7 @@ from core.node.status import NO_EPHEMERAL
 from core.node.streams.endpoints import NotRunning
 from core.node.usage import Metered, Sampler, own_usage, prometheus, summary
 from core.node.volumes.base import CsiPlugin, VolumeContext
+from core.node.volumes.claim import ApiClaims, remove_folder
 from core.node.volumes.manager import Volumes
 from core.node.warming import Warming
 from core.node.writer import StatusWriter
@@ -116,7 +117,9 @@ class Agent:
         self._informers = Informers(client)
         self._objects = ObjectCache(self._informers, self._source_changed, self._spawn)
         allowed = allocatable(spec)
-        self._volumes = Volumes(data_dir / "pods", VolumeContext(self._objects, address, allowed, self._csi))
+        self._folders = data_dir / "volumes"
+        context = VolumeContext(self._objects, address, allowed, self._csi, ApiClaims(client), self._folders)
+        self._volumes = Volumes(data_dir / "pods", context)
         self._pods = self._informers.watch(POD, views.Pod, fields=f"spec.nodeName={name}")
         self._services = self._informers.watch(SERVICE, views.Service)
         self._allocatable = allowed
@@ -321,6 +324,9 @@ class Agent:
 
     def healthy(self) -> str:
         return self.heartbeat.trouble
+
+    async def remove_volume(self, handle: str) -> None:
+        await remove_folder(self._folders, handle)
 
     async def usage_summary(self) -> Document:
         before, after = await self._sampler.window()

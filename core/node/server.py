@@ -29,6 +29,7 @@ from core.api.meta import Document
 from core.clock import parse_time, wall
 from core.node.logs import LogOptions, read_logs
 from core.node.streams.endpoints import StreamEndpoints, StreamNode
+from core.node.volumes.base import VolumeError
 from core.serving import AsgiServer
 
 __all__ = ["AgentServer", "LogSource", "Serving", "UnknownContainer", "log_options"]
@@ -67,6 +68,9 @@ class Node(StreamNode, Protocol):
 
     def healthy(self) -> str:
         """ "" or what is wrong."""
+
+    async def remove_volume(self, handle: str) -> None:
+        """Remove the folder of a volume that was reclaimed. Raises `VolumeError`, OSError."""
 
     async def usage_summary(self) -> Document:
         """The kubelet's stats Summary."""
@@ -117,6 +121,7 @@ class AgentServer:
                 Route("/metrics/resource", self._resource_metrics),
                 Route("/pods", self._pods),
                 Route("/stats/summary", self._summary),
+                Route("/volumes/{handle}", self._remove_volume, methods=["DELETE"]),
                 *StreamEndpoints(self._node).routes(),
             ]
         )
@@ -152,6 +157,16 @@ class AgentServer:
 
     async def _summary(self, request: Request) -> Response:
         return Response(msgspec.json.encode(await self._node.usage_summary()), media_type="application/json")
+
+    async def _remove_volume(self, request: Request) -> Response:
+        handle = request.path_params["handle"]
+        try:
+            await self._node.remove_volume(handle)
+        except VolumeError as error:
+            return PlainTextResponse(str(error), status_code=400)
+        except OSError as error:
+            return PlainTextResponse(f"volume {handle} can't be removed: {error}", status_code=500)
+        return PlainTextResponse("removed")
 
     async def _pods(self, request: Request) -> Response:
         body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self._node.pods()}

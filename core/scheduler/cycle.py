@@ -15,6 +15,7 @@ from core.scheduler.framework import (
     SKIP,
     CycleState,
     FilterPlugin,
+    PreBindPlugin,
     PreFilterPlugin,
     ReservePlugin,
     ScorePlugin,
@@ -36,6 +37,7 @@ class Profile:
     filters: tuple[FilterPlugin, ...]
     scores: tuple[ScorePlugin, ...]
     reserves: tuple[ReservePlugin, ...]
+    pre_binds: tuple[PreBindPlugin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

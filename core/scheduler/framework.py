@@ -1,13 +1,13 @@
 """What a scheduling plugin is: the protocols, and what their answers mean.
 
 A plugin has a `name` and implements one or more of the protocols. The order of plugins is that of `registry.py`.
-Plugins are synchronous and look at one snapshot; only a `BindPlugin` does I/O.
+Plugins are synchronous and look at one snapshot; only a `PreBindPlugin` and a `BindPlugin` do I/O.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -15,8 +15,8 @@ from core.api.views import Pod
 from core.scheduler.snapshot import NodeInfo
 
 __all__ = [
-    "MAX_SCORE", "SKIP", "BindPlugin", "ClusterEvent", "CycleState", "FilterPlugin", "Plugin", "PreFilterPlugin", "ReservePlugin",
-    "ScorePlugin", "Skip", "Status",
+    "MAX_SCORE", "SKIP", "BindPlugin", "ClusterEvent", "CycleState", "FilterPlugin", "Plugin", "PreBindPlugin", "PreFilterPlugin", "ReservePlugin",
+    "ScorePlugin", "Skip", "Status", "WatchingPlugin",
 ]  # fmt: skip
 
 MAX_SCORE = 100.0
@@ -31,6 +31,7 @@ class ClusterEvent(enum.Enum):
     NODE_ADDED = "NodeAdded"
     NODE_CHANGED = "NodeChanged"
     POD_REMOVED = "PodRemoved"
+    VOLUME_CHANGED = "VolumeChanged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,25 @@ class ReservePlugin(Protocol):
 
     def unreserve(self, state: CycleState, pod: Pod, node: NodeInfo) -> None:
         """Undo `reserve`; called also where it failed."""
+
+
+@runtime_checkable
+class WatchingPlugin(Protocol):
+    """One that reads more of the API than Pods and Nodes."""
+
+    def watch(self, tell: Callable[[ClusterEvent], None]) -> None:
+        """Call `tell` from now on when something happens that may help."""
+
+    async def wait_synced(self) -> None: ...
+
+
+@runtime_checkable
+class PreBindPlugin(Protocol):
+    name: str
+
+    async def pre_bind(self, state: CycleState, pod: Pod, node_name: str) -> None:
+        """Before the binding: see to it that the node can have what the Pod needs. Called where `state` has something under the plugin's name.
+        Raises `core.errors.ApiError`: the Pod goes back to the queue."""
 
 
 @runtime_checkable

@@ -21,11 +21,11 @@ from core.client.transport import STRATEGIC_PATCH
 from core.clock import monotonic, timestamp, wall
 from core.errors import ApiError, Conflict, NotFound
 from core.scheduler.cycle import Decision, Profile, schedule
-from core.scheduler.framework import BindPlugin, ClusterEvent, CycleState, Plugin
+from core.scheduler.framework import BindPlugin, ClusterEvent, CycleState, Plugin, WatchingPlugin
 from core.scheduler.plugins.default_binder import DefaultBinder
 from core.scheduler.plugins.node_resources import FIT
 from core.scheduler.queue import QueuedPod, SchedulingQueue
-from core.scheduler.registry import PLUGINS, profile
+from core.scheduler.registry import plugins_of, profile
 from core.scheduler.snapshot import NodeInfo, Snapshot
 
 __all__ = ["Scheduler", "unschedulable_condition"]
@@ -66,7 +66,7 @@ def wants_scheduling(pod: Pod, name: str) -> bool:
 
 
 class Scheduler:
-    """`clock` gives seconds since the epoch, `plugins` replace the table's."""
+    """`clock` gives seconds since the epoch, `plugins` replace the tables'."""
 
     def __init__(
         self,
@@ -74,15 +74,17 @@ class Scheduler:
         informers: Informers,
         *,
         clock: Callable[[], float] = wall,
-        plugins: tuple[Plugin, ...] = PLUGINS,
+        plugins: tuple[Plugin, ...] = (),
         binder: BindPlugin | None = None,
         name: str = NAME,
     ) -> None:
         self.name = name
+        plugins = plugins or plugins_of(client, informers)
         self.snapshot = Snapshot()
         self.queue = SchedulingQueue({each.name: each.helped_by for each in plugins})
         self._client = client
         self._profile: Profile = profile(plugins)
+        self._watching = tuple(each for each in plugins if isinstance(each, WatchingPlugin))
         self._binder: BindPlugin = binder or DefaultBinder(client)
         self._pods: Informer[Pod] = informers.watch(POD, Pod)
         self._nodes: Informer[Node] = informers.watch(NODE, Node)
@@ -101,6 +103,8 @@ class Scheduler:
         self._listen()
         await self._nodes.wait_synced()
         await self._pods.wait_synced()
+        for each in self._watching:
+            await each.wait_synced()
         self._running = True
         self._wake()
 
@@ -122,6 +126,8 @@ class Scheduler:
             self._listening = True
             self._nodes.add_handler(self.on_node)
             self._pods.add_handler(self.on_pod)
+            for each in self._watching:
+                each.watch(self._may_help)
 
     # Events
 
@@ -238,6 +244,9 @@ class Scheduler:
         pod = queued.pod
         began = monotonic()
         try:
+            for plugin in self._profile.pre_binds:
+                if plugin.name in state:
+                    await plugin.pre_bind(state, pod, node.name)
             await self._binder.bind(pod, node.name)
         except (Conflict, NotFound) as error:
             log.info("%s was not bound to %s: %s", pod.key, node.name, error.message)

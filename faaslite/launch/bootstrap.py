@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Protocol
 
-from core.api.kinds import CLUSTER_ROLE, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, ROLE, ROLE_BINDING, Kind
+from core.api.kinds import CLUSTER_ROLE, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, ROLE, ROLE_BINDING, STORAGE_CLASS, Kind
 from core.api.meta import Document
+from core.api.volumes import DEFAULT_CLASS, LOCAL_DRIVER
 from core.client.rest import Client
 from core.errors import AlreadyExists
 from faaslite.api.crd import function_definition
@@ -38,6 +40,7 @@ class Bootstrap:
             except AlreadyExists:
                 await self._client.patch(CLUSTER_ROLE, role["metadata"]["name"], "", {"rules": role["rules"]})
         await self._publish()
+        await self._storage()
         await self._client.list(FUNCTION, limit=1)
 
     async def _publish(self) -> None:
@@ -52,6 +55,18 @@ class Bootstrap:
         await self._put(CONFIG_MAP, {"metadata": metadata, "data": dict(self._public)}, "data")
         await self._put(ROLE, {"metadata": metadata, "rules": [rule]}, "rules")
         await self._put(ROLE_BINDING, {"metadata": metadata, "roleRef": role_ref, "subjects": everybody}, "subjects")
+
+    async def _storage(self) -> None:
+        """The class of claims that name none. Once: whoever takes the mark off, or its mode, keeps it so."""
+        document = {
+            "metadata": {"name": "standard", "annotations": {DEFAULT_CLASS: "true"}},
+            "provisioner": LOCAL_DRIVER,
+            "reclaimPolicy": "Delete",
+            "volumeBindingMode": "WaitForFirstConsumer",
+            "allowVolumeExpansion": True,
+        }
+        with contextlib.suppress(AlreadyExists):
+            await self._client.create(STORAGE_CLASS, document)
 
     async def _put(self, kind: Kind, document: Document, part: str) -> None:
         namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from core.api.quantity import whole
 from core.apiserver.registry.pods import text
 from core.apiserver.registry.strategy import Cause, Document, Strategy
 from core.apiserver.status import forbidden, immutable, invalid_value, not_supported, required
@@ -115,6 +116,13 @@ class ClaimStrategy(Strategy):
         if kept[0] != kept[1]:
             why = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
             return [forbidden("spec", why)]
+        asked = [
+            whole(((each["spec"].get("resources") or {}).get("requests") or {}).get("storage", 0))
+            for each in (new, old)
+        ]
+        if asked[0] < asked[1]:
+            why = "field can not be less than status.capacity"
+            return [forbidden("spec.resources.requests.storage", why)]
         return []
 
 

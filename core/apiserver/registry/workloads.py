@@ -130,6 +130,18 @@ _STATEFUL_WORDS = (
 )
 
 
+def _with_claims(spec: Document) -> Document:
+    """With the volumes that its claims will be in a Pod: containers mount them by the claims' names."""
+    template, claims = spec.get("template"), spec.get("volumeClaimTemplates")
+    if not claims or not isinstance(template, dict):
+        return spec
+    names = [str((each.get("metadata") or {}).get("name") or "") for each in claims]
+    pod = template.get("spec") or {}
+    own = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in names]
+    volumes = [*(each for each in pod.get("volumes") or () if each.get("name") not in names), *own]
+    return {**spec, "template": {**template, "spec": {**pod, "volumes": volumes}}}
+
+
 class StatefulSetStrategy(_Workload):
     def prepare_create(self, document: Document, now: float) -> None:
         document["status"] = {"replicas": 0, "availableReplicas": 0}
@@ -171,7 +183,7 @@ class StatefulSetStrategy(_Workload):
             if value not in ("Retain", "Delete"):
                 at = f"spec.persistentVolumeClaimRetentionPolicy.{key}"
                 found.append(not_supported(at, value, ("Delete", "Retain")))
-        return found + validate_workload(spec, "statefulset")
+        return found + validate_workload(_with_claims(spec), "statefulset")
 
     def validate_update(self, new: Document, old: Document) -> list[Cause]:
         kept = [{key: value for key, value in each["spec"].items() if key not in _STATEFUL_FREE} for each in (new, old)]

@@ -11,7 +11,16 @@ from core.api import views
 from core.errors import FaasliteError
 from core.node.env import Objects
 
-__all__ = ["POD_NAMESPACE", "CsiPlugin", "Prepared", "VolumeContext", "VolumeError", "VolumeRequest", "VolumeType"]
+__all__ = [
+    "POD_NAMESPACE",
+    "Claims",
+    "CsiPlugin",
+    "Prepared",
+    "VolumeContext",
+    "VolumeError",
+    "VolumeRequest",
+    "VolumeType",
+]
 
 
 POD_NAMESPACE = "csi.storage.k8s.io/pod.namespace"
@@ -42,14 +51,24 @@ class CsiPlugin(Protocol):
         """The Pod is gone; calling it again, or for an unknown key, does nothing."""
 
 
+class Claims(Protocol):
+    """Claims and volumes as the API has them. Both raise `core.errors.ApiError`."""
+
+    async def claim(self, namespace: str, name: str) -> views.PersistentVolumeClaim: ...
+
+    async def volume(self, name: str) -> views.PersistentVolume: ...
+
+
 @dataclass(frozen=True, slots=True)
 class VolumeContext:
-    """What volumes need of the node."""
+    """What volumes need of the node. `folders` is where those of its own lie that outlive Pods."""
 
     objects: Objects
     host_ip: str
     allocatable: Mapping[str, str]
     csi: Mapping[str, CsiPlugin]
+    claims: Claims
+    folders: Path
 
 
 @dataclass(frozen=True, slots=True)

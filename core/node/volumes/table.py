@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from core.node.volumes.base import VolumeType
+from core.node.volumes.claim import ClaimVolume, OwnVolume
 from core.node.volumes.config_map import ConfigMapVolume
 from core.node.volumes.csi import CsiVolume
 from core.node.volumes.downward_api import DownwardApiVolume
@@ -23,5 +24,7 @@ VOLUME_TYPES: Mapping[str, VolumeType] = {
     "downward_api": DownwardApiVolume(),
     "host_path": HostPathVolume(),
     "csi": CsiVolume(),
+    "persistent_volume_claim": ClaimVolume(),
+    "ephemeral": OwnVolume(),
 }
 """By the attribute of `views.Volume`."""

@@ -81,7 +81,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 LANES = (
     ("deployments", "sets", "pods", "get"),
-    ("create", "change", "bad", "describe", "discovery", "jobs", "top", "explain"),
+    ("create", "change", "bad", "describe", "discovery", "jobs", "top", "explain", "volumes"),
 )
 """Transcripts of different lanes run at the same time; those that look at nodes or change them are in one."""
 

@@ -206,3 +206,38 @@ class TestWriting:
         )
         assert pod not in kubectl("get", "pods", "-o", "name").split()
         assert shown.call("/function/shown").status == 200
+
+
+class TestVolumes:
+    def test_what_a_pod_writes_is_there_for_the_next_until_the_claim_goes(self, kubectl: Any, shown: Any) -> None:
+        claim = {
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        }  # fmt: skip
+
+        def run(name: str, command: str) -> None:
+            container = {
+                "name": "c", "image": "faaslite/python", "command": ["sh", "-c", command], "env": [{"name": "DATA", "value": "/data"}],
+                "volumeMounts": [{"name": "d", "mountPath": "/data"}],
+            }  # fmt: skip
+            volumes = [{"name": "d", "persistentVolumeClaim": {"claimName": "data"}}]
+            pod = {
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+                "spec": {"restartPolicy": "Never", "tolerations": [{"operator": "Exists"}], "containers": [container], "volumes": volumes},
+            }  # fmt: skip
+            kubectl("create", "-f", "-", stdin=json.dumps(pod))
+            kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=50s")
+
+        assert "standard (default)" in kubectl("get", "sc")
+        kubectl("create", "-f", "-", stdin=json.dumps(claim))
+        run("writes", 'echo kept > "$DATA/x"')
+        assert "Bound" in kubectl("get", "pvc", "data")
+        kubectl("delete", "pod", "writes")
+        run("reads", 'cat "$DATA/x"')
+        assert kubectl("logs", "reads") == "kept\n"
+        folders = list(shown.home.glob("nodes/*/volumes/pvc-*"))
+        assert len(folders) == 1 and (folders[0] / "x").read_text() == "kept\n"
+        kubectl("delete", "pod", "reads")
+        kubectl("delete", "pvc", "data")
+        kubectl("wait", "--for=delete", "pv", "--all", "--timeout=50s")
+        assert not folders[0].exists()

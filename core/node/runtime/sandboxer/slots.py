@@ -26,11 +26,13 @@ TMP_BYTES = 512 << 20
 
 
 def rewrite(value: str, paths: Iterable[str], tree: str) -> str:
-    """`value` where it names one of the container `paths`, something below one, or a folder that holds one: its place in `tree`."""
-    if not value.startswith("/") or value.count("/") < 2:
+    """`value` where it names one of the container `paths`, something below one, or a folder (not one of the root) that holds one: its
+    place in `tree`."""
+    if not value.startswith("/"):
         return value
     for path in paths:
-        if value == path or value.startswith(f"{path}/") or path.startswith(f"{value.rstrip('/')}/"):
+        holds = value.count("/") > 1 and path.startswith(f"{value.rstrip('/')}/")
+        if value == path or value.startswith(f"{path}/") or holds:
             return tree + value
     return value
 

@@ -11,7 +11,10 @@ import msgspec
 import pytest
 
 from core.api import views
+from core.api.volumes import LOCAL_DRIVER
+from core.errors import NotFound
 from core.node.volumes.base import Prepared, VolumeContext, VolumeError
+from core.node.volumes.claim import remove_folder
 from core.node.volumes.manager import Volumes, host_path
 
 
@@ -38,9 +41,42 @@ def known() -> Known:
     return Known()
 
 
+class Claimed:
+    """What the API has of claims and volumes."""
+
+    def __init__(self) -> None:
+        self.claims: dict[str, views.PersistentVolumeClaim] = {}
+        self.volumes: dict[str, views.PersistentVolume] = {}
+
+    async def claim(self, namespace: str, name: str) -> views.PersistentVolumeClaim:
+        if name not in self.claims:
+            raise NotFound(f'persistentvolumeclaims "{name}" not found')
+        return self.claims[name]
+
+    async def volume(self, name: str) -> views.PersistentVolume:
+        if name not in self.volumes:
+            raise NotFound(f'persistentvolumes "{name}" not found')
+        return self.volumes[name]
+
+    def bind(self, name: str, source: dict[str, Any], *, owner: str = "", **more: Any) -> None:
+        meta: dict[str, Any] = {"name": name, "namespace": "ns", "uid": f"uid-{name}"}
+        if owner:
+            meta["ownerReferences"] = [{"kind": "Pod", "name": "p", "uid": owner, "controller": True}]
+        claim = {"metadata": meta, "spec": {"volumeName": f"pv-{name}"}, "status": {"phase": "Bound"}}
+        self.claims[name] = msgspec.convert(claim, views.PersistentVolumeClaim)
+        spec = {"claimRef": {"uid": f"uid-{name}"}, "accessModes": ["ReadWriteOnce"], **source, **more}
+        volume = {"metadata": {"name": f"pv-{name}"}, "spec": spec}
+        self.volumes[f"pv-{name}"] = msgspec.convert(volume, views.PersistentVolume)
+
+
 @pytest.fixture
-def volumes(tmp_path: Path, known: Known) -> Volumes:
-    return Volumes(tmp_path / "pods", VolumeContext(known, "5.6.7.8", {"cpu": "2"}, {}))
+def claims() -> Claimed:
+    return Claimed()
+
+
+@pytest.fixture
+def volumes(tmp_path: Path, known: Known, claims: Claimed) -> Volumes:
+    return Volumes(tmp_path / "pods", VolumeContext(known, "5.6.7.8", {"cpu": "2"}, {}, claims, tmp_path / "volumes"))
 
 
 def pod(*found: dict[str, Any]) -> views.Pod:
@@ -149,7 +185,8 @@ async def test_projected_and_downward(volumes: Volumes, known: Known) -> None:
         ({"csi": {"driver": "none"}}, "no CSI driver 'none'"),
         ({"hostPath": {"path": "/none-such", "type": "Directory"}}, "isn't a directory"),
         ({"hostPath": {"path": "relative"}}, "isn't absolute"),
-        ({"persistentVolumeClaim": {"claimName": "x"}}, "doesn't serve its type"),
+        ({"persistentVolumeClaim": {"claimName": "x"}}, 'persistentvolumeclaims "x" not found'),
+        ({"nfs": {"server": "x"}}, "doesn't serve its type"),
         ({"projected": {"sources": [{"serviceAccountToken": {}}]}}, "serviceAccountToken"),
         (
             {"downwardAPI": {"items": [{"path": "../x", "fieldRef": {"fieldPath": "metadata.name"}}]}},
@@ -210,3 +247,54 @@ async def test_folders_of_others_are_removed(volumes: Volumes, tmp_path: Path) -
     (tmp_path / "pods" / "gone").mkdir()
     assert await volumes.remove_others({"u"}) == ["gone"]
     assert os.listdir(tmp_path / "pods") == ["u"]
+
+
+def claiming(name: str, **source: Any) -> views.Pod:
+    return pod({"name": "v", "persistentVolumeClaim": {"claimName": name, **source}})
+
+
+async def test_a_claims_folder_outlives_the_pod_until_it_is_reclaimed(
+    volumes: Volumes, claims: Claimed, tmp_path: Path
+) -> None:
+    claims.bind("data", {"csi": {"driver": LOCAL_DRIVER, "volumeHandle": "pvc-1"}})
+    found = (await volumes.prepare(claiming("data")))["v"]
+    assert found == Prepared(tmp_path / "volumes" / "pvc-1") and found.path.stat().st_mode & 0o777 == 0o777
+    (found.path / "x").write_text("kept")
+    await volumes.release(claiming("data"))
+    again = (await volumes.prepare(claiming("data", readOnly=True)))["v"]
+    assert again.read_only and (again.path / "x").read_text() == "kept"
+    for _ in range(2):
+        await remove_folder(tmp_path / "volumes", "pvc-1")
+        assert not found.path.exists()
+    with pytest.raises(VolumeError, match="no name"):
+        await remove_folder(tmp_path / "volumes", "../pods")
+
+
+async def test_a_claim_of_a_path_of_the_node(volumes: Volumes, claims: Claimed, tmp_path: Path) -> None:
+    claims.bind("made", {"hostPath": {"path": str(tmp_path / "made"), "type": ""}})
+    assert (await volumes.prepare(claiming("made")))["v"].path == tmp_path / "made"
+    assert (tmp_path / "made").is_dir()
+    claims.bind("there", {"local": {"path": str(tmp_path)}}, accessModes=["ReadOnlyMany"])
+    assert (await volumes.prepare(claiming("there")))["v"] == Prepared(tmp_path, read_only=True)
+
+
+async def test_a_pods_own_claim_must_be_its_own(volumes: Volumes, claims: Claimed) -> None:
+    own = pod({"name": "v", "ephemeral": {"volumeClaimTemplate": {}}})
+    local = {"csi": {"driver": LOCAL_DRIVER, "volumeHandle": "pvc-2"}}
+    claims.bind("p-v", local, owner="u")
+    assert (await volumes.prepare(own))["v"].path.is_dir()
+    claims.bind("p-v", local, owner="another")
+    with pytest.raises(VolumeError, match="pod is not owner"):
+        await volumes.prepare(own)
+
+
+async def test_claims_that_can_not_be_had(volumes: Volumes, claims: Claimed) -> None:
+    claims.bind("pending", {"local": {"path": "/x"}})
+    claims.claims["pending"].status.phase = "Pending"
+    claims.bind("block", {"local": {"path": "/x"}, "volumeMode": "Block"})
+    claims.bind("stolen", {"local": {"path": "/x"}, "claimRef": {"uid": "another"}})
+    claims.bind("far", {"csi": {"driver": "ebs.csi.aws.com", "volumeHandle": "v"}})
+    claims.bind("out", {"csi": {"driver": LOCAL_DRIVER, "volumeHandle": "../pods"}})
+    for name, said in (("pending", "is not bound"), ("block", "volumeMode Block"), ("stolen", "another claim"), ("far", "doesn't serve its type"), ("out", "no name")):  # fmt: skip
+        with pytest.raises(VolumeError, match=said):
+            await volumes.prepare(claiming(name))
