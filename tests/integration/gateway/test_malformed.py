@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 LINE = b"POST /function/hello HTTP/1.1\r\n"
@@ -66,6 +68,44 @@ async def test_it_is_refused_and_the_connection_closed(world, data):
     assert found.fields["connection"] == "close"
     assert await peer.rest() == b""
     assert instance.requests == []
+
+
+async def test_in_pieces_it_is_refused_as_well(world):
+    """Wherever the bytes are cut: a parser that waits for more must not forget what it has seen."""
+    world.function()
+    instance = await world.instance()
+    await world.serve()
+    wrong = []
+    for name, data in BAD.items():
+        if name == "only empty lines":  # in pieces they are passed over as they come, see the next test
+            continue
+        for size in (1, 7):
+            peer = await world.peer()
+            for start in range(0, len(data), size):
+                peer.write(data[start : start + size])
+                for _ in range(2):  # the gateway reads it
+                    await asyncio.sleep(0)
+                if peer.reader._buffer:  # it has answered
+                    break
+            found = await peer.reply()
+            if found.status != 400 or await peer.rest():
+                wrong.append((name, size, found.line))
+            await peer.close()
+    assert not wrong, wrong
+    assert instance.requests == []
+
+
+async def test_empty_lines_do_not_keep_a_connection(world):
+    await world.serve(header_timeout=0.3, idle_timeout=0.3)
+    peer = await world.peer()
+    rest = asyncio.ensure_future(peer.rest())
+    for _ in range(500):
+        peer.write(b"\r\n")
+        done, _ = await asyncio.wait([rest], timeout=0.02)
+        if done:
+            break
+    assert rest.done(), "it was kept open"
+    await asyncio.gather(rest, return_exceptions=True)
 
 
 CHUNKS = {

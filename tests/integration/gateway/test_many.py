@@ -111,3 +111,38 @@ async def test_an_instance_that_stalls_in_its_reply_ends_at_the_deadline_for_one
         cut = b""
     assert not cut.endswith(b"x" * 96)
     assert (await other.ask("/function/hello/fine")).body == b"good"
+
+
+async def test_a_client_that_closes_its_half_within_its_body_or_in_the_queue_left_too(world):
+    world.function()
+    worker = await world.serve()
+    revision = worker.gateway.router.revisions["default/hello-00001"]
+    waiting = await world.peer()
+    waiting.write(b"GET /function/hello HTTP/1.1\r\nHost: h\r\n\r\n")
+    await world.until(lambda: bool(revision.waiting))
+    waiting.writer.write_eof()
+    assert await waiting.rest() == b""
+    assert not revision.waiting
+
+    instance = await world.instance()
+    sending = await world.peer()
+    sending.write(b"POST /function/hello HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf")
+    await world.until(lambda: instance.connections == 1)
+    sending.writer.write_eof()
+    assert await sending.rest() == b""
+    await asyncio.wait_for(instance.lost.wait(), 10)
+    assert instance.requests == []
+    await world.until(lambda: not revision.load.active and not worker.gateway.connections)
+
+
+async def test_half_a_head_and_a_closed_half_are_no_request(world):
+    world.function()
+    instance = await world.instance()
+    worker = await world.serve()
+    for data in (b"", b"GET /function", b"GET /function/hello HTTP/1.1\r\nHost: h\r\n"):
+        peer = await world.peer()
+        peer.write(data)
+        peer.writer.write_eof()
+        assert await peer.rest() == b""
+    assert instance.connections == 0
+    await world.until(lambda: not worker.gateway.connections)
