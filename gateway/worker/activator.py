@@ -75,6 +75,7 @@ class Activator:
             return
         if not revision.instances and call.stats is not None:
             call.stats.cold_starts += 1
+            revision.hold(call.started)
         if trace.ON:
             trace.mark("held", revision.key)
         revision.waiting[call] = None

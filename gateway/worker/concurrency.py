@@ -48,6 +48,7 @@ class Revision:
     __slots__ = (
         "asked",
         "function",
+        "held",
         "instances",
         "key",
         "limit",
@@ -55,6 +56,7 @@ class Revision:
         "namespace",
         "ready",
         "routed",
+        "seen",
         "starting",
         "timeout",
         "told",
@@ -81,6 +83,8 @@ class Revision:
         self.told = b""
         """What instances are told of the deadline, with the end of the head."""
         self.told_until = 0.0
+        self.held = self.seen = 0.0
+        """When the first call of those that wait came and found no instance, and when a Pod was there for it (0: not yet)."""
         self.asked = 0
         """For how many waiting calls the autoscaler was asked."""
 
@@ -106,6 +110,12 @@ class Revision:
         if best is not None:
             best.in_flight += 1
         return best
+
+    def hold(self, now: float) -> None:
+        """A call is about to wait where there is no instance."""
+        if not self.waiting:
+            self.held = now
+            self.seen = now if self.starting else 0.0
 
     def release(self, instance: Instance) -> None:
         instance.in_flight -= 1

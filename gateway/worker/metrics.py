@@ -28,18 +28,18 @@ def render(
         ]
     _family(lines, "faaslite_function_duration_seconds", "histogram", "From a call's head to its reply's end.")
     for each in functions:
-        total = 0
-        for bound, count in zip((*map(str, BOUNDS), "+Inf"), each.buckets, strict=True):
-            total += count
-            lines.append(f'faaslite_function_duration_seconds_bucket{{{_labels(each)},le="{bound}"}} {total}')
-        lines.append(f"faaslite_function_duration_seconds_sum{{{_labels(each)}}} {each.seconds:.6f}")
-        lines.append(f"faaslite_function_duration_seconds_count{{{_labels(each)}}} {total}")
+        _histogram(lines, "faaslite_function_duration_seconds", _labels(each), each.buckets, each.seconds)
     _family(lines, "faaslite_function_received_bytes_total", "counter", "Bytes of request bodies that clients sent.")
     lines += [f"faaslite_function_received_bytes_total{{{_labels(each)}}} {each.received}" for each in functions]
     _family(lines, "faaslite_function_sent_bytes_total", "counter", "Bytes of reply bodies that clients were sent.")
     lines += [f"faaslite_function_sent_bytes_total{{{_labels(each)}}} {each.sent}" for each in functions]
     _family(lines, "faaslite_function_cold_starts_total", "counter", "Calls that found no instance.")
     lines += [f"faaslite_function_cold_starts_total{{{_labels(each)}}} {each.cold_starts}" for each in functions]
+    _family(lines, "faaslite_function_cold_start_seconds", "histogram", "Cold starts by phase: scheduling, starting.")
+    for each in functions:
+        for phase, durations in each.phases.items():
+            labels = f'{_labels(each)},phase="{phase}"'
+            _histogram(lines, "faaslite_function_cold_start_seconds", labels, durations.buckets, durations.seconds)
     _family(lines, "faaslite_function_in_flight", "gauge", "Calls that instances are at work on.")
     lines += [
         f"faaslite_function_in_flight{{{_revision(each)}}} {each.load.active - len(each.waiting)}" for each in revisions
@@ -94,6 +94,15 @@ def merge(texts: Iterable[str]) -> str:
         lines += heads
         lines += [f"{key} {value:.15g}" for key, value in samples[family].items()]
     return "\n".join(lines) + "\n"
+
+
+def _histogram(lines: list[str], name: str, labels: str, buckets: list[int], seconds: float) -> None:
+    total = 0
+    for bound, count in zip((*map(str, BOUNDS), "+Inf"), buckets, strict=True):
+        total += count
+        lines.append(f'{name}_bucket{{{labels},le="{bound}"}} {total}')
+    lines.append(f"{name}_sum{{{labels}}} {seconds:.6f}")
+    lines.append(f"{name}_count{{{labels}}} {total}")
 
 
 def _family(lines: list[str], name: str, kind: str, text: str) -> None:

@@ -311,12 +311,17 @@ class Router:
             known = None
         if ready and known is None:
             revision.starting.discard(pod.key)
+            if not revision.instances and revision.waiting:
+                now = self._clock()
+                seen = revision.seen or now
+                self._stats.function(revision.namespace, revision.function).started(seen - revision.held, now - seen)
             revision.add(Instance(pod.key, self._make_pool(ip, PORT), address))
             self._on_instance(revision)
         elif ready and known is not None and revision.restore(known):
             self._on_instance(revision)
         elif alive and not ready:
             revision.starting.add(pod.key)
+            revision.seen = revision.seen or self._clock()
         elif not alive:
             revision.starting.discard(pod.key)
             self.sweep(revision)

@@ -54,11 +54,26 @@ class RevisionLoad:
         return average, requests
 
 
+class Durations:
+    """A histogram over `BOUNDS`."""
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.seconds += seconds
+
+
 class FunctionStats:
     """Totals of one function since the worker's start. `codes` by hundreds; 499 (client gone) counts as 4xx. `received` and `sent` are bytes of
-    bodies, as clients sent and got them."""
+    bodies, as clients sent and got them. `phases` are those of cold starts, from the first call that waited: until there was a Pod for it
+    (`scheduling`), and from there until that was ready (`starting`)."""
 
-    __slots__ = ("buckets", "codes", "cold_starts", "name", "namespace", "received", "seconds", "sent")
+    __slots__ = ("buckets", "codes", "cold_starts", "name", "namespace", "phases", "received", "seconds", "sent")
 
     def __init__(self, namespace: str, name: str) -> None:
         self.namespace = namespace
@@ -67,6 +82,7 @@ class FunctionStats:
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
         self.cold_starts = 0
+        self.phases: dict[str, Durations] = {}
         self.received = 0
         self.sent = 0
 
@@ -76,6 +92,11 @@ class FunctionStats:
         self.seconds += seconds
         self.received += received
         self.sent += sent
+
+    def started(self, scheduling: float, starting: float) -> None:
+        """There is an instance where there was none. Seconds."""
+        for phase, seconds in (("scheduling", scheduling), ("starting", starting)):
+            self.phases.setdefault(phase, Durations()).add(seconds)
 
 
 class Stats:

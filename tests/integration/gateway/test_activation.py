@@ -32,6 +32,34 @@ async def test_a_call_waits_pokes_and_is_sent_when_an_instance_is_ready(world):
     assert "x-faaslite-cold-start" not in (await peer.ask()).fields
 
 
+async def test_a_cold_start_is_measured_by_phase_once_however_many_wait(world):
+    world.function()
+    instance = await world.instance(pod=False)
+    await world.serve()
+    revision = world.worker.gateway.router.revisions["default/hello-00001"]
+    asked = [asyncio.ensure_future(world.ask()) for _ in range(3)]
+    await world.until(lambda: len(revision.waiting) == 3)
+    world.pod(instance, ready=False)
+    await world.until(lambda: bool(revision.starting))
+    began = revision.held
+    world.pod(instance)
+    assert {each.status for each in await asyncio.gather(*asked)} == {200}
+    text = (await world.ask("/metrics")).body.decode()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("faaslite_function_cold_start"))
+    seconds = {}
+    for phase in ("scheduling", "starting"):
+        labels = f'{{function="hello",namespace="default",phase="{phase}"}}'
+        assert values[f"faaslite_function_cold_start_seconds_count{labels}"] == "1"
+        seconds[phase] = float(values[f"faaslite_function_cold_start_seconds_sum{labels}"])
+    assert seconds["scheduling"] == pytest.approx(revision.seen - began, abs=1e-5)
+    assert seconds["starting"] >= 0
+    assert values['faaslite_function_cold_starts_total{function="hello",namespace="default"}'] == "3"
+    second = await world.instance()
+    await world.until(lambda: len(revision.instances) == 2)
+    assert second.requests == [] and len(world.worker.gateway.stats.function("default", "hello").phases) == 2
+    assert sum(world.worker.gateway.stats.function("default", "hello").phases["starting"].buckets) == 1
+
+
 async def test_calls_poke_again_when_more_wait_than_is_coming(world):
     world.function(limit=2)
     instance = await world.instance(pod=False)
