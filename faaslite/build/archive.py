@@ -44,13 +44,16 @@ def pack(source: Path, *, ignore: Sequence[str] = (), keep_all: bool = False, al
     """
     patterns: tuple[str, ...] = () if keep_all else (*_ALWAYS_IGNORED, *_ignore_file(source), *ignore)
     raw = io.BytesIO()
-    count = 0
+    count = size = 0
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path, name in _files(source, patterns, also):
+            size += _size(path)
+            if size > 8 * MAX_BYTES:
+                raise BuildError(
+                    f"{source} is too large for a package: {path} brings it over {8 * MAX_BYTES >> 20} MiB; leave files out with {IGNORE_FILE}"
+                )
             _add(tar, path, name)
             count += 1
-            if raw.tell() > 8 * MAX_BYTES:
-                raise BuildError(f"{source} is too large for a package; leave files out with {IGNORE_FILE}")
     if not count:
         raise BuildError(f"{source} has no files to deploy")
     packed = gzip.compress(raw.getvalue(), compresslevel=6, mtime=0)
@@ -98,6 +101,14 @@ def _files(source: Path, patterns: Sequence[str], also: Sequence[Path] = ()) -> 
             if not _ignored(name, patterns):
                 found.append((Path(folder) / each, name))
     yield from sorted(found, key=lambda each: each[1])
+
+
+def _size(path: Path) -> int:
+    """Bytes that it will take; what can't be looked at is complained of when it is added."""
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
