@@ -149,6 +149,7 @@ class Container(View):
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
+    target_container_name: str = ""
 
 
 class Volume(View):
@@ -231,6 +232,7 @@ class PodStatus(View):
     conditions: list[Condition] = []
     init_container_statuses: list[ContainerStatus] = []
     container_statuses: list[ContainerStatus] = []
+    ephemeral_container_statuses: list[ContainerStatus] = []
 
 
 class Pod(ObjectView):

@@ -42,7 +42,6 @@ from core.node.runtime.base import Runtime, RuntimeEventType, RuntimeFailure, Sa
 from core.node.runtime.guard import Guard
 from core.node.server import AgentServer, LogSource, Serving, UnknownContainer
 from core.node.specs import Dns, log_folder
-from core.node.status import NO_EPHEMERAL
 from core.node.streams.endpoints import NotRunning
 from core.node.usage import Metered, Sampler, own_usage, prometheus, summary
 from core.node.volumes.base import CsiPlugin, VolumeContext
@@ -374,8 +373,6 @@ class Agent:
         if found is None or worker is None:
             raise UnknownContainer(f'pod "{namespace}/{pod}" is not on this node')
         record = worker.observed.containers.get(container)
-        if record is None and any(each.name == container for each in found.spec.ephemeral_containers):
-            raise UnknownContainer(f'container "{container}" has not run: {NO_EPHEMERAL}')
         if record is None:
             raise UnknownContainer(f'container "{container}" is not valid for pod "{pod}"')
         folder = str(log_folder(self._log_root, found))

@@ -16,7 +16,7 @@ from core.node.runtime.base import ContainerInfo, ContainerState
 
 __all__ = [
     "RESTARTS", "TRANSITIONS", "Action", "ContainerRecord", "DeleteObject", "EnsureSandbox", "Fail", "Forget", "Observed", "Plan",
-    "RemoveSandbox", "Start", "Stop", "Waiting", "decide", "lose_sandbox", "observe", "phase", "restarts", "restored",
+    "RemoveSandbox", "Start", "Stop", "Waiting", "add_ephemerals", "decide", "lose_sandbox", "observe", "phase", "restarts", "restored",
 ]  # fmt: skip
 
 
@@ -44,6 +44,7 @@ class ContainerRecord:
 
     spec: views.Container
     init: bool = False
+    ephemeral: bool = False
     attempt: int = 0
     info: ContainerInfo | None = None
     last: ContainerInfo | None = None
@@ -96,7 +97,12 @@ class Observed:
 
     @property
     def mains(self) -> Iterator[ContainerRecord]:
-        return (each for each in self.containers.values() if not each.init)
+        return (each for each in self.containers.values() if not each.init and not each.ephemeral)
+
+    @property
+    def ephemerals(self) -> Iterator[ContainerRecord]:
+        """Those that somebody added to look into the Pod (KEP-277): they run once, and count for nothing."""
+        return (each for each in self.containers.values() if each.ephemeral)
 
     @property
     def running(self) -> list[str]:
@@ -178,6 +184,8 @@ def restarts(observed: Observed, record: ContainerRecord) -> bool:
     """Whether that exited container is to be started again."""
     if record.sidecar:
         return True
+    if record.ephemeral:
+        return False
     policy = observed.pod.spec.restart_policy or "Always"
     if record.init and record.succeeded:
         return False
@@ -277,9 +285,14 @@ def _earliest(times: list[float | None]) -> float | None:
 
 
 def _run(observed: Observed, now: float) -> Plan:
-    """Start what should run and doesn't: init containers one after another, then the rest side by side."""
+    """Start what should run and doesn't: init containers one after another, then the rest side by side; what was added, at any time."""
     wakes = [_deadline(observed)]
     starts: list[Action] = []
+    for each in observed.ephemerals:
+        if not each.running and not each.exited:
+            start, due = _next_start(observed, each, now)
+            starts += [start] if start else []
+            wakes.append(due)
     for each in observed.inits:
         if each.sidecar:
             if not each.running:
@@ -340,6 +353,7 @@ def observe(pod: views.Pod) -> Observed:
     """
     known = {each.name: each for each in (*pod.status.init_container_statuses, *pod.status.container_statuses)}
     found = Observed(pod)
+    add_ephemerals(found, pod)
     for init, specs in ((True, pod.spec.init_containers), (False, pod.spec.containers)):
         for spec in specs:
             record = found.containers[spec.name] = ContainerRecord(spec, init)
@@ -351,6 +365,28 @@ def observe(pod: views.Pod) -> Observed:
     if pod.terminal:
         found.final_phase = pod.status.phase
     return found
+
+
+def add_ephemerals(observed: Observed, pod: views.Pod) -> bool:
+    """Take in the containers that were added to the Pod; whether there are new ones. One that has run before, by the API's status, has ended."""
+    posted = {each.name: each for each in pod.status.ephemeral_container_statuses}
+    new = [each for each in pod.spec.ephemeral_containers if each.name not in observed.containers]
+    for spec in new:
+        record = observed.containers[spec.name] = ContainerRecord(spec, ephemeral=True)
+        status = posted.get(spec.name)
+        if status is None or not (status.state.running or status.state.terminated):
+            continue
+        ended = status.state.terminated or {}
+        started = (status.state.running or ended).get("startedAt")
+        record.info = ContainerInfo(
+            status.container_id.partition("://")[2], spec.name, "", ContainerState.EXITED if ended else ContainerState.RUNNING,
+            image=status.image, image_id=status.image_id,
+            started_at=parse_time(started) if started else 0.0,
+            finished_at=parse_time(ended["finishedAt"]) if ended.get("finishedAt") else 0.0,
+            exit_code=int(ended["exitCode"]) if "exitCode" in ended else None,
+        )  # fmt: skip
+        record.ended_message = str(ended.get("message") or "")
+    return bool(new)
 
 
 def lose_sandbox(observed: Observed, now: float) -> None:

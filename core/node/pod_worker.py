@@ -103,6 +103,10 @@ class PodWorker:
         changed = (pod.metadata.labels, pod.metadata.annotations) != (before.labels, before.annotations)
         self._conditions = with_foreign(self._conditions, pod)
         self.observed.pod = pod
+        if pod.spec.ephemeral_containers and lifecycle.add_ephemerals(self.observed, pod):
+            self._sources = Volumes.sources(pod)
+            if self._sources and not pod.terminal:
+                self.node.objects.hold(self.uid, pod.namespace, self._sources)
         if pod.metadata.deletion_timestamp:
             self._doom(pod)
         if changed and self.observed.sandbox_id:

@@ -97,6 +97,8 @@ def container_spec(
         tty=container.tty,
         stdin=container.stdin,
         stdin_once=container.stdin and container.stdin_once,
+        added=any(each.name == container.name for each in pod.spec.ephemeral_containers),
+        target=container.target_container_name,
     )
 
 

@@ -12,9 +12,7 @@ from core.node.backoff import restart_delay
 from core.node.lifecycle import ContainerRecord, Observed, phase, restarts
 from core.node.runtime.base import ContainerInfo, ContainerState
 
-__all__ = ["NO_EPHEMERAL", "container_ready", "holds", "pod_status", "posted_conditions", "with_foreign"]
-
-NO_EPHEMERAL = "nodes of this cluster run no ephemeral containers: look into a container of the Pod with `kubectl exec`"
+__all__ = ["container_ready", "holds", "pod_status", "posted_conditions", "with_foreign"]
 
 
 def posted_conditions(pod: views.Pod) -> list[Document]:
@@ -66,19 +64,11 @@ def pod_status(observed: Observed, conditions: list[Document], *, now: float, ho
     if inits:
         status["initContainerStatuses"] = inits
     status["containerStatuses"] = [_container_status(observed, each, now, runtime) for each in observed.mains]
-    refused = [_refused(each) for each in observed.pod.spec.ephemeral_containers]
-    if refused:
-        status["ephemeralContainerStatuses"] = refused
+    added = [_container_status(observed, each, now, runtime) for each in observed.ephemerals]
+    if added:
+        status["ephemeralContainerStatuses"] = [{**each, "ready": False, "started": None} for each in added]
     status["conditions"] = _conditions(observed, conditions, current, now)
     return status
-
-
-def _refused(container: views.Container) -> Document:
-    """No runtime of ours adds a container to a Pod that runs; whoever waits for it (`kubectl debug`) is told at once."""
-    state = {"terminated": {"exitCode": 128, "reason": "NotSupported", "message": NO_EPHEMERAL}}
-    return {
-        "name": container.name, "image": container.image, "imageID": "", "ready": False, "restartCount": 0, "state": state, "lastState": {},
-    }  # fmt: skip
 
 
 def _conditions(observed: Observed, conditions: list[Document], current: str, now: float) -> list[Document]:
@@ -178,7 +168,11 @@ def _state(observed: Observed, record: ContainerRecord, now: float, runtime: str
     if waiting is not None:
         return {"waiting": {"reason": waiting.reason, **({"message": waiting.message} if waiting.message else {})}}
     pending = any(not (each.started if each.sidecar else each.succeeded) for each in observed.inits)
-    return {"waiting": {"reason": "PodInitializing" if pending and not record.init else "ContainerCreating"}}
+    return {
+        "waiting": {
+            "reason": "PodInitializing" if pending and not record.init and not record.ephemeral else "ContainerCreating"
+        }
+    }
 
 
 def _terminated(info: ContainerInfo, message: str, runtime: str) -> Document:

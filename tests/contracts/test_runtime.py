@@ -462,6 +462,21 @@ async def test_several_containers_in_one_sandbox(case: Case) -> None:
     }
 
 
+async def test_a_container_is_added_to_a_pod_of_one(case: Case) -> None:
+    case.listen()
+    sandbox = await case.sandbox(solitary=True)
+    await case.run(Does.RUNS, sandbox)
+    spec = replace(case.spec("tool", Does.EXITS), added=True, target="main")
+    added = await case.runtime.create_container(sandbox.id, spec)
+    await case.runtime.start_container(added)
+    assert (await case.event(RuntimeEventType.EXITED, added)).container.exit_code == 3  # type: ignore[union-attr]
+    found = {each.name: each.state for each in (await case.found(sandbox)).containers}
+    assert found == {"main": ContainerState.RUNNING, "tool": ContainerState.EXITED}
+    await case.deaf()
+    await case.runtime.remove_sandbox(sandbox.id)
+    assert not [each for each in await case.runtime.list() if each.id == sandbox.id]
+
+
 async def test_a_new_driver_finds_what_runs(case: Case) -> None:
     case.listen()
     sandbox, container = await case.run(Does.ANNOUNCES)

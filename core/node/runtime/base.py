@@ -135,6 +135,10 @@ class ContainerSpec:
     stdin: bool = False
     stdin_once: bool = False
     """The first attachment that gave input ends it with its own."""
+    added: bool = False
+    """To a Pod that runs already: it shares what the Pod's own containers share, and they don't wait for it."""
+    target: str = ""
+    """Of one that is `added`: the container whose processes it sees, where the runtime can do that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -327,14 +327,29 @@ class DockerRuntime(EngineQueries):
         folder = self._folder(box, spec.name, spec.attempt)
         notify, termination = folder / "notify", folder / "termination-log"
         await asyncio.to_thread(make_folder, notify, termination)
+        joined, target = await self._beside(box, spec) if spec.added else ("", "")
         body = said.container_body(
             box.spec, spec, self._labels(box),
             network=self.network, address=box.address, pause=box.pause, notify=str(notify), termination=str(termination),
+            joined=joined, target=target,
         )  # fmt: skip
         container_id = await self._create(body, said.container_name(sandbox_id, spec.name, spec.attempt))
         container = self._remember(box, container_id, spec.name, spec.attempt, spec.tty)
         container.stop_signal = spec.stop_signal or container.stop_signal
         return container_id
+
+    async def _beside(self, box: Sandbox, spec: ContainerSpec) -> tuple[str, str]:
+        """The ids of the container whose network one that is added shares, and of that whose processes it sees."""
+        running = {}
+        for each in box.containers.values():
+            found = await self._inspect(each.id)
+            if found is not None and found["State"]["Running"]:
+                running[each.spec_name] = each.id
+        if not running and not box.pause:
+            raise RuntimeFailure(f"no container of the Pod runs that {spec.name} could be beside")
+        if spec.target and spec.target not in running:
+            raise RuntimeFailure(f"unable to find target container {spec.target}")
+        return next(iter(running.values()), ""), running.get(spec.target, "")
 
     def _folder(self, box: Sandbox, name: str, attempt: int) -> Path:
         return self._state / box.spec.uid / name / str(attempt)

@@ -126,9 +126,12 @@ def container_body(
     pause: str,
     notify: str,
     termination: str,
+    joined: str = "",
+    target: str = "",
 ) -> dict[str, Any]:
     """One container. `pause` is the id of the container whose network it shares, "" where it has the Pod's network itself;
-    `notify` and `termination` are host paths."""
+    `notify` and `termination` are host paths. One that is added to a Pod without such a container has the network of `joined`, and sees
+    the processes of `target` (ids, too)."""
     host: dict[str, Any] = {
         "LogConfig": LOG_CONFIG,
         "SecurityOpt": SECURITY,
@@ -156,9 +159,13 @@ def container_body(
     if pause:
         host["NetworkMode"] = f"container:{pause}"
         host["IpcMode"] = f"container:{pause}"
+    elif joined:
+        host["NetworkMode"] = f"container:{joined}"
     else:
         host |= _network(sandbox, network)
         body |= {"Hostname": sandbox.hostname, "NetworkingConfig": _endpoint(network, address)}
+    if target:
+        host["PidMode"] = f"container:{target}"
     if scratches := {each.container_path: scratch_options(each.scratch) for each in spec.mounts if each.scratch}:
         host["Tmpfs"] = scratches
     if spec.no_capabilities or spec.user not in (None, 0):

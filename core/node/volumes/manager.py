@@ -121,7 +121,7 @@ class Volumes:
                 found |= {
                     (kind, str(source[kind].get("name", ""))) for kind in ("secret", "configMap") if kind in source
                 }
-        for container in (*pod.spec.init_containers, *pod.spec.containers):
+        for container in (*pod.spec.init_containers, *pod.spec.containers, *pod.spec.ephemeral_containers):
             for each in container.env_from:
                 found |= {
                     (kind, str(each[f"{kind}Ref"].get("name", "")))

@@ -190,11 +190,31 @@ class TestAttach:
 
 
 class TestDebug:
-    def test_no_container_is_added_and_the_reason_is_said(self, kubectl: Kubectl, pod: str) -> None:
-        done = kubectl(
-            "debug", pod, "-i", "--quiet", "--image=faaslite/python", "--profile=general", "--", "id", code=1
+    def test_a_container_is_added_and_attached_to(self, kubectl: Kubectl, pod: str) -> None:
+        command = ("debug", pod, "-i", "--quiet", "--image=faaslite/python", "--profile=general", "-c", "looker")
+        done = kubectl(*command, "--", "sh", "-c", "read line; echo got $line; exit 3", stdin=b"a line\n")
+        assert done.stdout == b"got a line\n"
+        path = "{.status.ephemeralContainerStatuses[0].state.terminated.exitCode}"
+        kubectl("wait", f"--for=jsonpath={path}=3", f"pod/{pod}", "--timeout=30s")
+        assert kubectl("logs", pod, "-c", "looker").stdout == b"got a line\n"
+        assert b"container not found" in kubectl("exec", pod, "-c", "looker", "--", "id", code=1).stderr
+
+    def test_commands_run_in_it(self, kubectl: Kubectl, pod: str) -> None:
+        command = (
+            "debug",
+            pod,
+            "--quiet",
+            "--image=faaslite/python",
+            "--profile=general",
+            "-c",
+            "stays",
+            "--attach=false",
         )
-        assert b"run no ephemeral containers" in done.stderr
+        kubectl(*command, "--", "sleep", "1000")
+        path = '{.status.ephemeralContainerStatuses[?(@.name=="stays")].state.running}'
+        kubectl("wait", f"--for=jsonpath={path}", f"pod/{pod}", "--timeout=30s")
+        assert kubectl("exec", pod, "-c", "stays", "--", "echo", "inside").stdout == b"inside\n"
+        assert kubectl("get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[*].ready}").stdout == b"true"
 
 
 class TestPortForward:

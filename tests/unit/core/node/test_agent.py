@@ -355,6 +355,30 @@ async def test_a_restarted_agent_finds_its_pods_and_restarts_nothing(cluster: An
     await second.stop()
 
 
+async def test_a_container_is_added_to_a_pod_that_runs(cluster: Any) -> None:
+    runtime = FakeRuntime(lambda spec: Behaviour(ready_after=None, exit_after=0.05 if spec.added else None, exit_code=4))  # fmt: skip
+    first = await cluster.agent(runtime)
+    path = cluster.pod()
+    await cluster.until_ready(path)
+    document = cluster.api.objects[path]
+    added = {"name": "tool", "image": "busybox", "targetContainerName": "main", "stdin": True}
+    cluster.api.put(path, {**document, "spec": {**document["spec"], "ephemeralContainers": [added]}})
+
+    def state() -> Any:
+        (found,) = cluster.status(path)["ephemeralContainerStatuses"]
+        return found["state"]
+
+    await cluster.api.until(lambda: state().get("terminated", {}).get("exitCode") == 4)
+    assert cluster.ready(path) and cluster.status(path)["containerStatuses"][0]["restartCount"] == 0
+    source = first.log_source("default", "a", "tool", False)
+    assert source.ended.is_set() and source.file.parts[-2:] == ("tool", "0.log")
+    await first.stop()
+    second = await cluster.agent(runtime)
+    await cluster.api.until(lambda: second.running_pods)
+    assert [call for call, _ in runtime.calls].count("start_container") == 2
+    await second.stop()
+
+
 async def test_a_pod_that_died_while_no_agent_ran_is_restarted(cluster: Any) -> None:
     runtime = FakeRuntime()
     first = await cluster.agent(runtime)
