@@ -229,16 +229,21 @@ class _Protocol(Guarded):
 
 
 class _Gathering:
-    """A transport that passes on what was written in one turn of the event loop as one piece: one TLS record, one system call."""
+    """A transport that passes on what was written in one turn of the event loop as one piece: one TLS record, one system call. Without TLS
+    it passes on at once, for uvloop gathers by itself, and what is passed on in the next turn leaves a turn later."""
 
-    __slots__ = ("_loop", "_pieces", "_transport")
+    __slots__ = ("_at_once", "_loop", "_pieces", "_transport")
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
+        self._at_once = transport.get_extra_info("sslcontext") is None
         self._loop = asyncio.get_running_loop()
         self._pieces: list[bytes] = []
 
     def write(self, data: bytes) -> None:
+        if self._at_once:
+            self._transport.write(data)
+            return
         if not self._pieces:
             self._loop.call_soon(self._flush)
         self._pieces.append(data)

@@ -76,7 +76,7 @@ class PodWorker:
         self._task: asyncio.Task[None] | None = None
         self._inner: asyncio.Future[list[None]] | None = None
         self._doing: Plan = Plan("")
-        self._outdated = self._dirty = self._closed = False
+        self._outdated = self._dirty = self._closed = self._telling = False
         self._timer: asyncio.TimerHandle | None = None
         self._assigned = self._hinted = ""
         self._sources = Volumes.sources(pod)
@@ -135,7 +135,11 @@ class PodWorker:
             if event.type is RuntimeEventType.READY:
                 if trace.ON:
                     trace.mark("told", self.pod.key)
-                self._announced(event.container.name)
+                self._telling = True  # of all probes at once, below
+                try:
+                    self._announced(event.container.name)
+                finally:
+                    self._telling = False
             # Events may outrun the reply to the call that they come of: nobody may see a ready Pod without its address.
             self.observed.sandbox_id = self.observed.sandbox_id or event.sandbox_id
             self.observed.address = self.observed.address or self._assigned
@@ -273,8 +277,9 @@ class PodWorker:
         elif not holds:
             record.kill = f"Container {record.spec.name} failed {kind} probe, will be restarted"
             self._event("Normal", "Killing", record.kill)
-        self._publish()
-        self.poke()
+        if not self._telling:
+            self._publish()
+            self.poke()
 
     # Telling
 

@@ -4,8 +4,11 @@ import asyncio
 import contextlib
 import logging
 import socket
+from typing import ClassVar
 
-from core.serving import AsgiServer, chunks_of, framed, take_over
+import pytest
+
+from core.serving import AsgiServer, _Gathering, chunks_of, framed, take_over
 
 
 async def test_a_stream_that_never_ends_is_cut_without_a_word(caplog):
@@ -199,3 +202,26 @@ async def test_a_client_that_takes_nothing_isnt_ready_for_chunks():
         while not read.endswith(b"last\r\n0\r\n\r\n"):
             read = read[-20:] + await reader.read(1 << 20)
         assert held["again"]
+
+
+@pytest.mark.parametrize("secured", [False, True])
+async def test_tls_gets_a_turn_s_writes_as_one_record_and_a_plain_socket_at_once(secured: bool) -> None:
+    class Transport:
+        written: ClassVar[list[bytes]] = []
+
+        def get_extra_info(self, name: str) -> object:
+            return object() if secured and name == "sslcontext" else None
+
+        def is_closing(self) -> bool:
+            return False
+
+        def write(self, data: bytes) -> None:
+            self.written.append(data)
+
+    Transport.written = []
+    gathering = _Gathering(Transport())
+    gathering.write(b"head ")
+    gathering.write(b"body")
+    assert Transport.written == ([] if secured else [b"head ", b"body"])
+    await asyncio.sleep(0)
+    assert Transport.written == ([b"head body"] if secured else [b"head ", b"body"])

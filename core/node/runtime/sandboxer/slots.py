@@ -74,15 +74,16 @@ class Slot:
         for mount in sorted(mounts, key=lambda each: each.container_path):
             path = mount.container_path.rstrip("/")
             target = f"{self.host}/fs{path}"
-            os.makedirs(os.path.dirname(target), exist_ok=True)
             if self.mounted:
                 if os.path.isdir(mount.host_path):
-                    os.makedirs(target, exist_ok=True)
+                    _make(target)
                 else:
+                    _make(os.path.dirname(target))
                     os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
                 attach(mount.host_path, target, mount.read_only)
                 self.attached.append(target)
             elif not os.path.lexists(target):
+                _make(os.path.dirname(target))
                 os.symlink(mount.host_path, target)
             (readable if mount.read_only else writable).append(self.tree + path if self.mounted else mount.host_path)
         return readable, writable
@@ -110,6 +111,16 @@ class Slot:
         shutil.rmtree(self.host, ignore_errors=True)
 
 
+def _make(folder: str) -> None:
+    """As `os.makedirs` where it may be there, with one call into the system where its parent is, as nearly always."""
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+
+
 def make_slot(folder: Path, name: str, seen: str, uid: int | None, mounted: bool) -> Slot:
     """A new slot in `folder`, which its processes see at `seen`; `uid` owns what the Pod may write."""
     host = folder / name
@@ -118,7 +129,8 @@ def make_slot(folder: Path, name: str, seen: str, uid: int | None, mounted: bool
     tmp, message = host / "tmp", host / "message"
     tmp.mkdir(mode=0o700)
     os.close(os.open(message, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    (host / "fs").mkdir(mode=0o755)
+    for each in ("fs", "fs/var", "fs/var/faaslite"):  # where packages and layers go, off the way of a start
+        os.mkdir(f"{host}/{each}", mode=0o755)
     if uid is not None:
         os.chown(tmp, uid, uid)
         os.chown(message, uid, uid)

@@ -111,6 +111,25 @@ async def test_readiness_is_hinted_while_the_api_does_not_answer_yet(cluster: An
         assert (await hints.get()).address == ""
 
 
+async def test_an_announcement_is_told_once_all_probes_have_heard_of_it(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[bool, bool]] = []
+    make = pod_worker.pod_status
+
+    def status(*given: Any, **named: Any) -> dict[str, Any]:
+        found = make(*given, **named)
+        made.append((found["containerStatuses"][0]["started"], found["containerStatuses"][0]["ready"]))
+        return found
+
+    monkeypatch.setattr(pod_worker, "pod_status", status)
+    await cluster.agent(WarmRuntime())
+    probe = {"httpGet": {"port": 1}}
+    container = {"name": "main", "image": "i", "readinessProbe": probe, "startupProbe": probe}
+    await cluster.until_ready(cluster.pod(containers=[container]))
+    assert (True, True) in made and (True, False) not in made
+
+
 async def test_the_runtime_is_at_work_before_a_status_is_made(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     make = pod_worker.pod_status
