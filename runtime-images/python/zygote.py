@@ -1,6 +1,6 @@
 """Processes that wait, warm, to become functions: `python -I -S zygote.py FD`, started by a node's sandboxer.
 
-Three generations, each forked from the one before, twice, so that all of them are children of the sandboxer:
+Three generations, each forked from the one before, twice or with CLONE_PARENT, so that all of them are children of the sandboxer:
 
 - the *base*, one per runtime image, has imported the shim and much of the standard library, and runs nothing else;
 - a *zygote*, one per namespace and dependency layer, has gone into its namespaces and given up its privileges for good,
@@ -62,8 +62,17 @@ def send(control: socket.socket, message: dict[str, Any]) -> None:
     control.send(json.dumps(message).encode())
 
 
-def fork_away(control: socket.socket) -> bool:
-    """Fork a process that isn't our child but our parent's; True in it. `control` stays open there alone."""
+def fork_away(control: socket.socket, beside: Callable[[], int] | None = None) -> bool:
+    """Fork a process that isn't our child but our parent's; True in it. `control` stays open there alone. `beside` does so with one fork."""
+    if beside is not None:
+        try:
+            if beside() == 0:
+                return True
+        except OSError:  # a kernel that doesn't have it
+            pass
+        else:
+            control.close()
+            return False
     between = os.fork()
     if between == 0:
         if os.fork() != 0:
@@ -138,6 +147,7 @@ class Generations:
             send(control, {"failed": str(error)})
             return
         os.environ.clear()
+        beside = self.isolation.forker_beside()
         gc.collect()
         gc.freeze()
         send(control, {"born": os.getpid()})
@@ -146,13 +156,15 @@ class Generations:
             if request["op"] == "import":
                 wanted = _in_a_child(lambda: sorted(self.imports.wanted(request["package"])))  # noqa: B023 - called at once
                 found = self.imports.preload(wanted, request["package"], request["layer"])
+                if found["imported"] and request["layer"]:
+                    beside = None  # their libraries may have handlers of forks
                 if found["imported"]:
                     gc.collect()  # of what is new alone: what is frozen must stay as it is, for it is shared
                     gc.freeze()
                 send(control, found)
                 continue
             theirs = socket.socket(fileno=descriptors[0])
-            if fork_away(theirs):
+            if fork_away(theirs, beside):
                 control.close()
                 for each in descriptors[1:]:
                     os.write(each, b"0")  # into its control groups, of which these are cgroup.procs

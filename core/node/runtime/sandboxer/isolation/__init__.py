@@ -6,6 +6,7 @@ packages, load this folder by its path. So: the standard library alone, relative
 
 from __future__ import annotations
 
+from .forking import forker_beside
 from .landlock import Ruleset, landlock_abi
 from .mounts import attach, detach, enter_root, make_private, make_shared, mounts_below, scratch
 from .privileges import (
@@ -20,6 +21,6 @@ from .privileges import (
 from .seccomp import install_filter, seccomp_supported
 
 __all__ = [
-    "Ruleset", "attach", "bound_processes", "detach", "drop", "enter_root", "enter_user_namespace", "install_filter", "landlock_abi", "make_private", "make_shared", "mounts_below", "no_new_privs", "parent_death_signal", "scratch", "seccomp_supported",
+    "Ruleset", "attach", "bound_processes", "detach", "drop", "enter_root", "enter_user_namespace", "forker_beside", "install_filter", "landlock_abi", "make_private", "make_shared", "mounts_below", "no_new_privs", "parent_death_signal", "scratch", "seccomp_supported",
     "subreaper", "unshare",
 ]  # fmt: skip
