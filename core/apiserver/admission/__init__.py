@@ -29,6 +29,8 @@ from core.store.base import Store
 
 __all__ = ["Admission", "Attributes", "Plugin"]
 
+_REMEMBERED = 1024
+
 
 class Attributes(NamedTuple):
     """`document` is what a creation would store; None with other verbs. `asking` are the webhooks that want to see it."""
@@ -44,6 +46,10 @@ class Plugin(Protocol):
     @property
     def verbs(self) -> tuple[str, ...]:
         """The verbs that it is asked about."""
+
+    @property
+    def kinds(self) -> frozenset[str] | None:
+        """The kinds (`Kind.resource`) that it has anything to say of; None for all."""
 
     async def admit(self, attributes: Attributes) -> None:
         """Raises an `ApiError` (`Forbidden`, mostly) where it refuses."""
@@ -64,11 +70,19 @@ class Admission:
             Quota(store),
         )
         self._index = index
+        self._asked: dict[tuple[str, str], tuple[Plugin, ...]] = {}
 
     async def admit(self, attributes: Attributes) -> None:
-        for each in self._plugins:
-            if attributes.info.verb in each.verbs:
-                await each.admit(attributes)
+        at = (attributes.info.verb, attributes.kind.resource)
+        asked = self._asked.get(at)
+        if asked is None:
+            if len(self._asked) >= _REMEMBERED:
+                self._asked.clear()
+            asked = self._asked[at] = tuple(
+                each for each in self._plugins if at[0] in each.verbs and (each.kinds is None or at[1] in each.kinds)
+            )
+        for each in asked:
+            await each.admit(attributes)
 
     def review(self, user: User, kind: Kind, info: RequestInfo) -> Review | None:
         """What is asked about an object just before it is stored, with what it replaces; None where nothing is."""

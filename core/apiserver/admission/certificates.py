@@ -34,6 +34,7 @@ _OF_NODES = ("kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubel
 
 class CertificateRequests:
     verbs = ("create",)
+    kinds = frozenset((_KIND.resource,))
 
     async def admit(self, attributes: Attributes) -> None:
         document, user = attributes.document, attributes.user

@@ -33,6 +33,7 @@ _decoder = msgspec.json.Decoder(_Namespace)
 
 class NamespaceLifecycle:
     verbs = ("create", "delete")
+    kinds: frozenset[str] | None = None
 
     def __init__(self, store: Store) -> None:
         self._store = store

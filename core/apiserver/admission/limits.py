@@ -29,6 +29,7 @@ _LIMITED = (POD.resource, PERSISTENT_VOLUME_CLAIM.resource)
 
 class LimitRanger:
     verbs = ("create",)
+    kinds = frozenset(_LIMITED)
 
     def __init__(self, store: Store) -> None:
         self._store = store

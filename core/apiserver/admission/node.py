@@ -38,6 +38,7 @@ _KUBELET_NAMESPACES = ("kubelet.kubernetes.io", "node.kubernetes.io")
 
 class NodeRestriction:
     verbs = ("create",)
+    kinds = frozenset((*_OWN, SERVICE_ACCOUNT.resource))
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -42,6 +42,7 @@ _SECCOMP = frozenset(("RuntimeDefault", "Localhost"))
 
 class PodSecurity:
     verbs = ("create",)
+    kinds = frozenset((POD.resource,))
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -32,6 +32,7 @@ class Quota:
     """The last of the chain: see the module."""
 
     verbs = ("create",)
+    kinds: frozenset[str] | None = None
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -24,6 +24,7 @@ ACCOUNT = "kubernetes.io/service-account.name"
 
 class TokenSecrets:
     verbs = ("create",)
+    kinds = frozenset((SECRET.resource,))
 
     def __init__(self, index: Index) -> None:
         self._index = index

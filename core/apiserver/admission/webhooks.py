@@ -12,6 +12,7 @@ __all__ = ["MutatingWebhooks"]
 
 class MutatingWebhooks:
     verbs = ("create",)
+    kinds: frozenset[str] | None = None
 
     async def admit(self, attributes: Attributes) -> None:
         document = attributes.document

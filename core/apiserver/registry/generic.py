@@ -7,7 +7,6 @@ compare and swap: a write that lost a race reads again and decides again, unless
 from __future__ import annotations
 
 import functools
-import uuid
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -18,7 +17,7 @@ from core.apiserver.fieldtypes import Node, built_in, custom
 from core.apiserver.registry import deletion
 from core.apiserver.registry.conversion import Conversion, ConvertingCodec
 from core.apiserver.registry.deletion import DeleteOptions
-from core.apiserver.registry.names import check_metadata, check_metadata_update, generate
+from core.apiserver.registry.names import check_metadata, check_metadata_update, generate, new_uid
 from core.apiserver.registry.strategy import Strategy
 from core.apiserver.registry.tracking import Tracking
 from core.apiserver.schema import load
@@ -57,6 +56,12 @@ class Written(NamedTuple):
     entry: Entry
     removed: bool = False
     soft: bool = False
+
+
+_GIVEN_BY_SERVER = frozenset(
+    ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation", "resourceVersion")
+)
+"""What a new object's metadata can't bring with it."""
 
 
 class Registry:
@@ -201,17 +206,10 @@ class Registry:
         metadata: Document = document.setdefault("metadata", {})
         if metadata.get("resourceVersion"):
             raise BadRequest("resourceVersion should not be set on objects to be created")
-        for key in (
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "selfLink",
-            "managedFields",
-            "generation",
-            "resourceVersion",
-        ):
-            metadata.pop(key, None)
+        for key in metadata.keys() & _GIVEN_BY_SERVER:
+            del metadata[key]
         self._check_place(namespace, metadata)
-        metadata["uid"] = str(uuid.uuid4())
+        metadata["uid"] = new_uid()
         metadata["creationTimestamp"] = timestamp(self._clock())
         if self.strategy.generation:
             metadata["generation"] = 1

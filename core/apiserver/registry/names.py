@@ -5,6 +5,7 @@ The rules are those of https://kubernetes.io/docs/concepts/overview/working-with
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 from core.apiserver.status import duplicate, forbidden, immutable, invalid_value, required
 
 __all__ = [
-    "check_annotations", "check_labels", "check_metadata", "check_metadata_update", "generate", "label", "label_1035", "path_segment", "qualified",
-    "subdomain",
+    "check_annotations", "check_labels", "check_metadata", "check_metadata_update", "generate", "label", "label_1035", "new_uid", "path_segment",
+    "qualified", "subdomain",
 ]  # fmt: skip
 
 Cause = dict[str, str]
@@ -29,6 +30,12 @@ _random = random.SystemRandom()
 def generate(base: str) -> str:
     """`base` and five random characters; a long base is cut so that the whole has 63."""
     return base[:58] + "".join(_random.choices(_ALPHABET, k=5))
+
+
+def new_uid() -> str:
+    """A random UUID (RFC 9562, version 4), for a third of what the library takes."""
+    text = os.urandom(16).hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:]}"
 
 
 def label(name: str) -> str:
