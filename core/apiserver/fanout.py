@@ -68,7 +68,7 @@ class Fanout:
 class Feed:
     """One watch on its way to its client. `chunks` is None where the server can't be written to but by ASGI: its task then sends everything."""
 
-    __slots__ = ("_chunks", "_fanout", "_first", "_in_line", "_shared", "_stream", "_watcher")
+    __slots__ = ("_again", "_chunks", "_fanout", "_first", "_in_line", "_shared", "_stream", "_watcher")
 
     def __init__(self, fanout: Fanout, stream: WatchStream, chunks: Chunks | None) -> None:
         self._fanout = fanout
@@ -76,7 +76,7 @@ class Feed:
         self._watcher = stream.watcher
         self._shared = fanout.shared(stream)
         self._first = True
-        self._in_line = False
+        self._in_line = self._again = False
         self._chunks = chunks
         if chunks is not None:
             self._watcher.told = self._told
@@ -91,26 +91,27 @@ class Feed:
         return b"".join(lines)
 
     def _told(self) -> None:
-        if not self._in_line:
+        if self._in_line:
+            self._again = True
+        else:
             self._in_line = True
             self._fanout.add(self)
 
     def deliver(self) -> None:
         """Write what has come; leave it to the watch's task where the client isn't ready for it."""
-        self._in_line = False
+        again, self._in_line, self._again = self._again, False, False
         chunks, watcher = self._chunks, self._watcher
         assert chunks is not None
         try:
-            # Once more than there are events, to find an end behind them.
-            while True:
-                if not chunks.ready():
-                    watcher.wake()
-                    return
-                batch = watcher.take()
-                if not batch:
-                    return
+            if not chunks.ready():
+                watcher.wake()
+                return
+            while batch := watcher.take():
                 if chunk := self._chunk(batch):
                     chunks.write(chunk)
+                if not again:
+                    return
+                # It was told more than once: of more events, or of the end behind them, which only shows when it is looked for.
         except Exception as error:
             watcher.fail(error)
 

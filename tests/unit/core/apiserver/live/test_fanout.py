@@ -179,3 +179,15 @@ async def test_an_event_that_cant_be_told_ends_its_watch_alone(connect, admin, m
         with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError, ValueError)):
             await table.next()
     assert any("Exception in ASGI application" in each.message for each in caplog.records)
+
+
+async def test_the_end_of_the_store_is_found_behind_an_event(connect, admin, store):
+    found = await connect()
+    async with asyncio.timeout(30):
+        await found.begin()
+        await admin.post(CM, {"metadata": {"name": "a"}})
+        await store.close()  # in the same turn of the event loop, before the event has been written
+        assert await found.read(1) == [("ADDED", "a", "")]
+        assert (await found.next())["type"] == "ERROR"
+        with pytest.raises(EOFError):
+            await found.next()
