@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -39,6 +39,8 @@ __all__ = ["Doorway", "Link"]
 log = logging.getLogger(__name__)
 
 _BACKLOG = 128
+LARGEST = 4 << 20
+"""Bytes of bodies and fields in one message, about."""
 
 Done = Callable[[Executed | None], None]
 """Gets what became of a call; None where the connection to the worker was lost first."""
@@ -93,6 +95,18 @@ class Doorway:
         return min((each for each in self.links if not each.draining), key=lambda each: len(each.making), default=None)
 
 
+def _parted(orders: list[Execute]) -> Iterator[list[Execute]]:
+    """In groups that make a message each: a worker takes none of any length, and begins with the first calls while others come."""
+    begin, size = 0, 0
+    for at, order in enumerate(orders):
+        size += len(order.body) + len(order.fields)
+        if size >= LARGEST:
+            yield orders[begin : at + 1]
+            begin, size = at + 1, 0
+    if begin < len(orders):
+        yield orders[begin:]
+
+
 class Link(asyncio.Protocol):
     """The connection of one worker."""
 
@@ -132,8 +146,9 @@ class Link(asyncio.Protocol):
 
     def _send(self) -> None:
         orders, self._orders = self._orders, []
-        if orders and not self.transport.is_closing():
-            self.transport.write(pack(EXECUTE, orders))
+        if not self.transport.is_closing():
+            for group in _parted(orders):
+                self.transport.write(pack(EXECUTE, group))
 
     def _executed(self, results: list[Executed]) -> None:
         for result in results:

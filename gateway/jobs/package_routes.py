@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from core.errors import BadRequest, NotFound
 from gateway.jobs.auth import Access, Caller
 from gateway.jobs.packages import Packages, is_digest
-from gateway.jobs.replies import json
+from gateway.jobs.replies import Streamed, json
 
 __all__ = ["PackageRoutes"]
 
@@ -60,7 +60,7 @@ class PackageRoutes:
         headers = {"Content-Length": str(size), "ETag": f'"{digest}"'}
         if request.method == "HEAD":
             return Response(None, 200, headers, PACKAGE_TYPE)
-        return StreamingResponse(self._packages.read(digest), 200, headers, PACKAGE_TYPE)
+        return Streamed(self._packages.read(digest), headers, PACKAGE_TYPE)
 
 
 def _digest(request: Request) -> str:

@@ -15,7 +15,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -152,7 +152,7 @@ class Packages:
         await asyncio.to_thread(_absorb, bytes(pending), digest, write)
         return f"sha256:{digest.hexdigest()}"
 
-    async def read(self, digest: str) -> AsyncIterator[bytes]:
+    async def read(self, digest: str) -> AsyncGenerator[bytes, None]:
         """The archive in slices. Raises FileNotFoundError."""
         file = await asyncio.to_thread(self.path(digest).open, "rb")
         try:

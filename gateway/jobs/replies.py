@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from core.errors import ApiError
 from gateway.jobs.archive import ArchiveInvalid
 from gateway.jobs.calls.base import CallsError, KeyReused
 from gateway.jobs.packages import DigestMismatch, PayloadTooLarge
 
-__all__ = ["HANDLERS", "error", "json"]
+__all__ = ["HANDLERS", "Streamed", "error", "json"]
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,21 @@ def json(document: Any, status: int = 200, headers: dict[str, str] | None = None
 
 def error(status: int, reason: str, message: str, headers: dict[str, str] | None = None, **more: str) -> Response:
     return json({"error": reason, "message": message, **more}, status, headers)
+
+
+class Streamed(Response):
+    """A body in slices. Starlette's own way loads another library's event loop at the first one, which holds up all calls for as long."""
+
+    def __init__(self, slices: AsyncGenerator[bytes, None], headers: dict[str, str], media_type: str) -> None:
+        self._slices = slices
+        super().__init__(None, 200, headers, media_type)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with aclosing(self._slices) as slices:
+            async for each in slices:
+                await send({"type": "http.response.body", "body": each, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _api_error(request: Request, failure: Exception) -> Response:

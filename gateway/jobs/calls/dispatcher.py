@@ -98,7 +98,7 @@ _decode_error = msgspec.json.Decoder(_GatewayError).decode
 class Dispatcher:
     """`gateway_url` is `http://HOST:PORT`, `sockets` the folder of the gateway workers' Unix sockets; `clock` gives seconds since the epoch.
 
-    `weights` is what slots are divided by, and may change. Calls go to one of `workers`, many in one message, where one is connected; else, and those of cron triggers, by HTTP.
+    `weights` is what slots are divided by, and may change. Calls go to one of `workers`, many in one message, where one is connected; else by HTTP.
     """
 
     def __init__(
@@ -262,11 +262,18 @@ class Dispatcher:
 
     def _begin(self, call: Claimed, gate: Gate | None = None) -> None:
         self._busy[call.namespace, call.function] += 1
-        if gate is None and not call.cron and self._workers is not None:
-            link = self._workers.pick()
-            if link is not None:
-                self._running[call.id] = (call, _Handed(self, call, link))
-                return
+        if self._workers is not None and self._workers.pick() is not None:
+            handed = _Handed(self, call, gate)
+            self._running[call.id] = (call, handed)
+            if gate is None:
+                handed.send()
+            else:
+                self._early.add(call.id)
+                gate.add(handed.send)
+            return
+        self.by_http(call, gate)
+
+    def by_http(self, call: Claimed, gate: Gate | None = None) -> None:
         task = asyncio.create_task(self._execute(call, gate))
         self._running[call.id] = (call, task)
         self._tasks.add(task)
@@ -283,6 +290,11 @@ class Dispatcher:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("call %s: the dispatcher failed, its lease will lapse", call.id, exc_info=error)
+        self.ended(call)
+
+    def drop(self, call: Claimed) -> None:
+        """It was given up, before or after it was sent."""
+        self._early.discard(call.id)
         self.ended(call)
 
     def ended(self, call: Claimed) -> None:
@@ -334,7 +346,7 @@ class Dispatcher:
     async def _execute(self, call: Claimed, gate: Gate | None) -> None:
         began = self._clock()
         span = self._tracing.begin(call, began)
-        request = self._request_of(call, span.traceparent)
+        request = self._request_of(call, span)
         if gate is not None:
             self._early.add(call.id)
 
@@ -357,21 +369,29 @@ class Dispatcher:
     def begin_span(self, call: Claimed, now: float) -> Span:
         return self._tracing.begin(call, now)
 
-    def hand(self, call: Claimed, span: Span, link: Link, done: Callable[[Executed | None], None]) -> tuple[float, int]:
-        """When the call was given to the worker, and under which number."""
+    def order(self, call: Claimed, span: Span) -> tuple[str, bytes]:
+        """Target and fields of its request."""
         request = call.request
         target = f"/function/{call.function}.{call.namespace}{request.path}"
         if request.query:
             target = f"{target}?{request.query}"
-        fields = self._sender.fields(
-            request.method,
-            [*request.headers, (HEADER_CALL_ID, call.id), ("traceparent", span.traceparent)],
-            request.body,
-        )
-        number = link.execute(
+        headers = [*request.headers, (HEADER_CALL_ID, call.id), ("traceparent", span.traceparent)]
+        if call.cron:
+            headers.append((HEADER_CRON, call.cron))
+        return target, self._sender.fields(request.method, headers, request.body)
+
+    def hand(
+        self, call: Claimed, target: str, fields: bytes, done: Callable[[Executed | None], None]
+    ) -> tuple[Link, int] | None:
+        """The worker that makes the call now, and under which number; None where none is connected."""
+        self._early.discard(call.id)
+        link = self._workers.pick() if self._workers is not None else None
+        if link is None:
+            return None
+        request = call.request
+        return link, link.execute(
             call.id, request.method, target, fields, request.body, call.options.revision, self._largest, done
         )
-        return self._clock(), number
 
     def over(self, call: Claimed, span: Span, began: float, result: Executed | None) -> None:
         """A worker has made the call, or was lost."""
@@ -452,17 +472,13 @@ class Dispatcher:
         else:
             log.info("call %s went to another claim or was canceled while it ran", over.call.id)
 
-    def _request_of(self, call: Claimed, traceparent: str) -> bytes:
-        request = call.request
-        target = f"/function/{call.function}.{call.namespace}{request.path}"
-        if request.query:
-            target = f"{target}?{request.query}"
-        headers = [*request.headers, (HEADER_CALL_ID, call.id), ("traceparent", traceparent)]
-        if call.cron:
-            headers.append((HEADER_CRON, call.cron))
+    def _request_of(self, call: Claimed, span: Span) -> bytes:
+        target, fields = self.order(call, span)
         if call.options.revision:
-            headers.append((HEADER_REVISION, call.options.revision))
-        return self._sender.request(request.method, target, headers, request.body)
+            fields += f"{HEADER_REVISION}: {call.options.revision}\r\n".encode("latin-1")
+        return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (
+            call.request.method.encode("latin-1"), target.encode("latin-1"), fields, call.request.body,
+        )  # fmt: skip
 
     async def _send(
         self, call: Claimed, request: bytes, gate: Gate | None, sent: Callable[[], None]
@@ -492,17 +508,28 @@ class _Over(NamedTuple):
 
 
 class _Handed:
-    """A call that a worker makes."""
+    """A call that a worker makes, once `send` has given it to one."""
 
-    __slots__ = ("_began", "_call", "_dispatcher", "_link", "_number", "_open", "_span")
+    __slots__ = ("_began", "_call", "_dispatcher", "_gate", "_open", "_order", "_span", "_to")
 
-    def __init__(self, dispatcher: Dispatcher, call: Claimed, link: Link) -> None:
+    def __init__(self, dispatcher: Dispatcher, call: Claimed, gate: Gate | None) -> None:
         self._dispatcher = dispatcher
         self._call = call
-        self._link = link
+        self._gate = gate
         self._open = True
+        self._began = 0.0
+        self._to: tuple[Link, int] | None = None
         self._span = dispatcher.begin_span(call, dispatcher.now())
-        self._began, self._number = dispatcher.hand(call, self._span, link, self._done)
+        self._order = dispatcher.order(call, self._span)
+
+    def send(self) -> None:
+        if not self._open:
+            return
+        self._began = max(self._dispatcher.now(), self._gate.at if self._gate is not None else 0.0)
+        self._to = self._dispatcher.hand(self._call, *self._order, self._done)
+        if self._to is None:  # the workers have gone since
+            self._open = False
+            self._dispatcher.by_http(self._call)
 
     def _done(self, result: Executed | None) -> None:
         if self._open:
@@ -512,8 +539,9 @@ class _Handed:
     def cancel(self) -> None:
         if self._open:
             self._open = False
-            self._link.cancel(self._number)
-            self._dispatcher.ended(self._call)
+            if self._to is not None:
+                self._to[0].cancel(self._to[1])
+            self._dispatcher.drop(self._call)
 
 
 def claimed_now(call: NewCall, fence: int) -> Claimed:

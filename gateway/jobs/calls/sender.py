@@ -7,6 +7,7 @@ takes a fifth of its time.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -53,25 +54,23 @@ class Gate:
     def __init__(self, at: float) -> None:
         self.at = at
         self._event = asyncio.Event()
-        self._ready: list[tuple[_Connection, bytes, Callable[[], None]]] = []
+        self._ready: list[Callable[[], None]] = []
 
     def open(self) -> None:
-        for connection, request, sent in self._ready:
-            if not connection.gone:
-                connection.write(request)
-                sent()
-        self._ready.clear()
         self._event.set()
+        for action in self._ready:
+            action()
+        self._ready.clear()
 
     async def opened(self) -> None:
         await self._event.wait()
 
-    def add(self, connection: _Connection, request: bytes, sent: Callable[[], None]) -> None:
+    def add(self, action: Callable[[], None]) -> None:
+        """Do it when the gate opens, or now where it is open."""
         if self._event.is_set():
-            connection.write(request)
-            sent()
+            action()
         else:
-            self._ready.append((connection, request, sent))
+            self._ready.append(action)
 
 
 class Sender:
@@ -121,7 +120,7 @@ class Sender:
         try:
             reply = connection.prepare(method, limit)
             if gate is not None:
-                gate.add(connection, request, sent)
+                gate.add(functools.partial(connection.send, request, sent))
             elif connection.gone:
                 raise Broken("the connection was closed")
             else:
@@ -215,6 +214,12 @@ class _Connection(asyncio.Protocol):
         assert self.transport is not None
         self.used = True
         self.transport.write(request)
+
+    def send(self, request: bytes, sent: Callable[[], None]) -> None:
+        """As `write`, where it isn't gone."""
+        if not self.gone:
+            self.write(request)
+            sent()
 
     def done(self) -> None:
         self._reply = None

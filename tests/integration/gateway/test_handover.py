@@ -14,8 +14,20 @@ import pytest
 from core.clock import wall
 from gateway import handover as wire
 from gateway.jobs.accepting import Accepting
-from gateway.jobs.calls.base import CANCELED, FAILED, RUNNING, SUCCEEDED, CallRecord
+from gateway.jobs.calls.base import (
+    ASYNC,
+    CANCELED,
+    CRON,
+    FAILED,
+    RUNNING,
+    SUCCEEDED,
+    CallRecord,
+    Mark,
+    NewCall,
+    Request,
+)
 from gateway.jobs.calls.dispatcher import Dispatcher
+from gateway.jobs.calls.sender import Gate
 from gateway.jobs.calls.sqlite import SqliteCalls
 from gateway.jobs.doorway import Doorway
 from gateway.jobs.functions import FunctionView
@@ -384,6 +396,90 @@ async def test_a_function_that_says_what_the_gateway_says_has_been_tried(world, 
         assert (await world.ask("/async-function/hello", "POST", b"x", f"X-Call-Id: {reason}")).status == 202
         record = await jobs.ended(reason)
         assert (record.status, record.attempts, record.http_status) == (FAILED, 1, int(status[:3]))
+
+
+def tick(name: str, at: float, **given: Any) -> tuple[NewCall, tuple[str, str, str], Mark]:
+    """A cron call of the function `hello`, to be armed for its instant."""
+    key = ("default", "hello", name)
+    call = NewCall(
+        id=name,
+        namespace="default",
+        function="hello",
+        trigger=CRON,
+        cron=name,
+        accepted_at=at,
+        scheduled_at=at,
+        **given,
+    )
+    return call, key, Mark("u", "f", at)  # fmt: skip
+
+
+async def test_calls_that_are_armed_go_to_workers_when_their_gate_opens(world, jobs):
+    instance = await ready(world, jobs)
+    at = wall() + 60
+    gate = Gate(at)
+    request = Request("PUT", "/p", "q=1", (("Content-Type", "text/x"),), b"payload")
+    calls = [tick(f"t{number}", at, request=request, max_age=3600.0) for number in range(300)]
+    armed = await jobs.dispatcher.arm(calls[:250], gate)
+    assert len(armed) == 250 and jobs.dispatcher.running == 250
+    await world.settled()
+    assert instance.requests == []
+    gate.open()
+    for name in armed:
+        record = await jobs.ended(name)
+        assert (record.status, record.attempts, record.tries[0].began) == (SUCCEEDED, 1, at)
+    assert {each.fields["x-call-id"] for each in instance.requests} == armed
+    first = instance.requests[0]
+    assert (first.line, first.body, first.fields["content-type"]) == ("PUT /p?q=1 HTTP/1.1", b"payload", "text/x")
+    assert first.fields["x-faaslite-cron"] == first.fields["x-call-id"]
+    assert jobs.dispatcher.running == 0 and not jobs.dispatcher.busy
+
+
+async def test_an_armed_call_that_is_canceled_or_put_back_is_not_sent(world, jobs):
+    instance = await ready(world, jobs)
+    at = wall() + 60
+    gate = Gate(at)
+    await jobs.dispatcher.arm([tick("a", at), tick("b", at)], gate)
+    assert await jobs.calls.cancel("a", "no more", wall())
+    await world.until(lambda: jobs.dispatcher.running == 1)
+    await jobs.dispatcher.stop()
+    gate.open()
+    await world.settled()
+    a, b = await jobs.calls.get("a"), await jobs.calls.get("b")
+    assert (a.status, b.status, b.attempts, b.due) == (CANCELED, "Queued", 0, at)
+    assert instance.requests == []
+
+
+async def test_an_armed_call_whose_worker_has_gone_is_made_by_http(world, jobs):
+    await ready(world, jobs)
+    gate = Gate(wall())
+    await jobs.dispatcher.arm([tick("a", gate.at)], gate)
+    for each in list(jobs.doorway.links):
+        each.draining = True
+    gate.open()
+    await world.until(lambda: jobs.dispatcher.finished["Retried"] > 0)  # nobody listens at that address
+    record = await jobs.calls.get("a")
+    assert (record.attempts, record.error.partition(":")[0]) == (0, "the gateway can't be reached")
+
+
+async def test_large_calls_are_handed_over_in_several_messages(world, jobs, monkeypatch):
+    """A worker takes no message over its limit, and a thousand calls of a megabyte each would be one."""
+    monkeypatch.setattr(wire, "LARGEST_FRAME", 6 << 20)
+    world.function()
+    instance = await world.instance()
+    body = b"x" * (1 << 20)
+    calls = [
+        NewCall(id=f"c{n}", namespace="default", function="hello", trigger=ASYNC, accepted_at=wall(), request=Request(body=body))
+        for n in range(10)
+    ]  # fmt: skip
+    await world.serve()
+    await connected(world, jobs)
+    (link,) = jobs.doorway.links
+    await jobs.dispatcher.insert(calls)
+    for each in calls:
+        assert (await jobs.ended(each.id)).status == SUCCEEDED
+    assert [link] == list(jobs.doorway.links), "its connection was not broken"
+    assert {len(each.body) for each in instance.requests} == {len(body)}
 
 
 async def test_a_canceled_call_is_given_up(world, jobs):
