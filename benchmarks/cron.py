@@ -92,6 +92,7 @@ def _judge(
     by_key: dict[tuple[str, str, float], list[dict[str, Any]]] = defaultdict(list)
     started: dict[bool, list[float]] = {True: [], False: []}
     arrived: dict[bool, list[float]] = {True: [], False: []}
+    begun: dict[float, list[float]] = defaultdict(list)
     for record in records:
         instant = parse_time(record["scheduledAt"])
         by_key[record["function"], record["cron"], instant].append(record)
@@ -99,7 +100,14 @@ def _judge(
             disturbed = instant in victims
             begins = [parse_time(each["startedAt"]) for each in record["tries"] if each["startedAt"]]
             started[disturbed].append(min(begins) - instant)
+            begun[instant].append(min(begins))
             arrived[disturbed].append(float(record["result"]["body"].strip('"')) - instant)
+    for instant in instants:
+        late = [1000 * (at - instant) for at in begun[instant]]
+        note(
+            f"{instant - instants[0]:+.0f} s{' (killed ' + victims[instant] + ')' if instant in victims else ''}: "
+            f"{len(late)} began, p50 {percentile(late, 50):.1f} ms late, p99 {percentile(late, 99):.1f}, the last {max(late, default=0):.1f}"
+        )
     wanted = [(name, f"t{number}", instant) for name in names for number in range(each) for instant in instants]
     missed = sum(not any(r["status"] == "Succeeded" for r in by_key[key]) for key in wanted)
     return {

@@ -20,7 +20,7 @@ import csv
 import math
 import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -48,6 +48,7 @@ async def handle(event, context):
 """
 _WAITED = re.compile(rb"\r\nx-faaslite-cold-start: (\d+)", re.IGNORECASE)
 _COLD = re.compile(r"^faaslite_function_cold_starts_total\{.*\} (\d+)$", re.MULTILINE)
+_PHASE = re.compile(r'^faaslite_function_cold_start_seconds_(sum|count)\{.*phase="(\w+)"\} (\S+)$', re.MULTILINE)
 
 
 @dataclass
@@ -59,6 +60,8 @@ class Seen:
     at_work: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     """By instance: from when to when it had each of its calls, in seconds of the machine's monotonic clock."""
     cold: int = 0
+    phases: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Of starts from zero, by the gateway's metrics: seconds in all, and how many."""
     failed: int = 0
     late: float = 0.0
     instance_seconds: float = 0.0
@@ -90,6 +93,11 @@ def run(options: argparse.Namespace) -> dict[str, float]:
         "functions": float(len(rows)),
         "failed": float(seen.failed),
         "cold_share": seen.cold / total if total else math.nan,
+        "starts_from_zero": max((count for _, count in seen.phases.values()), default=0.0),
+        **{
+            f"{phase}_mean_ms": seconds / count * 1000 if count else math.nan
+            for phase, (seconds, count) in seen.phases.items()
+        },
         "waited_share": len(seen.waited) / total if total else math.nan,
         "waited_p50_ms": percentile(seen.waited, 50),
         "waited_p99_ms": percentile(seen.waited, 99),
@@ -102,6 +110,14 @@ def run(options: argparse.Namespace) -> dict[str, float]:
         "idle_instance_seconds": seen.instance_seconds * idle_share,
         "idle_mb_seconds": seen.mb_seconds * idle_share,
     }
+
+
+def phases(metrics: str) -> dict[str, tuple[float, float]]:
+    """Of all functions' starts from zero: phase -> (seconds, count)."""
+    found: dict[str, dict[str, float]] = defaultdict(Counter)
+    for kind, phase, value in _PHASE.findall(metrics):
+        found[phase][kind] += float(value)
+    return {phase: (each["sum"], each["count"]) for phase, each in found.items()}
 
 
 def covered(spans: Iterable[tuple[float, float]]) -> float:
@@ -173,7 +189,7 @@ async def replay(cluster: Cluster, calls: list[tuple[float, int]], seconds: floa
     watcher.cancel()
     await asyncio.gather(watcher, return_exceptions=True)
     metrics = (await ask(cluster.address, "/metrics")).decode()
-    seen.cold = sum(map(int, _COLD.findall(metrics)))
+    seen.cold, seen.phases = sum(map(int, _COLD.findall(metrics))), phases(metrics)
     return seen
 
 

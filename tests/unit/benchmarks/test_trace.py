@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from benchmarks.trace import covered, read, schedule, synthetic
+from benchmarks.trace import covered, phases, read, schedule, synthetic
 
 CSV = """HashOwner,HashApp,HashFunction,Trigger,1,2,3,4
 o,a,f1,http,0,2,0,7
@@ -40,3 +40,16 @@ def test_calls_come_in_their_minutes_and_in_order():
 )  # fmt: skip
 def test_what_overlaps_counts_once(spans, seconds):
     assert covered(spans) == seconds
+
+
+def test_phases_are_added_up_over_functions():
+    text = """# TYPE faaslite_function_cold_start_seconds histogram
+faaslite_function_cold_start_seconds_bucket{function="a",namespace="default",phase="starting",le="+Inf"} 2
+faaslite_function_cold_start_seconds_sum{function="a",namespace="default",phase="starting"} 0.500000
+faaslite_function_cold_start_seconds_count{function="a",namespace="default",phase="starting"} 2
+faaslite_function_cold_start_seconds_sum{function="b",namespace="default",phase="starting"} 1.5
+faaslite_function_cold_start_seconds_count{function="b",namespace="default",phase="starting"} 1
+faaslite_function_cold_start_seconds_sum{function="b",namespace="default",phase="scheduling"} 0.25
+faaslite_function_cold_start_seconds_count{function="b",namespace="default",phase="scheduling"} 1
+"""
+    assert phases(text) == {"starting": (2.0, 3.0), "scheduling": (0.25, 1.0)}
