@@ -29,7 +29,7 @@ from faaslite.launch.encryption import Encryption
 from faaslite.launch.identity import oidc
 from faaslite.launch.node import node_process, sandboxer_process
 from faaslite.launch.process import ProcessSpec
-from faaslite.launch.tracing import exporter
+from faaslite.launch.tracing import exporter, gateway_exporter
 from gateway.jobs.app import Jobs
 from gateway.worker.settings import Settings as WorkerSettings
 from gateway.worker.worker import Worker
@@ -134,6 +134,7 @@ def _gateway(cluster: Cluster, number: int, report: int) -> None:
             each.close()
 
     async def build() -> Sequence[Component]:
+        exporting = gateway_exporter()
         client = cluster.client("gateway")
         worker = Worker(
             client,
@@ -145,7 +146,8 @@ def _gateway(cluster: Cluster, number: int, report: int) -> None:
             control=cluster.home.run / f"gateway-{number}.sock",
             tls=cluster.gateway_tls(),
             hints=cluster.home.run,
+            recorder=exporting.tracing if exporting else None,
         )
-        return [Closing(client), worker]
+        return [Closing(client), *([exporting] if exporting else []), worker]
 
     run_components(build, report)

@@ -1,76 +1,44 @@
-"""OpenTelemetry: a span for each call and one below it for each try, exported as OTLP over HTTP.
+"""OpenTelemetry: a span for each call and one below it for each try.
 
-The exporter reads OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_HEADERS` ...); launch makes a `Telemetry` only
-where an endpoint is set, so that nobody else pays for its imports and its thread.
+Launch makes a `Telemetry` only where an endpoint is set, so that nobody else pays for its imports and its thread.
 """
 
 from __future__ import annotations
 
 import secrets
 
-from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.trace import SpanKind
 
 from gateway.jobs.calls.base import FAILED, SUCCEEDED, Claimed, Try
 from gateway.jobs.calls.trace import Context, Span, context_of, root_span
+from gateway.otel import Spans
 
 __all__ = ["Telemetry"]
-
-
-class _Ids(IdGenerator):
-    """Hands out the ids that it was given: a span's id is sent to the function before the span is made."""
-
-    def __init__(self) -> None:
-        self.trace = self.span = 0
-
-    def generate_trace_id(self) -> int:
-        return self.trace
-
-    def generate_span_id(self) -> int:
-        return self.span
 
 
 class Telemetry:
     """`Tracing` that exports. `shutdown` sends what waits and ends the exporter's thread (it blocks: not on the event loop)."""
 
     def __init__(self, exporter: SpanExporter | None = None) -> None:
-        self._ids = _Ids()
-        resource = Resource.create({"service.name": "faaslite-jobs"})
-        self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
-        self._tracer = self._provider.get_tracer("faaslite.jobs")
+        self._spans = Spans("faaslite-jobs", exporter)
 
     def begin(self, call: Claimed, now: float) -> Span:
         return _Execution(self, call, context_of(call.id, call.options))
 
     def flush(self) -> None:
-        self._provider.force_flush()
+        self._spans.flush()
 
     def shutdown(self) -> None:
-        self._provider.shutdown()
+        self._spans.shutdown()
 
     def record(
         self, context: Context, span: str, parent: str, name: str, kind: SpanKind, began: float, ended: float, error: str,
         attributes: dict[str, str | int | float],
     ) -> None:  # fmt: skip
         """A span with these ids, from `began` to `ended` (seconds since the epoch)."""
-        if not context.sampled:
-            return
-        self._ids.trace, self._ids.span = int(context.trace, 16), int(span, 16)
-        above = None
-        if parent:
-            flags = TraceFlags(TraceFlags.SAMPLED)
-            remote = SpanContext(int(context.trace, 16), int(parent, 16), is_remote=True, trace_flags=flags)
-            above = trace.set_span_in_context(NonRecordingSpan(remote))
-        found = self._tracer.start_span(name, above, kind, attributes, start_time=int(began * 1e9))
-        if error:
-            found.set_status(Status(StatusCode.ERROR, error))
-        found.end(int(ended * 1e9))
+        if context.sampled:
+            self._spans.record((context.trace, span, parent), name, kind, began, ended, error, attributes)
 
 
 class _Execution:

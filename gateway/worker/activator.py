@@ -31,6 +31,7 @@ from gateway.worker.errors import (
 )
 from gateway.worker.settings import Settings
 from gateway.worker.stats import BOUNDS, FIRST_BOUND
+from gateway.worker.tracing import Tracing
 
 __all__ = ["Activator"]
 
@@ -52,6 +53,8 @@ class Activator:
         self._settings = settings
         self._poke = poke
         self._asking: set[Revision] = set()
+        self.tracing: Tracing | None = None
+        """Where spans are exported: it is told of each call's end."""
 
     # The way in
 
@@ -166,6 +169,8 @@ class Activator:
             call.quota.leave()
         if trace.ON:
             trace.mark("replied", revision.key)
+        if self.tracing is not None:
+            self.tracing.ended(call, now)
         load = revision.load  # as `leave`
         load.active -= 1
         load.weight += now

@@ -90,6 +90,7 @@ class _Execution:
 
     takes_chunks = False  # so the body comes without the framing of its chunks
     request_complete = True
+    has_span = False  # it is jobs'
 
     def __init__(self, executions: Executions, order: Execute) -> None:
         self._executions = executions

@@ -61,6 +61,7 @@ class ClientConnection(asyncio.Protocol):
         "transport",
         "trusted",
     )  # fmt: skip
+    has_span = True
 
     transport: asyncio.Transport
 
@@ -251,6 +252,8 @@ class ClientConnection(asyncio.Protocol):
             ))  # fmt: skip
         else:
             head = b"".join((start, fields.forward, b"X-Call-Id: ", call_id, b"\r\nX-Faaslite-Deadline: ", told))
+            if gateway.activator.tracing is not None:
+                head = gateway.activator.tracing.join(head, gateway.spans.pop())
         usual = self._state == _AHEAD and not self._special and not self._no_body
         call = Call(self, line.method, line.idempotent, head, call_id, revision, route.stats, now, deadline, usual)
         if body is not None:

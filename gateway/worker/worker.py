@@ -36,6 +36,7 @@ from gateway.worker.router import Router
 from gateway.worker.settings import Settings
 from gateway.worker.stats import Stats
 from gateway.worker.timers import Wheel
+from gateway.worker.tracing import Recorder, Tracing
 from gateway.worker.views import Function
 
 __all__ = ["Gateway", "Worker"]
@@ -234,6 +235,7 @@ class Worker:
     `autoscaler` and `jobs` are the paths of those components' Unix sockets; neither needs to be there. `name` is unique
     among gateway workers. `control` is where it listens for the platform's own processes (`gateway.worker.siblings`); with `tls` the
     listeners speak HTTPS. `hints` is the folder in which it listens for nodes of this machine that say which Pods are ready (`core.client.readiness`).
+    `recorder` gets the spans of calls.
     """
 
     def __init__(
@@ -248,7 +250,9 @@ class Worker:
         control: Path | None = None,
         tls: ssl.SSLContext | None = None,
         hints: Path | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
+        self._recorder = recorder
         self._control = control
         self._tls = tls
         self._client = client
@@ -270,6 +274,8 @@ class Worker:
         gateway = self.gateway = Gateway(
             self._settings, self._client, self._autoscaler, self._jobs, self._name, self._control
         )
+        if self._recorder is not None:
+            gateway.activator.tracing = Tracing(self._recorder)
         namespaces = self._informers.watch(NAMESPACE, views.Namespace)
         functions = self._informers.watch(FUNCTION, Function)
         pods = self._pods = self._informers.watch(POD, views.Pod, labels=LABEL_FUNCTION)

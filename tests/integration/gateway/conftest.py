@@ -323,6 +323,7 @@ class World:
         self.autoscaler = FakeAutoscaler(folder / "autoscaler.sock")
         self.jobs = folder / "jobs.sock"
         self.tls: ssl.SSLContext | None = None
+        self.recorder: Any = None
         self.address: tuple[str, int] = ("", 0)
         self.worker: Worker | None = None
 
@@ -333,7 +334,7 @@ class World:
         settings = {"tune_collector": False, "drain_grace": 2.0, **settings}
         self.worker = Worker(
             Client(self.api), [listener], self.autoscaler.path, self.jobs, Settings(**settings), "gateway-1",
-            control=self.folder / "gateway-1.sock", tls=self.tls,
+            control=self.folder / "gateway-1.sock", tls=self.tls, recorder=self.recorder,
         )  # fmt: skip
         await self.worker.start()
         return self.worker

@@ -10,7 +10,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from faaslite.launch.tracing import exporter
+from faaslite.launch.tracing import exporter, gateway_exporter
 from gateway.jobs.calls.base import Claimed, Options, Request, Try
 from gateway.jobs.calls.trace import NoTracing, context_of, parse, root_span
 from gateway.jobs.otel import Telemetry
@@ -104,6 +104,20 @@ async def test_launch_exports_only_where_an_endpoint_is_set(receiver, monkeypatc
     exporting.tracing.begin(call(), 1.0).end(Try(1.0, 2.0, 200), "")
     await exporting.stop()
     assert (set(receiver.spans), receiver.paths) == ({"try f.team"}, {"/v1/traces"})
+
+
+async def test_a_worker_of_the_gateway_exports_what_it_served(receiver, monkeypatch):
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+    exporting = gateway_exporter()
+    assert exporting is not None
+    exporting.tracing.server((TRACE, "1" * 16, PARENT), "f.team", 1.0, 1.5, "status 504", {"faas.invoked_name": "f"})
+    await exporting.stop()
+    (span,) = receiver.spans.values()
+    assert (span.name, span.kind) == ("f.team", Span.SPAN_KIND_SERVER)
+    assert (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()) == (TRACE, "1" * 16, PARENT)
+    assert span.end_time_unix_nano - span.start_time_unix_nano == 500_000_000
+    assert (span.status.code, span.status.message) == (Status.STATUS_CODE_ERROR, "status 504")
 
 
 def test_without_export_the_context_goes_on_all_the_same():
