@@ -75,6 +75,7 @@ COMMANDS = (
     ("token", "tokens", "Tokens for people and machines of a team."),
     ("certs", "certs", "The cluster's certificates."),
     ("namespace", "namespaces", "Namespaces, one per team."),
+    ("node", "nodes", "Nodes: machines that join the cluster."),
     ("images", "images", "Runtime images for Docker nodes."),
 )
 """Name, module of `cli`, first paragraph of its help; in the order of the help."""

@@ -82,13 +82,13 @@ def run(work: Callable[[Client], Awaitable[T]], config: Path | None = None) -> T
 def gateway() -> Gateway:
     """The cluster's gateway: `$FAASLITE_GATEWAY`, else what the kubeconfig says of it, else where the data dir's cluster listens."""
     from cli.gateway import Gateway
-    from cli.kubeconfigs import gateway_of
+    from cli.kubeconfigs import authority_of, gateway_of
 
     document = _kubeconfig()
     if named := os.environ.get("FAASLITE_GATEWAY"):
         return Gateway(named, token=_token(document))
     if announced := gateway_of(document):
-        return Gateway(announced, token=_token(document), ca=_authority(document))
+        return Gateway(announced, token=_token(document), ca=authority_of(document))
     from faaslite.launch.home import Home
     from faaslite.launch.settings import ClusterSettings
 
@@ -109,15 +109,6 @@ def _kubeconfig() -> dict[str, Any]:
         return load(file)
     except KubeconfigError as error:
         raise Unreachable(str(error)) from error
-
-
-def _authority(document: dict[str, Any]) -> str:
-    """The CA (PEM) of the kubeconfig's cluster, which may have made the gateway's certificate too; "" where it names none."""
-    import base64
-
-    context = next(each["context"] for each in document["contexts"] if each["name"] == document["current-context"])
-    cluster = next(each["cluster"] for each in document["clusters"] if each["name"] == context["cluster"])
-    return base64.b64decode(cluster.get("certificate-authority-data") or "").decode()
 
 
 def _token(document: dict[str, Any]) -> str:

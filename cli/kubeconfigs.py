@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["context_document", "fingerprint", "gateway_of", "joined", "write"]
+__all__ = ["authority_of", "context_document", "fingerprint", "gateway_of", "joined", "server_of", "write"]
 
 _EXTENSION = "faaslite.dev"
 _LISTS = ("clusters", "users", "contexts")
@@ -58,6 +58,24 @@ def gateway_of(document: Mapping[str, Any]) -> str:
                 if extension.get("name") == _EXTENSION:
                     return str((extension.get("extension") or {}).get("gateway") or "")
     return ""
+
+
+def _cluster(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the current context's cluster is, {} where there is none."""
+    contexts = {each.get("name"): each.get("context") or {} for each in document.get("contexts") or ()}
+    clusters = {each.get("name"): each.get("cluster") or {} for each in document.get("clusters") or ()}
+    found: Mapping[str, Any] = clusters.get((contexts.get(document.get("current-context")) or {}).get("cluster")) or {}
+    return found
+
+
+def server_of(document: Mapping[str, Any]) -> str:
+    """The API's URL, "" where it says none."""
+    return str(_cluster(document).get("server") or "").rstrip("/")
+
+
+def authority_of(document: Mapping[str, Any]) -> str:
+    """The CA (PEM) of the current context's cluster, "" where it has none in it."""
+    return base64.b64decode(_cluster(document).get("certificate-authority-data") or "").decode()
 
 
 def fingerprint(ca: bytes) -> str:

@@ -21,7 +21,7 @@ from core.api.meta import Document
 if TYPE_CHECKING:
     from core.client.rest import Client
 
-__all__ = ["register"]
+__all__ = ["digest_of", "fetched_authority", "read_authority", "register", "server_url"]
 
 _LONGEST = 64 << 10
 
@@ -49,13 +49,13 @@ def login(
     """Log in to a cluster. The token is read from standard input (`faas login URL < token`), at a terminal without showing it."""
     from cli import kubeconfigs
 
-    url = _server(server)
+    url = server_url(server)
     if ca_file is not None and fingerprint:
         raise Usage("give --ca-file or --fingerprint, not both")
-    authority = _read(ca_file) if ca_file is not None else None
+    authority = read_authority(ca_file) if ca_file is not None else None
     token = _token()
     if fingerprint:
-        authority = asyncio.run(_fetched_authority(url, _digest(fingerprint)))
+        authority = asyncio.run(fetched_authority(url, digest_of(fingerprint, "--fingerprint")))
     user, announced = asyncio.run(_who(url, authority, token))
     name = context or (urlsplit(url).hostname or "faaslite")
     made = kubeconfigs.context_document(name, url, authority, token, namespace, gateway or announced)
@@ -66,7 +66,8 @@ def login(
         note(f"`export FAASLITE_KUBECONFIG={path}` makes faas use it, wherever else there is a cluster")
 
 
-def _server(text: str) -> str:
+def server_url(text: str) -> str:
+    """`https://HOST:PORT`. Raises Usage."""
     parts = urlsplit(text if "://" in text else f"https://{text}")
     if parts.scheme != "https" or not parts.hostname or parts.path.strip("/"):
         raise Usage(
@@ -75,14 +76,16 @@ def _server(text: str) -> str:
     return f"https://{parts.netloc}"
 
 
-def _digest(text: str) -> str:
+def digest_of(text: str, option: str) -> str:
+    """`sha256:HEX`. Raises Usage."""
     digest = text.lower().removeprefix("sha256:")
     if len(digest) != 64 or any(each not in "0123456789abcdef" for each in digest):
-        raise Usage(f"--fingerprint {text!r} is not sha256: and 64 hex digits")
+        raise Usage(f"{option} {text!r} is not sha256: and 64 hex digits")
     return f"sha256:{digest}"
 
 
-def _read(path: Path) -> bytes:
+def read_authority(path: Path) -> bytes:
+    """A CA's certificate in PEM form. Raises Usage."""
     from cli.kubeconfigs import fingerprint
 
     try:
@@ -126,7 +129,7 @@ def _old(path: Path) -> dict[str, Any]:
     return found
 
 
-async def _fetched_authority(url: str, wanted: str) -> bytes:
+async def fetched_authority(url: str, wanted: str) -> bytes:
     """The CA that the server gives to anybody, where its key is the one that is wanted. Nothing is sent that must be kept secret."""
     from cli.kubeconfigs import fingerprint
     from core.client.kubeconfig import client_context

@@ -177,7 +177,8 @@ def status(data_dir: DataDir = None, output: Output = Format.table) -> None:
         return
     echo(f"{'ready' if found['ready'] else 'not ready'} for {duration(found['uptime'])}, data in {home.path}")
     echo(f"API      {found['api']}")
-    echo(f"Gateway  {found['gateway']}")
+    if found["gateway"]:
+        echo(f"Gateway  {found['gateway']}")
     echo()
     rows = [
         (
@@ -206,6 +207,8 @@ def _nodes(config: Path) -> list[dict[str, Any]]:
     from core.api.kinds import NODE
     from core.errors import ApiError
 
+    if not config.exists():
+        return []  # a node's own data dir, which sees nothing of the cluster
     os.environ["FAASLITE_KUBECONFIG"] = str(config)
 
     async def listed(client: Client) -> list[views.Node]:

@@ -48,8 +48,10 @@ async def ask(
     body: bytes = b"",
     *,
     tls: ssl.SSLContext | None = None,
+    server_name: str = "",
 ) -> Upgraded:
-    """Send a request with those headers (`Upgrade` among them) to a host and port, or to a Unix socket's path.
+    """Send a request with those headers (`Upgrade` among them) to a host and port, or to a Unix socket's path. `server_name` is what the
+    server's certificate must bear where it isn't the host.
 
     Raises `Refused`, OSError (which a `TimeoutError` is) where nobody answers, ValueError where the answer isn't HTTP.
     """
@@ -57,7 +59,9 @@ async def ask(
         if isinstance(address, str):
             reader, writer = await asyncio.open_unix_connection(address, limit=PIECE)
         else:
-            reader, writer = await asyncio.open_connection(*address, ssl=tls, limit=PIECE)
+            reader, writer = await asyncio.open_connection(
+                *address, ssl=tls, limit=PIECE, server_hostname=(server_name or None) if tls else None
+            )
     try:
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "", ""]
         writer.write("\r\n".join(lines).encode("latin-1") + body)

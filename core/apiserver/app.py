@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from starlette.routing import Route
+
 from core.api.kinds import BUILT_IN, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, Kind
 from core.apiserver.admission import Admission
 from core.apiserver.apiservices import ApiServices
@@ -68,7 +70,7 @@ class ApiServer:
     end with the process. `seats`: how many requests run at once, but for those that are exempt. `audit` (nothing is written without one) is
     started and stopped by its owner.
 
-    `oidc` takes the ID tokens of an identity provider. The server doesn't close the store; it closes `kubelet` and `oidc`.
+    `oidc` takes the ID tokens of an identity provider. `routes` are served beside what is no resource, to whom the policy lets. The server doesn't close the store; it closes `kubelet` and `oidc`.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class ApiServer:
         seats: int = TOTAL_SEATS,
         audit: Audit | None = None,
         oidc: Oidc | None = None,
+        routes: Sequence[Route] = (),
         clock: Callable[[], float] = wall,
     ) -> None:
         self._store = store
@@ -131,7 +134,7 @@ class ApiServer:
             served,
             {"ping": _ping, "store": self._check_store, "started": self._check_started},
             self._metrics,
-            [*issuer_routes(accounts, advertise), *Debug(self._flow.seats).routes()],
+            [*issuer_routes(accounts, advertise), *Debug(self._flow.seats).routes(), *routes],
         )
         self._housekeeping = Housekeeping(store, served, clock)
         self._api_services = ApiServices(served)

@@ -20,7 +20,7 @@ from core.apiserver.audit import Audit, Trail
 from core.apiserver.authn import Authenticator, User, impersonation
 from core.apiserver.authn.certificates import peer_certificate
 from core.apiserver.authz import Authorizer
-from core.apiserver.deadlines import Deadlines, expired
+from core.apiserver.deadlines import Deadline, Deadlines, expired
 from core.apiserver.dispatch import RequestInfo
 from core.apiserver.fanout import Fanout, Feed
 from core.apiserver.flow.clients import Clients
@@ -99,7 +99,7 @@ class Edge:
             await turn.take(place, user, info, head.query, scope)
             if not info.resource:
                 trail.allowed(await self.authorizer.check(user, info))
-                trail.done(await self._serve_system(scope, receive, send, info))
+                trail.done(await self._serve_system(scope, receive, send, info, deadline))
                 return
             request = ApiRequest(user, info, head.query, body, head.content_type, head.accept, head.user_agent)
             trail.noted(request.annotations)
@@ -153,8 +153,10 @@ class Edge:
             await self.authorizer.check(user, each)
         return wanted
 
-    async def _serve_system(self, scope: Scope, receive: Receive, send: Send, info: RequestInfo) -> int:
-        """The reply's code. Old clients ask for `/api/`, `/version/`."""
+    async def _serve_system(
+        self, scope: Scope, receive: Receive, send: Send, info: RequestInfo, deadline: Deadline | None
+    ) -> int:
+        """The reply's code. Old clients ask for `/api/`, `/version/`. A reply that has begun may take as long as it is long."""
         code, path = 500, scope["path"]
         if len(path) > 1 and path.endswith("/"):
             scope = {**scope, "path": path.rstrip("/"), "raw_path": path.rstrip("/").encode()}
@@ -163,6 +165,7 @@ class Edge:
             nonlocal code
             if message["type"] == "http.response.start":
                 code = message["status"]
+                self.deadlines.end(deadline)
                 self.metrics.answered(labels(info, False, False), code, None)
             await send(dict(message))
 

@@ -19,6 +19,7 @@ import aiohttp
 from yarl import URL
 
 from core.api.kinds import ENDPOINT_SLICE, NODE, POD, SERVICE
+from core.api.nodenames import serving_name
 from core.apiserver.registry.generic import Registry
 from core.apiserver.request import ApiRequest, Headers, Proxied, Upgrade
 from core.apiserver.served import Served
@@ -41,12 +42,12 @@ _SERVICE_LABEL = "kubernetes.io/service-name"
 
 
 class Target(NamedTuple):
-    """Where a request goes: `agent` is a node's agent, to which the server shows its certificate."""
+    """Where a request goes: `agent` is the node whose agent it is, to which the server shows its certificate."""
 
     scheme: str
     host: str
     port: str
-    agent: bool = False
+    agent: str = ""
 
     @property
     def root(self) -> str:
@@ -147,8 +148,11 @@ class Proxies:
         ]
         pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in named]
         tls = (self._trust(target) or _unchecked()) if target.scheme == "https" else None
+        name = serving_name(target.agent) if target.agent else ""
         try:
-            return Tunnel(await ask((target.host, port), upgrade.method, path, pairs, tls=tls), upgrade)
+            return Tunnel(
+                await ask((target.host, port), upgrade.method, path, pairs, tls=tls, server_name=name), upgrade
+            )
         except Refused as refused:
             found = [(b"content-type", (refused.content_type or "text/plain").encode("latin-1"))]
             return Proxied(refused.status, found, _once(refused.body))
@@ -174,6 +178,7 @@ class Proxies:
                 headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers],
                 data=body or None,
                 ssl=self._trust(target),
+                server_hostname=serving_name(target.agent) if target.agent else None,
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             )
@@ -197,7 +202,7 @@ class Proxies:
         if port in ("", own):
             if self._kubelet is None:
                 raise ServiceUnavailable("this API server has no way to reach nodes")
-            return Target("https", host, own, agent=True)
+            return Target("https", host, own, agent=node["metadata"]["name"])
         if inward(host):
             raise BadRequest("address not allowed")
         return Target(scheme, host, port)

@@ -143,7 +143,9 @@ class Measured:
             return None
         try:
             async with asyncio.timeout(_SECONDS):
-                reply = await self._kubelet.get(f"https://{authority(kubelet_address(node))}/stats/summary", {})
+                reply = await self._kubelet.get(
+                    node["metadata"]["name"], f"https://{authority(kubelet_address(node))}/stats/summary", {}
+                )
                 async with reply:
                     if reply.status == 200:
                         found: Document = msgspec.json.decode(await reply.read())

@@ -1,7 +1,8 @@
 """CertificateSigningRequests: nodes' own are approved, approved ones signed, and old ones taken away.
 
 A node's client certificate is approved by itself where whoever asks may `create certificatesigningrequests/nodeclient` (who joins with a
-bootstrap token) or `/selfnodeclient` (the node itself, for a newer one). Everything else waits for `kubectl certificate approve`.
+bootstrap token) or `/selfnodeclient` (the node itself, for a newer one), and so is its agent's own (`/selfnodeserver`) where it is for the
+node's serving name alone. Everything else waits for `kubectl certificate approve`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,17 @@ from core.client.reconciler import Reconciler
 from core.client.rest import Client
 from core.client.workqueue import WorkQueue
 from core.clock import parse_time, timestamp, wall
-from core.controllers.signing import KUBELET_CLIENT, SIGNERS, Authority, common_name, is_kubelet_client, issue, refusal
+from core.controllers.signing import (
+    KUBELET_CLIENT,
+    KUBELET_SERVING,
+    SIGNERS,
+    Authority,
+    common_name,
+    is_kubelet_client,
+    is_kubelet_serving,
+    issue,
+    refusal,
+)
 from core.errors import Conflict, NotFound
 
 __all__ = ["CertificateController", "SigningRequest", "outdated_at"]
@@ -137,13 +148,18 @@ class CertificateController:
 
     async def _approve(self, request: SigningRequest, now: float) -> None:
         spec, asked = request.spec, _parsed(request)
-        if spec.signer_name != KUBELET_CLIENT or asked is None or not is_kubelet_client(asked, spec.usages):
+        if asked is None:
             return
-        own = spec.username == common_name(asked)
-        ways = (("selfnodeclient", "self kubelet"), ("nodeclient", "kubelet")) if own else (("nodeclient", "kubelet"),)
+        ways: tuple[tuple[str, str], ...] = ()
+        if spec.signer_name == KUBELET_CLIENT and is_kubelet_client(asked, spec.usages):
+            own = spec.username == common_name(asked)
+            ways = (("nodeclient", "kubelet client"),)
+            ways = (("selfnodeclient", "self kubelet client"), *ways) if own else ways
+        elif spec.signer_name == KUBELET_SERVING and is_kubelet_serving(asked, spec.usages, spec.username):
+            ways = (("selfnodeserver", "self kubelet server"),)
         for permission, what in ways:
             if await self._may(request, permission):
-                message = f"Auto approving {what} client certificate after SubjectAccessReview."
+                message = f"Auto approving {what} certificate after SubjectAccessReview."
                 await self._decide(request, "approval", _condition("Approved", "AutoApproved", message, now))
                 return
 

@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from core.api.nodenames import serving_name
+
 __all__ = [
-    "CLIENT", "KUBELET_CLIENT", "KUBELET_SERVING", "SIGNERS", "Authority", "common_name", "is_kubelet_client", "issue", "refusal",
+    "CLIENT", "KUBELET_CLIENT", "KUBELET_SERVING", "SIGNERS", "Authority", "common_name", "is_kubelet_client", "is_kubelet_serving", "issue", "refusal",
 ]  # fmt: skip
 
 CLIENT = "kubernetes.io/kube-apiserver-client"
@@ -88,6 +90,13 @@ def refusal(signer: str, request: x509.CertificateSigningRequest, usages: Collec
 
 def is_kubelet_client(request: x509.CertificateSigningRequest, usages: Collection[str]) -> bool:
     return not refusal(KUBELET_CLIENT, request, usages, "")
+
+
+def is_kubelet_serving(request: x509.CertificateSigningRequest, usages: Collection[str], username: str) -> bool:
+    """Whether a node asks for the certificate of its own agent, by the one name that is a node's to have."""
+    name = common_name(request)
+    wanted = [x509.DNSName(serving_name(name.removeprefix(NODE_PREFIX)))]
+    return not refusal(KUBELET_SERVING, request, usages, username) and _alternatives(request) == wanted
 
 
 def issue(

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import zlib
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,7 @@ class Agent:
         self.idle = asyncio.Event()
         """Set while the node looks after no Pod."""
         self.idle.set()
+        self._forgotten = asyncio.Event()
         self._workers: dict[str, PodWorker] = {}
         self._keys: dict[str, str] = {}
         self._found: dict[str, SandboxInfo] = {}
@@ -233,6 +234,7 @@ class Agent:
     def _forget(self, worker: PodWorker) -> None:
         if self._workers.get(worker.uid) is worker:
             del self._workers[worker.uid]
+            self._forgotten.set()
             if not self._workers:
                 self.idle.set()
 
@@ -315,6 +317,12 @@ class Agent:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("%s failed", task.get_name(), exc_info=task.exception())
+
+    async def wait_gone(self, uids: Collection[str]) -> None:
+        """Until nothing is left of those Pods here."""
+        while not self._workers.keys().isdisjoint(uids):
+            self._forgotten.clear()
+            await self._forgotten.wait()
 
     # What the server asks
 

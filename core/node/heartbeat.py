@@ -29,6 +29,7 @@ __all__ = ["PERIOD", "Heartbeat", "allocatable"]
 log = logging.getLogger(__name__)
 
 PERIOD = 10.0
+SHUTTING_DOWN = "node is shutting down"
 STATUS_PERIOD = 300.0
 """Seconds after which the status is written though nothing changed, as the kubelet does."""
 
@@ -59,6 +60,7 @@ class Heartbeat:
         self.spec = spec
         self.uid = ""
         self.trouble = ""
+        self._leaving = False
         self._client = client
         self._runtime = runtime
         self._restart = restart
@@ -79,6 +81,11 @@ class Heartbeat:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+
+    async def shut_down(self, now: float) -> None:
+        """Say that the node goes, so that nothing new is scheduled to it. Raises `ApiError`."""
+        self._leaving = True
+        await self.beat(now)
 
     async def _run(self) -> None:
         delay = 0.1
@@ -153,9 +160,8 @@ class Heartbeat:
             except RuntimeFailure as error:
                 log.warning("node %s: its images can't be listed: %s", self.spec.name, error)
         pressed = self._pressures(now)
-        status = node_status(
-            self.spec, info, allocatable(self.spec), images, self._conditions, pressed, self.trouble, now
-        )
+        trouble = self.trouble or (SHUTTING_DOWN if self._leaving else "")
+        status = node_status(self.spec, info, allocatable(self.spec), images, self._conditions, pressed, trouble, now)
         same = self._written is not None and _without_times(status) == _without_times(self._written)
         if same and now - self._written_at < STATUS_PERIOD:
             return

@@ -17,13 +17,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from core.api.kinds import CERTIFICATE_SIGNING_REQUEST
+from core.api.nodenames import serving_name
 from core.client.rest import Client
-from core.errors import ApiError, FaasliteError
+from core.errors import ApiError, FaasliteError, Unauthorized
 
-__all__ = ["Credentials", "JoinError", "join"]
+__all__ = ["Credentials", "JoinError", "join", "serving_certificate"]
 
-_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
-_USAGES = ["digital signature", "key encipherment", "client auth"]
+_CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
+_SERVING = "kubernetes.io/kubelet-serving"
+_USAGES = ["digital signature", "key encipherment"]
 PATIENCE = 60.0
 
 
@@ -43,11 +45,24 @@ async def join(client: Client, name: str, *, patience: float = PATIENCE) -> Cred
 
     Waits until it is issued, `patience` seconds at most. Raises `JoinError`.
     """
+    return await _certified(client, name, _CLIENT, patience)
+
+
+async def serving_certificate(client: Client, name: str, *, patience: float = PATIENCE) -> Credentials:
+    """The certificate of the agent's own server, asked for through `client` as the node itself. Raises `JoinError`."""
+    return await _certified(client, name, _SERVING, patience)
+
+
+async def _certified(client: Client, name: str, signer: str, patience: float) -> Credentials:
     key = ec.generate_private_key(ec.SECP256R1())
     try:
-        made = await client.create(CERTIFICATE_SIGNING_REQUEST, _request(key, name))
+        made = await client.create(CERTIFICATE_SIGNING_REQUEST, _request(key, name, signer))
         async with asyncio.timeout(patience):
             status = await _decided(client, made)
+    except Unauthorized as error:
+        raise JoinError(
+            f"node {name}: the cluster doesn't know the token: it is wrong or has expired; `faas node token` makes a new one"
+        ) from error
     except ApiError as error:
         raise JoinError(f"node {name}: the API server doesn't give a certificate: {error.message}") from error
     except TimeoutError as error:
@@ -63,18 +78,23 @@ async def join(client: Client, name: str, *, patience: float = PATIENCE) -> Cred
     return Credentials(base64.b64decode(status["certificate"]), pem)
 
 
-def _request(key: ec.EllipticCurvePrivateKey, name: str) -> dict[str, Any]:
+def _request(key: ec.EllipticCurvePrivateKey, name: str, signer: str) -> dict[str, Any]:
     subject = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
             x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{name}"),
         ]
     )
-    signed = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if signer == _SERVING:
+        names = x509.SubjectAlternativeName([x509.DNSName(serving_name(name))])
+        builder = builder.add_extension(names, critical=False)
+    signed = builder.sign(key, hashes.SHA256())
+    purpose = "server auth" if signer == _SERVING else "client auth"
     request = base64.b64encode(signed.public_bytes(serialization.Encoding.PEM)).decode()
     return {
         "metadata": {"generateName": f"node-csr-{name}-"},
-        "spec": {"request": request, "signerName": _SIGNER, "usages": _USAGES},
+        "spec": {"request": request, "signerName": signer, "usages": [*_USAGES, purpose]},
     }
 
 

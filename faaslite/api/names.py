@@ -6,7 +6,7 @@ from core.api.kinds import Kind
 
 __all__ = [
     "ANNOTATION_CONCURRENCY", "ANNOTATION_REVISION_HASH", "ANNOTATION_RPS", "ANNOTATION_SCALE", "ANNOTATION_SECRET_VERSION", "ANNOTATION_WEIGHT", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON",
-    "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_FUNCTION", "LABEL_KEY", "LABEL_REVISION", "LABEL_VERSIONED", "LABEL_VERSION_OF", "LAYER_PATH", "LIVE_PATH", "MODULES_PATH", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
+    "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_FUNCTION", "LABEL_KEY", "LABEL_REVISION", "LABEL_VERSIONED", "LABEL_VERSION_OF", "LAYER_PATH", "LIVE_PATH", "MODULES_PATH", "NO_ROUTE_TAINT", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
     "READY_PATH", "SECRETS_PATH", "SYSTEM_NAMESPACE", "revision_name",
 ]  # fmt: skip
 
@@ -33,6 +33,8 @@ ANNOTATION_WEIGHT = "faaslite.dev/weight"
 ANNOTATION_REVISION_HASH = "faaslite.dev/template-hash"
 PROCESS_TAINT = "faaslite.dev/process-runtime"
 """Taint (NoSchedule) of process nodes, tolerated by function Pods: only `faaslite/<runtime>` images run there."""
+NO_ROUTE_TAINT = "faaslite.dev/no-route"
+"""Taint (NoSchedule) of process nodes on another machine than the gateway's: their Pods have addresses of that machine alone."""
 
 CONTAINER_NAME = "function"
 PORT = 8012

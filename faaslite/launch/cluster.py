@@ -18,7 +18,7 @@ from faaslite.launch.engine import EngineShare, settle
 from faaslite.launch.errors import LaunchError
 from faaslite.launch.home import Home
 from faaslite.launch.identity import oidc
-from faaslite.launch.listeners import bind, bind_unix
+from faaslite.launch.listeners import bind, bind_unix, interface_addresses
 from faaslite.launch.pki import Pki
 from faaslite.launch.settings import ClusterSettings
 
@@ -98,6 +98,10 @@ def prepare(home: Home, settings: ClusterSettings, *, parts: Collection[str] = A
     Ports of 0 become what was found and are kept, and so are the slices. Raises LaunchError where something can't be had.
     """
     home.prepare()
+    if home.joined.exists():
+        raise LaunchError(
+            f"{home.path} is the data dir of a node that has joined a cluster; choose another with --data-dir"
+        )
     audit_policy(settings)
     oidc(settings)
     runtime = settings.runtime if settings.runtime != "auto" else ("docker" if _docker_serves() else "process")
@@ -144,6 +148,7 @@ def _own_names(listen: str) -> Iterator[str]:
     yield "127.0.0.1"
     if listen in ("0.0.0.0", "::"):  # noqa: S104
         yield socket.gethostname()
+        yield from interface_addresses()
         with contextlib.suppress(OSError):
             yield from sorted({str(each[4][0]) for each in socket.getaddrinfo(socket.gethostname(), None)})
 

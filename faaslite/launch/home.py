@@ -30,6 +30,7 @@ class Home:
         self.kubeconfig = self.path / "kubeconfig"
         self.settings = self.path / "cluster.json"
         self.engine = self.path / "engine.json"
+        self.joined = self.path / "node.json"
         self.state = self.path / "state.db"
         self.encryption_keys = self.path / "encryption.keys"
         self.calls_keys = self.path / "calls.keys"

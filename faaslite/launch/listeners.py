@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
+import struct
 from pathlib import Path
 
 from faaslite.launch.errors import LaunchError
 
-__all__ = ["bind", "bind_unix"]
+__all__ = ["bind", "bind_unix", "interface_addresses"]
 
 _BACKLOG = 2048
+_SIOCGIFADDR = 0x8915
 
 
 def bind(address: str, port: int, what: str, flag: str, *, shares: int = 1) -> list[socket.socket]:
@@ -78,3 +81,16 @@ def _reason(error: OSError) -> str:
     if error.errno == errno.EACCES:
         return "ports under 1024 need root"
     return error.strerror or str(error)
+
+
+def interface_addresses() -> list[str]:
+    """This machine's IPv4 addresses, one an interface (netdevice(7)): what it is reached at, whatever its host name means to itself."""
+    found = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+            except OSError:
+                continue  # it has none
+            found.add(socket.inet_ntoa(answer[20:24]))
+    return sorted(found)

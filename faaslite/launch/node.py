@@ -5,17 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import platform
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
-
-import aiohttp
+from collections.abc import Callable, Sequence
 
 from core.api import quantity
 from core.client.readiness import HintSender
-from core.errors import NotFound, ServiceUnavailable
 from core.node.agent import Agent
 from core.node.runtime.base import ContainerSpec, Mount, Runtime
 from core.node.runtime.process import ProcessRuntime
@@ -29,23 +23,33 @@ from faaslite.launch import slices
 from faaslite.launch.bootstrap import Closing
 from faaslite.launch.child import Component, run_components
 from faaslite.launch.cluster import Cluster
+from faaslite.launch.home import Home
+from faaslite.launch.packages import PackageFetcher
 from faaslite.launch.process import ProcessSpec
 
-__all__ = ["node_process", "sandboxer_process"]
+__all__ = ["capacity", "node_process", "sandboxer_process", "sandboxer_spec"]
 
 _PODS = {"process": 1100, "docker": 250}
-_CHUNK = 256 * 1024
 _WARM_IMAGES = ("faaslite/python",)
 """Of which Docker nodes keep started containers before the first Pod asks for one."""
 
 
 def sandboxer_process(cluster: Cluster, name: str) -> ProcessSpec:
     """The parent of the node's Pods: it outlives the agent."""
-    socket_path, folder = cluster.home.sandboxer_socket(name), cluster.home.node(name) / "sandboxer"
     settings = SandboxerSettings(idle=cluster.settings.zygote_idle)
+    return sandboxer_spec(
+        f"sandboxer-{name.removeprefix('node-')}", cluster.home, name, settings, cluster.close_listeners
+    )
+
+
+def sandboxer_spec(
+    process: str, home: Home, name: str, settings: SandboxerSettings, before: Callable[[], None]
+) -> ProcessSpec:
+    """The process `process`, which holds the Pods of the node `name`. `before` runs first, in the child."""
+    socket_path, folder = home.sandboxer_socket(name), home.node(name) / "sandboxer"
 
     def main(report: int) -> None:
-        cluster.close_listeners()
+        before()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         prepared = sandboxer.prepare(folder, settings.without)
 
@@ -67,7 +71,7 @@ def sandboxer_process(cluster: Cluster, name: str) -> ProcessSpec:
 
         asyncio.run(serve())  # not uvloop: it keeps SIGCHLD to itself
 
-    return ProcessSpec(f"sandboxer-{name.removeprefix('node-')}", main, grace=15.0)
+    return ProcessSpec(process, main, grace=15.0)
 
 
 def node_process(cluster: Cluster, name: str) -> ProcessSpec:
@@ -96,7 +100,7 @@ async def _build(cluster: Cluster, name: str, number: int) -> Sequence[Component
         log_root=cluster.home.pod_logs,
         address="127.0.0.1",
         pod_cidr=pod_cidr(cluster, number),
-        capacity=_capacity(cluster),
+        capacity=capacity(cluster.runtime, cluster.settings.nodes),
         taints=[{"key": PROCESS_TAINT, "effect": "NoSchedule"}] if process else [],
         csi={PACKAGE_DRIVER: ArchiveVolumes(PACKAGE_DRIVER, fetcher.fetch, fetcher.check, home / "packages")},
         serving=Serving("127.0.0.1", 0, certificate, key, cluster.pki.ca_file),
@@ -141,53 +145,11 @@ def _function_container(image: str) -> ContainerSpec:
     )  # fmt: skip
 
 
-def _capacity(cluster: Cluster) -> dict[str, str]:
-    """This machine's, shared out among its nodes."""
-    share = cluster.settings.nodes
+def capacity(runtime: str, share: int = 1) -> dict[str, str]:
+    """This machine's, shared out among `share` nodes."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": f"{(os.cpu_count() or 1) * 1000 // share}m",
         "memory": f"{memory // share // 1024}Ki",
-        "pods": str(_PODS[cluster.runtime]),
+        "pods": str(_PODS[runtime]),
     }
-
-
-class PackageFetcher:
-    """Brings packages from the package store over its Unix socket."""
-
-    def __init__(self, socket_path: Path, token: str) -> None:
-        self._path = socket_path
-        self._headers = {"Authorization": f"Bearer {token}", "User-Agent": f"faaslite-node ({platform.node()})"}
-        self._session: aiohttp.ClientSession | None = None
-
-    async def fetch(self, digest: str, namespace: str) -> AsyncGenerator[bytes, None]:
-        """The archive's bytes. Raises NotFound, ServiceUnavailable."""
-        async with self._asked("GET", digest, namespace) as response:
-            async for chunk in response.content.iter_chunked(_CHUNK):
-                yield chunk
-
-    async def check(self, digest: str, namespace: str) -> None:
-        """Nothing where the namespace has that package. Raises NotFound, ServiceUnavailable."""
-        async with self._asked("HEAD", digest, namespace):
-            return
-
-    @asynccontextmanager
-    async def _asked(self, method: str, digest: str, namespace: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        if self._session is None:
-            connector = aiohttp.UnixConnector(str(self._path))
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=30.0)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
-        try:
-            url, query = f"http://jobs/system/packages/{digest}", {"namespace": namespace}
-            async with self._session.request(method, url, params=query, headers=self._headers) as response:
-                if response.status == 404:
-                    raise NotFound(f"the package store has no {digest} of {namespace}; deploy the function again")
-                if response.status != 200:
-                    raise ServiceUnavailable(f"the package store answered {response.status} for {digest}")
-                yield response
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise ServiceUnavailable(f"the package store doesn't answer: {error or type(error).__name__}") from error
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from core.api.nodenames import serving_name
 from core.controllers.signing import Authority
 from faaslite.api.names import SYSTEM_NAMESPACE
 from faaslite.launch.errors import LaunchError
@@ -85,7 +86,7 @@ class Pki:
                     key,
                     now,
                     f"system:node:{node}",
-                    [node, "localhost", "127.0.0.1"],
+                    [node, serving_name(node), "localhost", "127.0.0.1"],
                     server=True,
                 )
             self._load_tokens(nodes)

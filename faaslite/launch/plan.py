@@ -28,6 +28,7 @@ from faaslite.launch.cluster import Cluster
 from faaslite.launch.encryption import Encryption
 from faaslite.launch.identity import oidc
 from faaslite.launch.node import node_process, sandboxer_process
+from faaslite.launch.packages import PackageFetcher, package_routes
 from faaslite.launch.process import ProcessSpec
 from faaslite.launch.tracing import exporter, gateway_exporter
 from gateway.jobs.app import Jobs
@@ -66,6 +67,7 @@ def _core(cluster: Cluster, report: int) -> None:
         url = cluster.settings.store or f"sqlite://{cluster.home.state}"
         encryption = Encryption(open_store(url), cluster.home.encryption_keys)
         store = encryption.store
+        packages = PackageFetcher(cluster.home.jobs_socket, cluster.pki.token(f"node/{cluster.nodes[0]}"))
         auditing = audit(cluster.home, cluster.settings)
         users = cluster.pki.users(cluster.nodes)
         api = ApiServer(
@@ -76,11 +78,13 @@ def _core(cluster: Cluster, report: int) -> None:
             signing_key=cluster.pki.signing_key(),
             audit=auditing,
             oidc=oidc(cluster.settings),
+            routes=package_routes(packages),
         )
         client = Client(api.local(User("system:kube-controller-manager", ("system:masters",))))
         informers = Informers(client)
         return [
             Closing(store),
+            Closing(packages),
             encryption,
             auditing,
             api,

@@ -39,6 +39,7 @@ _EVERY_NODE = {
     ("authorization.k8s.io", "localsubjectaccessreviews"): ("create",),
     (_CERTIFICATES, "certificatesigningrequests"): ("create", *_READ),
     (_CERTIFICATES, "certificatesigningrequests/selfnodeclient"): ("create",),
+    (_CERTIFICATES, "certificatesigningrequests/selfnodeserver"): ("create",),
 }
 # (group, resource) -> verbs that it has on objects that its Pods take.
 _TAKEN = {

@@ -14,6 +14,7 @@ __all__ = ["RULES", "Rule"]
 
 GATEWAY = "system:serviceaccount:faaslite-system:gateway"
 JOBS = "system:serviceaccount:faaslite-system:jobs"
+NODES = "system:nodes"
 
 _READ = ("get", "list", "watch")
 _WRITE = ("create", "update", "patch", "delete")
@@ -51,6 +52,7 @@ RULES: tuple[Rule, ...] = (
     Rule(_EVERYONE, ("get", "head"), paths=("/healthz", "/healthz/*", "/livez", "/livez/*", "/readyz", "/readyz/*", "/version", "/version/")),
     Rule((AUTHENTICATED,), ("get", "head"), paths=("/", "/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")),
     Rule((AUTHENTICATED,), _CREATE, _REVIEW_GROUPS, ("selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews")),
+    Rule((NODES,), ("get", "head"), paths=("/packages.faaslite.dev/*",)),
     Rule((GATEWAY, JOBS), _CREATE, _REVIEW_GROUPS, ("tokenreviews", "subjectaccessreviews")),
     Rule((GATEWAY, JOBS), _READ, ("faaslite.dev",), ("functions",)),
     Rule((GATEWAY, JOBS), _READ, ("",), ("pods", "serviceaccounts", "services")),

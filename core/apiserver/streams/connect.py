@@ -117,5 +117,5 @@ class PodConnections:
         address = await kubelet_of(self._served, node_name)
         target = "/" + "/".join(quote(each, safe="") for each in (path, *place))
         headers = [("host", f"{address[0]}:{address[1]}"), ("content-length", "0"), *passed_headers(upgrade.headers)]
-        node = await self._kubelet.upgrade(address, upgrade.method, f"{target}?{urlencode(passed)}", headers)
+        node = await self._kubelet.upgrade(node_name, address, upgrade.method, f"{target}?{urlencode(passed)}", headers)
         return Tunnel(node, upgrade)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import aiohttp
 
 from core.api.kinds import NODE
+from core.api.nodenames import serving_name
 from core.apiserver.registry.generic import Registry
 from core.apiserver.request import ApiRequest, Reply, TextStream, boolean, number
 from core.apiserver.served import Served
@@ -30,22 +31,22 @@ class KubeletConnector:
         self._ssl = self.ssl_context = ssl_context
         self._session: aiohttp.ClientSession | None = None
 
-    async def get(self, url: str, query: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """The reply, its body unread. Raises `ServiceUnavailable` where the node doesn't answer."""
+    async def get(self, node: str, url: str, query: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """The reply, its body unread. Raises `ServiceUnavailable` where the node doesn't answer, or another one does."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
             self._session = aiohttp.ClientSession(timeout=timeout)
         try:
-            return await self._session.get(url, params=query, ssl=self._ssl)
+            return await self._session.get(url, params=query, ssl=self._ssl, server_hostname=serving_name(node))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ServiceUnavailable(f'Get "{url}": {error}') from error
 
     async def upgrade(
-        self, address: tuple[str, int], method: str, target: str, headers: Sequence[tuple[str, str]]
+        self, node: str, address: tuple[str, int], method: str, target: str, headers: Sequence[tuple[str, str]]
     ) -> Upgraded:
         """A connection for a protocol that isn't HTTP. Raises `ServiceUnavailable`, and what the node says against it."""
         try:
-            return await ask(address, method, target, headers, tls=self._ssl)
+            return await ask(address, method, target, headers, tls=self._ssl, server_name=serving_name(node))
         except Refused as refused:
             raise _said(refused.status, refused.body) from refused
         except (OSError, ValueError) as error:
@@ -147,7 +148,7 @@ class PodLogs:
             raise ServiceUnavailable("this API server has no way to reach nodes")
         at = authority(await kubelet_of(self._served, node_name))
         where = "/".join(quote(each, safe="") for each in (info.namespace, info.name, container))
-        reply = await self._kubelet.get(f"https://{at}/containerLogs/{where}", query)
+        reply = await self._kubelet.get(node_name, f"https://{at}/containerLogs/{where}", query)
         if reply.status >= 400:
             raise await _refusal(reply)
         return TextStream(_chunks(reply))

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from core.api.nodenames import serving_name
 from core.apiserver.app import ApiServer
 from core.apiserver.authn import User
 from core.client.http import HttpTransport
@@ -67,7 +68,11 @@ def _signed(
             x509.KeyUsage(True, False, False, False, False, True, True, False, False), critical=True
         ).add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     else:
-        names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+        names = [
+            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+            x509.DNSName("localhost"),
+            x509.DNSName(serving_name("n1")),
+        ]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False).add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(by_key.public_key()), critical=False
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from core.api.kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NODE, POD, SECRET
 from core.client.http import HttpTransport
@@ -16,7 +17,7 @@ from core.client.rest import Client
 from core.clock import timestamp
 from core.errors import Forbidden, NotFound, Unauthorized
 from core.node.agent import Agent
-from core.node.joining import JoinError, join
+from core.node.joining import JoinError, join, serving_certificate
 from core.node.runtime.fake import FakeRuntime
 
 TOKEN = "abcdef.0123456789abcdef"
@@ -62,6 +63,9 @@ async def test_from_a_token_to_a_running_pod(plane: Any, tmp_path: Path) -> None
         async with asyncio.timeout(10):
             await anext(watch)
         await watch.aclose()
+        serving = x509.load_pem_x509_certificate((await serving_certificate(client, "n7")).certificate)
+        names = serving.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert list(names) == [x509.DNSName("n7.nodes.faaslite.internal")]
         renewed = await join(client, "n7")
         assert renewed.certificate != made.certificate
         with pytest.raises(JoinError, match="can only create a node CSR with CN=system:node:n7"):
@@ -89,7 +93,7 @@ async def test_a_token_ends_and_is_taken_away(plane: Any) -> None:
 
 async def test_what_a_machine_hears_that_may_not_join(plane: Any) -> None:
     admin = plane.client("admin-token")
-    with pytest.raises(JoinError, match="node n7: the API server doesn't give a certificate: Unauthorized"):
+    with pytest.raises(JoinError, match="node n7: the cluster doesn't know the token: it is wrong or has expired"):
         await join(plane.client(TOKEN), "n7")
     with pytest.raises(JoinError, match="cannot create resource"):
         await join(plane.client("ann-token"), "n7")

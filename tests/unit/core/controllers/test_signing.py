@@ -9,7 +9,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from core.controllers.signing import CLIENT, KUBELET_CLIENT, KUBELET_SERVING, Authority, issue, refusal
+from core.controllers.signing import (
+    CLIENT,
+    KUBELET_CLIENT,
+    KUBELET_SERVING,
+    Authority,
+    is_kubelet_serving,
+    issue,
+    refusal,
+)
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -102,3 +110,23 @@ def test_what_it_says():
     assert not made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     usage = made.extensions.get_extension_for_class(x509.KeyUsage).value
     assert usage.digital_signature and usage.key_encipherment and not usage.key_cert_sign
+
+
+OWN = x509.DNSName("n1.nodes.faaslite.internal")
+
+
+@pytest.mark.parametrize(
+    ("sans", "usages", "username", "approved"),
+    [
+        ([OWN], [*BOTH, "server auth"], NODE, True),
+        ([OWN], [*BOTH, "server auth"], "system:node:n2", False),
+        ([OWN], [*BOTH, "client auth"], NODE, False),
+        ([OWN, IP], [*BOTH, "server auth"], NODE, False),
+        ([OWN, x509.DNSName("kubernetes")], [*BOTH, "server auth"], NODE, False),
+        ([x509.DNSName("n2.nodes.faaslite.internal")], [*BOTH, "server auth"], NODE, False),
+        ([DNS], [*BOTH, "server auth"], NODE, False),
+        ([], [*BOTH, "server auth"], NODE, False),
+    ],
+)
+def test_a_nodes_server_is_approved_for_its_own_name_alone(sans, usages, username, approved):
+    assert is_kubelet_serving(request(NODE, "system:nodes", sans=sans), usages, username) is approved
