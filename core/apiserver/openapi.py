@@ -16,10 +16,11 @@ import msgspec
 
 from core.api.kinds import Kind
 from core.apiserver import descriptions, schema
+from core.apiserver.openapi_pages import page, pages
 from core.apiserver.openapi_paths import paths
 from core.apiserver.openapi_types import Components, ref
 
-__all__ = ["digests", "document", "index"]
+__all__ = ["digests", "document", "index", "page_document"]
 
 Schema = Mapping[str, Any]
 
@@ -44,7 +45,10 @@ def digests(kinds: Sequence[Kind], crd_schemas: Mapping[Kind, Schema] | None = N
             [(crd_schemas or {}).get(each) for each in members],
         ]
         found[prefix] = hashlib.sha256(msgspec.json.encode(source)).hexdigest()[:32].upper()
-    return found
+    for at in pages(each.group for each in kinds):
+        source = [_makers(), schema.load().version, at]
+        found[at] = hashlib.sha256(msgspec.json.encode(source)).hexdigest()[:32].upper()
+    return dict(sorted(found.items()))
 
 
 @functools.cache
@@ -83,11 +87,20 @@ def document(
     for each in members:
         own = components.add_kind(each, (crd_schemas or {}).get(each))
         made.update(paths(each, own, components))
+    return _whole(made, components.found)
+
+
+def page_document(at: str) -> dict[str, Any]:
+    """The answer to `GET /openapi/v3/AT` for one of `openapi_pages.pages`: what isn't a resource."""
+    return _whole(*page(at))
+
+
+def _whole(made: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": f"v{schema.load().version}.0"},
         "paths": made,
-        "components": {"schemas": dict(sorted(components.found.items())), "securitySchemes": _SECURITY},
+        "components": {"schemas": dict(sorted(schemas.items())), "securitySchemes": _SECURITY},
         "security": [{"BearerToken": []}],
     }
 

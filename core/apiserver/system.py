@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from core.apiserver import discovery, openapi
+from core.api import release
+from core.apiserver import discovery, openapi, openapi_pages
 from core.apiserver.metrics import Metrics
 from core.apiserver.request import ApiRequest, Reply
 from core.apiserver.served import Served
@@ -30,9 +31,13 @@ Check = Callable[[], Awaitable[str]]
 """A part's health: "" where it is well, else what is wrong."""
 
 VERSION = {
-    "major": "1",
-    "minor": "32",
-    "gitVersion": "v1.32.4+faaslite",
+    "major": release.MAJOR,
+    "minor": release.MINOR,
+    "emulationMajor": release.MAJOR,
+    "emulationMinor": release.MINOR,
+    "minCompatibilityMajor": release.MAJOR,
+    "minCompatibilityMinor": str(int(release.MINOR) - 1),
+    "gitVersion": release.GIT_VERSION,
     "gitCommit": "",
     "gitTreeState": "clean",
     "buildDate": "1970-01-01T00:00:00Z",
@@ -166,8 +171,11 @@ class _Pages:
         packed = self._openapi.get(at)
         if packed is None:
             where = request.path_params
-            kinds, schemas = self._served.kinds(), self._served.schemas()
-            found = openapi.document(kinds, where.get("group", ""), where["version"], schemas)
+            if "version" in where:
+                kinds, schemas = self._served.kinds(), self._served.schemas()
+                found = openapi.document(kinds, where.get("group", ""), where["version"], schemas)
+            else:
+                found = openapi.page_document(at)
             packed = self._openapi[at] = gzip.compress(_encode(found), 6, mtime=0)
         headers["Content-Type"] = "application/json"
         if "gzip" in request.headers.get("accept-encoding", ""):
@@ -228,6 +236,8 @@ def build_system(
         Route("/openapi/v3", pages.openapi_index),
         Route("/openapi/v3/api/{version}", pages.openapi_document),
         Route("/openapi/v3/apis/{group}/{version}", pages.openapi_document),
+        *(Route(f"/openapi/v3/{at}", pages.openapi_document) for at in openapi_pages.pages(())),
+        Route("/openapi/v3/apis/{group}", pages.openapi_document),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _plain_error})
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.api import views
+from core.api import release, views
 from core.node.runtime.base import RuntimeFailure
 
 __all__ = ["Checked", "Target", "check"]
@@ -85,7 +85,12 @@ async def _http(action: Mapping[str, Any], target: Target) -> Checked:
     host, port = action.get("host") or target.address, target.port(action["port"])
     path = action.get("path") or "/"
     secure = str(action.get("scheme", "HTTP")).upper() == "HTTPS"
-    headers = {"Host": f"{host}:{port}", "User-Agent": "kube-probe/1.32", "Accept": "*/*", "Connection": "close"}
+    headers = {
+        "Host": f"{host}:{port}",
+        "User-Agent": f"kube-probe/{release.MAJOR}.{release.MINOR}",
+        "Accept": "*/*",
+        "Connection": "close",
+    }
     headers |= {str(each["name"]).title(): str(each["value"]) for each in action.get("httpHeaders") or ()}
     lines = [f"GET {path if path.startswith('/') else '/' + path} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]

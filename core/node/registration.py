@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.api import release
 from core.api.meta import Document, set_condition
 from core.clock import micro_time, timestamp
 from core.node.machine import Pressure, machine
@@ -28,7 +29,7 @@ ISOLATION = "faaslite.dev/isolation"
 """Annotation of the Node: what it holds for each Pod, separated by spaces."""
 ISOLATION_PREFIX = "isolation.faaslite.dev/"
 """Labels of the Node, one for each of them with the value `true`, so that Pods can select nodes by it."""
-KUBELET_VERSION = "v1.32.0+faaslite"
+KUBELET_VERSION = release.GIT_VERSION
 
 
 @dataclass(frozen=True, slots=True)

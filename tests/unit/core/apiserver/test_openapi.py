@@ -6,6 +6,7 @@ from openapi_spec_validator import OpenAPIV30SpecValidator
 
 from core.api.kinds import BUILT_IN, Kind
 from core.apiserver import openapi
+from core.apiserver.openapi_pages import pages
 
 FUNCTION = Kind("faaslite.dev", "v1", "Function", "functions", True, subresources=("status", "scale"))
 KINDS = (*BUILT_IN, FUNCTION)
@@ -83,7 +84,8 @@ def test_custom_resources_have_their_schema_and_metadata() -> None:
 def test_the_index_has_a_hash_that_follows_what_is_served() -> None:
     first = openapi.index(openapi.digests(KINDS, {FUNCTION: SCHEMA}))["paths"]
     assert first["api/v1"]["serverRelativeURL"].startswith("/openapi/v3/api/v1?hash=")
-    assert set(first) == {kind.prefix.lstrip("/") for kind in KINDS}
+    assert set(first) == {kind.prefix.lstrip("/") for kind in KINDS} | set(pages(kind.group for kind in KINDS))
+    assert {"version", "apis", "apis/apps", "openid/v1/jwks"} <= set(first)
     second = openapi.index(openapi.digests(KINDS, {FUNCTION: {"type": "object"}}))["paths"]
     assert second["apis/faaslite.dev/v1"] != first["apis/faaslite.dev/v1"]
     assert second["api/v1"] == first["api/v1"]

@@ -7,7 +7,10 @@ import gzip
 import json
 import logging
 
-from core.apiserver import http, openapi
+import pytest
+
+from core.api import release
+from core.apiserver import http, openapi, schema
 from core.errors import NotFound
 
 CM = "/api/v1/namespaces/default/configmaps"
@@ -119,6 +122,34 @@ async def test_documents_are_made_once_and_kept_by_their_digest(api, monkeypatch
     assert status == 404
 
 
+@pytest.mark.parametrize(
+    ("at", "served", "kind"),
+    [
+        ("version", "/version", None),
+        ("api", "/api", "APIVersions"),
+        ("apis", "/apis", "APIGroupList"),
+        ("apis/apps", "/apis/apps", "APIGroup"),
+    ],
+)
+async def test_what_isnt_a_resource_has_a_document_too(api, at, served, kind):
+    index = json.loads((await _page(api, "/openapi/v3"))[2])["paths"]
+    path, _, digest = index[at]["serverRelativeURL"].partition("?")
+    status, headers, body = await _page(api, path, digest.encode())
+    assert status == 200 and "immutable" in headers["cache-control"]
+    found = json.loads(body)
+    ((shown, operations),) = found["paths"].items()
+    assert shown.rstrip("/") == served and set(operations) == {"get"}
+    status, _, page = await _page(api, served)
+    assert status == 200 and (kind is None or json.loads(page)["kind"] == kind)
+    if at == "version":
+        info = found["components"]["schemas"]["io.k8s.apimachinery.pkg.version.Info"]
+        assert set(info["required"]) <= set(json.loads(page)) <= set(info["properties"])
+
+
+def test_the_release_is_the_schemas():
+    assert schema.load().version == f"{release.MAJOR}.{release.MINOR}"
+
+
 async def test_a_definition_that_comes_changes_its_document_alone(api, admin):
     _, first, _ = await _page(api, "/openapi/v3/apis/apps/v1")
     names = {"plural": "toys", "kind": "Toy"}
@@ -135,7 +166,7 @@ async def test_a_definition_that_comes_changes_its_document_alone(api, admin):
 
 
 async def test_server_pages_through_the_local_transport(admin):
-    assert (await admin.get("/version"))["gitVersion"].startswith("v1.32.")
+    assert (await admin.get("/version"))["gitVersion"].startswith("v1.37.")
     assert (await admin.transport.request("GET", "/readyz")) == b"ok"
 
 
