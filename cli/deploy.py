@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.builds import BUILD_ENDED, BuildLogs, BuildPlace, annotations_for, built, cluster_builds, current_build
 from cli.context import connect, gateway, home_folder
 from cli.errors import CliError, TimedOut, Usage
 from cli.options import (
+    Build,
     Concurrency,
     Cpu,
     Crons,
@@ -96,6 +99,7 @@ def deploy(
     memory: Memory = "",
     cpu: Cpu = "",
     preview: Preview = False,
+    build: Build = None,
     upgrade: Upgrade = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Build and check, show what would change, send nothing.")
@@ -112,7 +116,7 @@ def deploy(
         runtime=runtime, env=env or [], secret=secret or [], cron=cron or [], minimum=minimum, maximum=maximum,
         concurrency=concurrency, timeout=timeout, memory=memory, cpu=cpu,
     )  # fmt: skip
-    planned = plan(path, asked(namespace, name, handler, spec, preview=preview, fresh=upgrade), note)
+    planned = plan(path, asked(namespace, name, handler, spec, preview=preview, fresh=upgrade, build=build), note)
     if dry_run:
         from cli.diff import compare, show
 
@@ -120,7 +124,9 @@ def deploy(
         emit([each.document for each in planned], output) if output is not Format.table else show(found)
         return
     upload(planned, namespace)
-    done = asyncio.run(_apply_and_wait([each.document for each in planned], wait_timeout if wait else 0.0))
+    done = asyncio.run(
+        _apply_and_wait([each.document for each in planned], wait_timeout if wait else 0.0, fresh=upgrade)
+    )
     if output is not Format.table:
         emit(done[0] if len(done) == 1 else done, output)
         return
@@ -131,13 +137,21 @@ def deploy(
 
 
 def asked(
-    namespace: str, name: str, handler: str, spec: dict[str, Any], *, preview: bool = False, fresh: bool = False
+    namespace: str,
+    name: str,
+    handler: str,
+    spec: dict[str, Any],
+    *,
+    preview: bool = False,
+    fresh: bool = False,
+    build: BuildPlace | None = None,
 ) -> Asked:
     """What flags say, with where this user keeps layers and the logs of builds that failed."""
     from faaslite.build.plan import Asked
 
     home = home_folder()
-    return Asked(namespace, name, handler, spec, preview, fresh, home / "layers", home / "logs" / "builds")
+    remote = cache(cluster_builds) if build is None else lambda: build is BuildPlace.cluster
+    return Asked(namespace, name, handler, spec, preview, fresh, home / "layers", home / "logs" / "builds", remote)
 
 
 def upload(planned: Sequence[Planned], namespace: str) -> None:
@@ -208,15 +222,27 @@ def _size(count: int) -> str:
     return f"{count / 1024:.1f} KiB" if count < 1024 * 1024 else f"{count / 1024 / 1024:.1f} MiB"
 
 
-async def _apply_and_wait(documents: Sequence[Document], patience: float) -> list[Document]:
-    """Write the Functions, then wait for all of them; the first that fails ends the wait with its reason."""
-    async with connect() as (client, _):
-        applied = [await _apply(client, each) for each in documents]
+async def _apply_and_wait(documents: Sequence[Document], patience: float, *, fresh: bool) -> list[Document]:
+    """Write the Functions, then wait for all of them; the first that fails ends the wait with its reason. Builds that run are waited for,
+    however long they take: they have a bound of their own."""
+    async with connect() as (client, transport):
+        applied = [await _apply(client, each, fresh=fresh) for each in documents]
         if not patience:
             return applied
-        waiting = {each["metadata"]["name"]: asyncio.create_task(_until_ready(client, each)) for each in applied}
+        logs = BuildLogs(transport, documents[0]["metadata"]["namespace"])
+        loop = asyncio.get_running_loop()
+        waiting: dict[str, asyncio.Task[Document]] = {}
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(patience) as bound:
+
+                def see(document: Document) -> None:
+                    before = logs.building
+                    logs.see(document)
+                    if logs.building != before and not bound.expired():
+                        bound.reschedule(None if logs.building else loop.time() + patience)
+
+                for each in applied:
+                    waiting[each["metadata"]["name"]] = asyncio.create_task(_until_ready(client, each, see))
                 return await asyncio.gather(*waiting.values())
         except TimeoutError:
             late = [name for name, task in waiting.items() if task.cancelled() or not task.done()]
@@ -228,26 +254,37 @@ async def _apply_and_wait(documents: Sequence[Document], patience: float) -> lis
             for task in waiting.values():
                 task.cancel()
             await asyncio.gather(*waiting.values(), return_exceptions=True)
+            await logs.finish()
 
 
-async def _apply(client: Client, document: Document) -> Document:
+async def _apply(client: Client, document: Document, *, fresh: bool) -> Document:
     """Create the Function or replace the spec of the one that is there."""
-    from core.errors import AlreadyExists
+    from core.errors import AlreadyExists, NotFound
     from faaslite.api.names import FUNCTION
 
     meta = document["metadata"]
+    builds = bool((document["spec"].get("package") or {}).get("requirements"))
     try:
-        return await client.create(FUNCTION, document, meta["namespace"])
-    except AlreadyExists:
-        change = [{"op": "add", "path": "/spec", "value": document["spec"]}]
-        patched: Document = await client.patch(
-            FUNCTION, meta["name"], meta["namespace"], change, patch_type="application/json-patch+json"
-        )
-        return patched
+        current = await client.get(FUNCTION, meta["name"], meta["namespace"])
+    except NotFound:
+        said = annotations_for(None, fresh=fresh) if builds else {}
+        new = {**document, "metadata": {**meta, **({"annotations": said} if said else {})}}
+        try:
+            return await client.create(FUNCTION, new, meta["namespace"])
+        except AlreadyExists:
+            current = await client.get(FUNCTION, meta["name"], meta["namespace"])
+    change: list[Document] = [{"op": "add", "path": "/spec", "value": document["spec"]}]
+    if builds and (said := annotations_for(current, fresh=fresh)):
+        had = current["metadata"].get("annotations") or {}
+        change.append({"op": "add", "path": "/metadata/annotations", "value": {**had, **said}})
+    patched: Document = await client.patch(
+        FUNCTION, meta["name"], meta["namespace"], change, patch_type="application/json-patch+json"
+    )
+    return patched
 
 
-async def _until_ready(client: Client, applied: Document) -> Document:
-    """Watch the Function until the generation that was applied serves. Raises CliError with the reason where it won't."""
+async def _until_ready(client: Client, applied: Document, see: Callable[[Document], None]) -> Document:
+    """Watch the Function until the generation that was applied serves; `see` gets its news. Raises CliError with the reason where it won't."""
     from contextlib import aclosing
 
     import msgspec
@@ -267,10 +304,14 @@ async def _until_ready(client: Client, applied: Document) -> Document:
                     current = msgspec.json.decode(event.object)
                     if event.type == "DELETED":
                         raise CliError(f"{meta['name']} was deleted while it was deployed")
+                    if current_build(current):
+                        see(current)
                     verdict, reason = readiness(current, meta["generation"])
                     if verdict is True:
                         return current
                     if verdict is False:
+                        if built(current)[1] in BUILD_ENDED:
+                            reason += f" (build log: faas logs {meta['name']} --build)"
                         raise CliError(f"{meta['name']} was not deployed: {reason}")
                     if reason and reason != said:
                         said = reason
@@ -281,7 +322,7 @@ async def _until_ready(client: Client, applied: Document) -> Document:
 def readiness(document: Document, generation: int) -> tuple[bool | None, str]:
     """Whether that generation of a Function serves: True, False (it failed), None (not known yet), and why."""
     status = document.get("status") or {}
-    if (status.get("observedGeneration") or 0) < generation:
+    if (status.get("observedGeneration") or 0) < generation or not current_build(document):
         return None, ""
     ready = next((each for each in status.get("conditions") or () if each["type"] == "Ready"), None)
     if ready is None:

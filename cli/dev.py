@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.builds import BuildPlace
 from cli.deploy import asked, spec_from_flags
 from cli.errors import CliError, Usage
 from cli.options import Crons, Env, Handler, Name, Runtime, Upgrade
@@ -51,7 +52,7 @@ def dev(
     )  # fmt: skip
     folder = path if path.is_dir() else path.parent
     secrets = read_secrets(folder / SECRETS_FOLDER, secret or [])
-    wanted = asked("default", name, handler, spec, fresh=upgrade)
+    wanted = asked("default", name, handler, spec, fresh=upgrade, build=BuildPlace.local)
     asyncio.run(_serve(path, port, parse_at(at), secrets, wanted, reload))
 
 

@@ -17,6 +17,7 @@ from cli.context import connect, gateway
 from cli.deploy import asked, spec_from_flags
 from cli.errors import NotThere
 from cli.options import (
+    Build,
     Concurrency,
     Cpu,
     Crons,
@@ -71,6 +72,7 @@ def diff(
     memory: Memory = "",
     cpu: Cpu = "",
     preview: Preview = False,
+    build: Build = None,
     upgrade: Upgrade = False,
 ) -> None:
     """Show what `faas deploy` would change; exit code 1 where that is anything."""
@@ -80,7 +82,7 @@ def diff(
         runtime=runtime, env=env or [], secret=secret or [], cron=cron or [], minimum=minimum, maximum=maximum,
         concurrency=concurrency, timeout=timeout, memory=memory, cpu=cpu,
     )  # fmt: skip
-    planned = plan(path, asked(namespace, name, handler, spec, preview=preview, fresh=upgrade), note)
+    planned = plan(path, asked(namespace, name, handler, spec, preview=preview, fresh=upgrade, build=build), note)
     found = asyncio.run(compare(planned, gateway()))
     show(found)
     if any(each.new or each.lines for each in found):

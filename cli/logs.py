@@ -38,6 +38,9 @@ def logs(
         bool, typer.Option("-p", "--previous", help="Of the instance's run before the last restart.")
     ] = False,
     timestamps: Annotated[bool, typer.Option(help="Show when each line was written.")] = False,
+    build: Annotated[
+        bool, typer.Option("--build", help="Of the last build of its dependencies in the cluster.")
+    ] = False,
     namespace: Namespace = "default",
 ) -> None:
     """Print the logs of a function's instances."""
@@ -51,6 +54,9 @@ def logs(
         if value
     }
     with suppress(KeyboardInterrupt):
+        if build:
+            asyncio.run(_print_build(name, namespace, {**query, "follow": "true"} if follow else query))
+            return
         asyncio.run(_follow(name, namespace, query) if follow else _print(name, namespace, query))
 
 
@@ -69,6 +75,24 @@ async def _print(name: str, namespace: str, query: dict[str, str]) -> None:
         for pod in pods:
             prefix = f"{pod.name}  " if len(pods) > 1 else ""
             await _stream(transport, POD.path(namespace, pod.name, "log"), query, prefix)
+
+
+async def _print_build(name: str, namespace: str, query: dict[str, str]) -> None:
+    from core.api.kinds import POD
+    from faaslite.api.names import FUNCTION
+
+    async with connect() as (client, transport):
+        function = await client.get(FUNCTION, name, namespace)
+        pod = str(((function.get("status") or {}).get("build") or {}).get("pod") or "")
+        try:
+            if not pod:
+                raise NotFound("")
+            await client.get(POD, pod, namespace)
+        except NotFound:
+            raise NotThere(
+                f"no build of {name} is kept: one that failed stays, one that went well for some minutes"
+            ) from None
+        await _stream(transport, POD.path(namespace, pod, "log"), query, "")
 
 
 def kept_logs(name: str, namespace: str) -> list[Path]:

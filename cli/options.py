@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from cli.builds import BuildPlace
 from cli.output import Format
 
 __all__ = [
-    "AllNamespaces", "Concurrency", "Cpu", "Crons", "DataDir", "Env", "Handler", "Maximum", "Memory", "Minimum", "Name", "Namespace", "Output",
+    "AllNamespaces", "Build", "Concurrency", "Cpu", "Crons", "DataDir", "Env", "Handler", "Maximum", "Memory", "Minimum", "Name", "Namespace", "Output",
     "Preview", "Runtime", "Secrets", "Timeout", "Upgrade",
 ]  # fmt: skip
 
@@ -49,4 +50,12 @@ Timeout = Annotated[str, typer.Option(help="The deadline of a call, such as 30s.
 Memory = Annotated[str, typer.Option(help="Memory limit of an instance, such as 128Mi.")]
 Cpu = Annotated[str, typer.Option(help="CPU of an instance, such as 250m.")]
 Preview = Annotated[bool, typer.Option("--preview", help="As NAME-preview, beside what serves; never run by cron.")]
+Build = Annotated[
+    BuildPlace | None,
+    typer.Option(
+        "--build",
+        help="Where dependencies are installed: by the cluster, or on this machine.",
+        show_default="cluster, where it builds",
+    ),
+]
 Upgrade = Annotated[bool, typer.Option("--upgrade", help="Resolve dependencies anew, though a layer of them is kept.")]

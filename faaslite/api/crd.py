@@ -34,7 +34,7 @@ _SPEC = _object(
         "runtime": {"type": "string", "description": "python, node or image; a version may follow: python3.12, node20"},
         "handler": _TEXT,
         "image": _TEXT,
-        "package": _object({"digest": _TEXT, "layer": _TEXT}),
+        "package": _object({"digest": _TEXT, "layer": _TEXT, "requirements": _TEXT}),
         "env": _list(_object(**_ANY)),
         "envFrom": _list(_object(**_ANY)),
         "secrets": _list(_TEXT),
@@ -83,6 +83,8 @@ _STATUS = _object(
             )
         ),
         "revisions": _list(_object({"revision": _TEXT, "concurrency": _NUMBER, "timeout": {"type": "number"}}, **_ANY)),
+        "build": _object({"key": _TEXT, "asked": _TEXT, "pod": _TEXT}, **_ANY),
+        "layers": _list(_object({"key": _TEXT, "digest": _TEXT}, **_ANY)),
         "keys": _list(_object({"name": _TEXT, "hash": _TEXT, "expires": {"type": "number"}}, **_ANY)),
     },
     **_ANY,

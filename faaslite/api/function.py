@@ -25,6 +25,8 @@ __all__ = [
 
 MAX_NAME = 50
 """A revision's name is the function's and six characters, a Pod's has six more, and 63 is the limit."""
+MAX_REQUIREMENTS = 64 << 10
+"""Characters: they go into the environment of a Pod."""
 TARGET_SHARE = 0.7
 """Of the hard limit per instance: what the autoscaler aims at where `scale.target` is not given."""
 UNLIMITED_TARGET = 70.0
@@ -66,10 +68,14 @@ def _digest(value: str) -> str:
 
 
 class Package(_Model):
-    """Content-addressed archives: the function's files, and its dependencies as a second layer."""
+    """Content-addressed archives: the function's files, and its dependencies as a second layer.
+
+    The layer is named, or it is built in the cluster from `requirements`: text as in `requirements.txt` (`faaslite.api.layers`).
+    """
 
     digest: str
     layer: str = ""
+    requirements: str = Field("", max_length=MAX_REQUIREMENTS)
 
     @field_validator("digest", "layer")
     @classmethod
@@ -425,6 +431,8 @@ def _cross_checks(spec: FunctionSpec) -> Iterable[str]:
         yield f"spec.image: is only used where spec.runtime is image, not {spec.runtime}"
     if spec.package is not None and not spec.package.digest:
         yield "spec.package.digest: is required"
+    if spec.package is not None and spec.package.requirements and spec.package.layer:
+        yield "spec.package.requirements: is not used where spec.package.layer is given"
     scale = spec.scale
     if scale.max and scale.min > scale.max:
         yield f"spec.scale.min: {scale.min} is over spec.scale.max, {scale.max}"
@@ -494,6 +502,8 @@ def _message(error: Any) -> str:
             return f"must be a map, not {_kind(error['input'])}"
         case "tuple_type" | "list_type":
             return f"must be a list, not {_kind(error['input'])}"
+        case "string_too_long":
+            return f"is over {context['max_length']} characters"
         case "greater_than_equal":
             return f"{error['input']:g} is under {context['ge']:g}"
         case "greater_than":

@@ -5,8 +5,8 @@ from __future__ import annotations
 from core.api.kinds import Kind
 
 __all__ = [
-    "ANNOTATION_CONCURRENCY", "ANNOTATION_REVISION_HASH", "ANNOTATION_RPS", "ANNOTATION_SCALE", "ANNOTATION_SECRET_VERSION", "ANNOTATION_WEIGHT", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON",
-    "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_FUNCTION", "LABEL_KEY", "LABEL_REVISION", "LABEL_VERSIONED", "LABEL_VERSION_OF", "LAYER_PATH", "LIVE_PATH", "MODULES_PATH", "NO_ROUTE_TAINT", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
+    "ANNOTATION_BUILD_ASKED", "ANNOTATION_CONCURRENCY", "ANNOTATION_RESOLVED", "ANNOTATION_REVISION_HASH", "ANNOTATION_RPS", "ANNOTATION_SCALE", "ANNOTATION_SECRET_VERSION", "ANNOTATION_WEIGHT",
+    "BUILD_COMMAND", "BUILD_PATH", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON", "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_BUILD", "LABEL_BUILD_OF", "LABEL_FUNCTION", "LABEL_KEY", "LABEL_REVISION", "LABEL_VERSIONED", "LABEL_VERSION_OF", "LAYER_PATH", "LIVE_PATH", "MODULES_PATH", "NO_ROUTE_TAINT", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
     "READY_PATH", "SECRETS_PATH", "SYSTEM_NAMESPACE", "revision_name",
 ]  # fmt: skip
 
@@ -16,6 +16,10 @@ SYSTEM_NAMESPACE = "faaslite-system"
 
 LABEL_FUNCTION = "faaslite.dev/function"
 LABEL_REVISION = "faaslite.dev/revision"
+LABEL_BUILD = "faaslite.dev/build"
+"""On a build Pod: the key of the layer that it makes (`faaslite.api.layers`)."""
+LABEL_BUILD_OF = "faaslite.dev/build-of"
+"""On a build Pod: the function that it was made for first. Not `LABEL_FUNCTION`: it is no instance."""
 LABEL_KEY = "faaslite.dev/key"
 """On a Secret (any value): the hash of a key that may call functions of its namespace, see `faas key create`."""
 LABEL_VERSIONED = "faaslite.dev/versioned"
@@ -30,6 +34,10 @@ ANNOTATION_CONCURRENCY = "faaslite.dev/concurrency"
 """On a Namespace: calls a second, and calls under way, that the gateway lets through to all its functions together."""
 ANNOTATION_WEIGHT = "faaslite.dev/weight"
 """On a Namespace: its weight among all where queued calls share the slots, 0.01 to 100; 1 where there is none."""
+ANNOTATION_BUILD_ASKED = "faaslite.dev/build-asked"
+"""On a Function, and on a build Pod that was made for it: any text. A build that failed is tried again when it changes."""
+ANNOTATION_RESOLVED = "faaslite.dev/resolved"
+"""On a Function: any text. When it changes, its requirements are resolved anew."""
 ANNOTATION_REVISION_HASH = "faaslite.dev/template-hash"
 PROCESS_TAINT = "faaslite.dev/process-runtime"
 """Taint (NoSchedule) of process nodes, tolerated by function Pods: only `faaslite/<runtime>` images run there."""
@@ -49,6 +57,10 @@ LAYER_PATH = "/var/faaslite/layer"
 MODULES_PATH = "/var/faaslite/node_modules"
 """The layer of node functions: where their modules are looked for, from the package's folder upwards."""
 SECRETS_PATH = "/var/run/secrets/faaslite"
+BUILD_COMMAND = "faaslite-build"
+"""The command of runtime images that installs dependencies: see `runtime-images/PROTOCOL.md`."""
+BUILD_PATH = "/var/faaslite/build"
+"""Where a build Pod works."""
 
 HEADER_CALL_ID = "X-Call-Id"
 HEADER_DEADLINE = "X-Faaslite-Deadline"

@@ -21,7 +21,9 @@ from core.api.meta import Document
 from faaslite.api.names import ANNOTATION_CONCURRENCY, ANNOTATION_RPS, FUNCTION, GROUP
 
 __all__ = [
+    "BUILDER_ACCOUNT",
     "CI_ACCOUNT",
+    "LAYERS",
     "LEVELS",
     "ROLES",
     "Bounds",
@@ -32,6 +34,10 @@ __all__ = [
     "team_documents",
 ]
 
+BUILDER_ACCOUNT = "layer-builder"
+"""Who build Pods act as."""
+LAYERS = "layers"
+"""The subresource of functions whose creation is all that they may."""
 CI_ACCOUNT = "ci"
 ROLES = ("developer", "viewer", "ci")
 """What `faas token create --role` knows; the ClusterRole of each is `faaslite-ROLE`."""
@@ -71,6 +77,7 @@ def roles() -> list[Document]:
     return [
         _role("faaslite-viewer", seen),
         _role("faaslite-ci", [*seen, *deployed]),
+        _role("faaslite-builder", [_rule(GROUP, [f"functions/{LAYERS}"], ["create"])]),
         _role("faaslite-developer", [*seen, *deployed, secrets, inside]),
         _role("faaslite-aggregate-to-view", seen[:1], **{f"{_RBAC}/aggregate-to-view": "true"}),
         _role("faaslite-aggregate-to-edit", deployed, **{f"{_RBAC}/aggregate-to-edit": "true"}),

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from faaslite.api.layers import FROM, REQUIRES_PYTHON
 from faaslite.build.errors import BuildError
 
-__all__ = ["Dependencies", "dependencies_of", "requirements_of"]
+__all__ = ["Dependencies", "declared_text", "dependencies_of", "requirements_of"]
 
+_INDEXES = ("-i ", "--index-url", "--extra-index-url", "-f ", "--find-links", "--trusted-host")
+"""Lines of a requirements file that name places of the machine that installs."""
 _INLINE = re.compile(r"(?m)^# /// script\r?\n(?P<content>(?:^#(?:| .*)\r?\n)+?)^# ///\s*?$")
 """PEP 723, without its other types of blocks."""
 
@@ -53,6 +56,37 @@ def dependencies_of(source: Path, module: Path | None, runtime: str = "python") 
         if lines := _texts(table, "dependencies", "pyproject.toml"):
             return Dependencies("\n".join(lines), "pyproject.toml", folder, str(table.get("requires-python", "")))
     return None
+
+
+def declared_text(wanted: Dependencies, source: Path) -> str:
+    """For `spec.package.requirements`: paths are made relative to the package, which is all that a build in the cluster has of this machine.
+
+    Raises BuildError for a path that isn't in it.
+    """
+    folder = source.resolve() if source.is_dir() else None
+
+    def inside(path: str) -> str:
+        found = Path(path).resolve()
+        if folder is None or not found.is_relative_to(folder):
+            raise BuildError(
+                f"{wanted.source}: {path} is not in the folder that is deployed, and the cluster, which builds the dependencies, has "
+                "nothing else of this machine: copy it in, or deploy with --build local"
+            )
+        return f"./{found.relative_to(folder).as_posix()}"
+
+    def portable(line: str) -> str:
+        *before, last = line.split(" ")
+        path = last.removeprefix("file://") if last.startswith(("file:///", "/")) else ""
+        if not path or line.startswith(_INDEXES):
+            return line
+        if before[-1:] == ["@"]:  # a name with a URL, which has to be a whole one
+            extras = re.search(r"\[.*\]", before[0])
+            return inside(path) + (extras[0] if extras else "")
+        return " ".join([*before, inside(path)])
+
+    lines = map(portable, wanted.text.splitlines())
+    head = [f"{FROM}{wanted.source}", *([f"{REQUIRES_PYTHON}{wanted.python}"] if wanted.python else [])]
+    return "\n".join([*head, *lines])
 
 
 def requirements_of(source: Path) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -21,10 +19,10 @@ from pathlib import Path
 from faaslite.build.archive import Archive, pack
 from faaslite.build.dependencies import Dependencies, requirements_of
 from faaslite.build.errors import BuildError
+from faaslite.build.installing import BUILD_SECONDS, compile_layer, installed, installer, reason
 
 __all__ = ["Layer", "build_layer", "layer_for", "requirements_of", "run_logged"]
 
-BUILD_SECONDS = 900.0
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 Progress = Callable[[str], None]
 
@@ -64,15 +62,19 @@ def build_layer(
         listed, target = Path(scratch, "requirements.txt"), Path(scratch, "layer")
         listed.write_text(requirements + "\n")
         progress(f"installing {', '.join(requirements.splitlines())}")
-        command, environment = _installer(listed, target, python)
-        tail, code = run_logged(command, progress, log=_log_file(logs, kept.key), environment=environment, cwd=scratch)
+        uv = shutil.which("uv")
+        tool = [uv] if uv else [sys.executable, "-m", "pip"]
+        own = sys.executable if python == OWN_PYTHON else ""
+        command = installer(tool, str(listed), str(target), python, own=own)
+        log = _log_file(logs, kept.key)
+        tail, code = run_logged(command, progress, log=log, environment=_environment(), cwd=scratch)
         if code:
-            raise BuildError(f"{source}: {_reason(tail, python)}{_see(logs, kept.key)}")
+            raise BuildError(f"{source}: {reason(tail, python)}{_see(logs, kept.key)}")
         target.mkdir(exist_ok=True)
-        lock = _installed(target)
+        lock = installed(target)
         shutil.rmtree(target / "bin", ignore_errors=True)
-        if python == OWN_PYTHON:
-            _compile(target)
+        if own:
+            compile_layer(target, own, jobs=0)
         return kept.keep(pack(target, keep_all=True), lock)
 
 
@@ -125,25 +127,11 @@ def _write(path: Path, data: bytes) -> None:
     new.replace(path)
 
 
-def _installer(listed: Path, target: Path, python: str) -> tuple[list[str], dict[str, str]]:
-    """uv where there is one, else this Python's pip. Only wheels: code of packages doesn't run here, and they fit the runtime."""
-    files = ["--target", str(target), "--requirement", str(listed)]
-    environment = {**os.environ, "PIP_CONFIG_FILE": os.environ.get("PIP_CONFIG_FILE", ""), "NO_COLOR": "1"}
-    if not environment["PIP_CONFIG_FILE"]:
-        del environment["PIP_CONFIG_FILE"]
-    if uv := shutil.which("uv"):
-        local = [] if python != OWN_PYTHON else ["--python", sys.executable]
-        other = ["--python-version", python] if python != OWN_PYTHON else []
-        return [uv, "pip", "install", "--no-build", "--no-config", *local, *other, *files], environment
-    command = [
-        sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-compile", "--progress-bar", "off",
-        "--only-binary", ":all:",
-    ]  # fmt: skip
-    if python != OWN_PYTHON:
-        machine = platform.machine()
-        tags = [f"manylinux_2_{minor}_{machine}" for minor in (34, 31, 28, 27, 24, 17)] + [f"manylinux2014_{machine}"]
-        command += ["--implementation", "cp", "--python-version", python, *(f"--platform={each}" for each in tags)]
-    return [*command, *files], environment
+def _environment() -> dict[str, str]:
+    found = {**os.environ, "NO_COLOR": "1"}
+    if not found.get("PIP_CONFIG_FILE"):
+        found.pop("PIP_CONFIG_FILE", None)
+    return found
 
 
 def run_logged(
@@ -186,41 +174,6 @@ def _log_file(logs: Path | None, key: str) -> Path | None:
 
 def _see(logs: Path | None, key: str) -> str:
     return f" (build log: {_log_file(logs, key)})" if logs is not None else ""
-
-
-def _reason(tail: Sequence[str], python: str) -> str:
-    """One line from the installer's last ones."""
-    text = "\n".join(tail)
-    if "No module named pip" in text:
-        return f"needs uv or pip, and {sys.executable} lacks pip; install one of them and deploy again"
-    errors = [each.removeprefix("ERROR: ") for each in tail if each.startswith("ERROR: ")]
-    if not errors:  # uv's are a tree below `error:` or a cross
-        start = next((at for at, each in enumerate(tail) if re.match(r"\s*(error:|×|x )", each)), len(tail) - 8)
-        errors = [" ".join(" ".join(each.strip(" ×x╰─▶├│\t") for each in tail[max(start, 0) :]).split())]
-    reason = "; ".join(dict.fromkeys(errors))
-    if re.search(
-        r"No matching distribution|not a supported wheel|no wheels|no usable wheels|No solution found", reason
-    ):
-        reason += f"; wheels for Python {python} on Linux {platform.machine()} are looked for"
-        if "from versions: none" in reason:
-            reason += ", and there is no such package, or it has none"
-    return reason[:1500]
-
-
-def _installed(target: Path) -> list[str]:
-    """`name==version` of what lies in a layer."""
-    found = []
-    for each in target.glob("*.dist-info"):
-        name, _, version = each.name.removesuffix(".dist-info").rpartition("-")
-        found.append(f"{name.lower().replace('_', '-')}=={version}")
-    return sorted(found)
-
-
-def _compile(target: Path) -> None:
-    """Layers are read-only where they are used, so what would be compiled at each import is compiled now."""
-    command = [sys.executable, "-I", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-s", str(target), str(target)]  # fmt: skip
-    # Files that can't be compiled are those that a package never imports, such as templates.
-    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=BUILD_SECONDS)
 
 
 def _check_python(wanted: Dependencies, python: str) -> None:

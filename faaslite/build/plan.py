@@ -11,11 +11,12 @@ from typing import Any
 from core.api.meta import Document
 from faaslite.build.archive import Archive, pack
 from faaslite.build.declared import Declared, declared_in, local_modules
-from faaslite.build.dependencies import dependencies_of
+from faaslite.build.dependencies import declared_text, dependencies_of
 from faaslite.build.errors import BuildError
 from faaslite.build.handler import MODULES, find_handler, module_file
 from faaslite.build.layer import Layer, layer_for
 from faaslite.build.manifest import read_manifest
+from faaslite.build.npm import declared_modules
 
 __all__ = ["Asked", "Planned", "function_name", "merge_specs", "plan"]
 
@@ -24,7 +25,10 @@ _SCRIPTS = (".js", ".mjs", ".cjs")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What flags say. `spec` lies on top of everything; `cache` and `logs` are folders; `fresh` resolves dependencies anew."""
+    """What flags say. `spec` lies on top of everything; `cache` and `logs` are folders; `fresh` resolves dependencies anew.
+
+    `remote` says whether the cluster builds layers: then the Functions say what they require. It is asked where there is something to build.
+    """
 
     namespace: str = "default"
     name: str = ""
@@ -34,6 +38,7 @@ class Asked:
     fresh: bool = False
     cache: Path = Path("layers")
     logs: Path | None = None
+    remote: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,11 @@ def _packaged(path: Path, documents: list[Document], asked: Asked, progress: Cal
             archive = pack(path, also=local_modules(path) if path.is_file() and module is not None else ())
         spec["package"] = {"digest": archive.digest}
         layer = None
-        if (wanted := dependencies_of(path, module, runtime)) is not None and wanted.text.strip():
+        wanted = dependencies_of(path, module, runtime)
+        if wanted is not None and wanted.text.strip() and asked.remote():
+            node = runtime.startswith("node")
+            spec["package"]["requirements"] = declared_modules(wanted.folder) if node else declared_text(wanted, path)
+        elif wanted is not None and wanted.text.strip():
             key = (runtime, wanted.text, wanted.python)
             layer = layers.get(key)
             if layer is None:

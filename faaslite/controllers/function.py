@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import msgspec
-
 from core.api.kinds import POD, REPLICA_SET, SECRET, SERVICE
 from core.api.views import ObjectView, Pod, ReplicaSet, Secret, Service
 from core.client.events import Recorder, reference
@@ -22,6 +20,9 @@ from faaslite.api import names
 from faaslite.api.function import Function, FunctionInvalid, validate
 from faaslite.api.versions import version_name
 from faaslite.controllers import resources, revisions, routes
+from faaslite.controllers.builds import Builds, wanted_by
+from faaslite.controllers.layers import Decision, remembered, with_layer
+from faaslite.controllers.objects import FunctionObject
 from faaslite.controllers.status import Verdict, new_status, only_replicas_differ, ready_condition
 
 __all__ = ["FunctionController", "FunctionObject"]
@@ -35,13 +36,6 @@ LATE = 0.1
 WORKERS = 16
 REPLICAS_DELAY = 1.0
 """Seconds that a change of `status.replicas` alone may wait: it is for people, and scaling must not wait for its write."""
-
-
-class FunctionObject(ObjectView):
-    """A Function as stored: its spec may be invalid."""
-
-    spec: Any = None
-    status: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class FunctionController:
@@ -66,6 +60,7 @@ class FunctionController:
         self._sets.add_index("function", _owner_uid)
         self._pods.add_index("revision", _revision_key)
         self._recorder = Recorder(client, component="function-controller")
+        self._builds = Builds(client, self._functions, self._pods, self._recorder, url=self._url, clock=clock)
         self._late: dict[str, float] = {}
         # How often crashed Pods of a Function were replaced in a row, and when last.
         self._crashes: dict[str, tuple[int, float]] = {}
@@ -135,10 +130,16 @@ class FunctionController:
             return
         found = new or old
         function = found.metadata.labels.get(names.LABEL_FUNCTION) if found is not None else None
-        if found is None or not function:
+        if found is None:
+            return
+        if not function:
+            for each in self._builds.waiting_for(found):
+                self.queue.add(each)
             return
         key = f"{found.namespace}/{function}"
         known = self._functions.get(key)
+        if known is not None and (said := revisions.out_of_memory(old, new)):
+            self._recorder.event(reference(names.FUNCTION, known), "Warning", "OOMKilled", said)
         revision = found.metadata.labels.get(names.LABEL_REVISION)
         serves = known is not None and known.status.get("latestReadyRevision") == revision
         if serves and known is not None and _is_ready(known) and not _fails(old) and not _fails(new):
@@ -162,10 +163,15 @@ class FunctionController:
             return None
         packaged = _packaged(function)
         known = await self._revisions(found)
+        build: Decision | None = None
         if packaged.status == "True":
             try:
                 await self._ensure_service(found, function)
-                known = await self._ensure_newest(found, function, known)
+                if (wanted := wanted_by(found)) is not None:
+                    build = await self._builds.ensure(found, function, wanted)
+                    function = with_layer(function, build.digest)
+                if build is None or build.digest:
+                    known = await self._ensure_newest(found, function, known)
             except (_Taken, Forbidden, Invalid) as error:
                 reason = "NameTaken" if isinstance(error, _Taken) else error.status_reason
                 verdicts = {"Packaged": packaged, "Ready": Verdict("False", reason, error.message)}
@@ -173,7 +179,7 @@ class FunctionController:
                 if isinstance(error, ApiError):
                     raise
                 return None
-        return await self._observe(found, function, packaged, known)
+        return await self._observe(found, function, packaged, known, build)
 
     def _validated(self, found: FunctionObject) -> Function:
         meta = found.metadata
@@ -257,8 +263,8 @@ class FunctionController:
         return found
 
     async def _observe(
-        self, found: FunctionObject, function: Function, packaged: Verdict, known: Mapping[str, ReplicaSet]
-    ) -> float | None:
+        self, found: FunctionObject, function: Function, packaged: Verdict, known: Mapping[str, ReplicaSet], build: Decision | None,
+    ) -> float | None:  # fmt: skip
         """See how the revisions do; move traffic, write policies and status, prune."""
         old = found.status
         newest = max(known, key=revisions.number_of, default="")
@@ -266,6 +272,7 @@ class FunctionController:
         pods = self._pods_of(known[newest]) if newest else []
         ready = any(pod.ready and pod.metadata.deletion_timestamp is None for pod in pods)
         fit = ready or resources.initial_replicas(function) == 0
+        built = build.verdict if build is not None else None
         if newest and packaged.status == "True" and newest != latest_ready and fit:
             latest_ready = newest
             message = f"Revision {newest} is ready"
@@ -289,8 +296,9 @@ class FunctionController:
             packaged = Verdict("False", failure.reason, failure.message)
         verdicts = {
             "Packaged": packaged,
+            "Built": built,
             "RoutesReady": routes_ready,
-            "Ready": ready_condition(packaged, routed, newest, latest_ready, failure, serving),
+            "Ready": ready_condition(packaged, routed, newest, latest_ready, failure, serving, built),
         }
         fields = {
             "url": f"{self._url}/function/{found.name}.{found.namespace}",
@@ -300,11 +308,19 @@ class FunctionController:
             "traffic": traffic,
             "revisions": routes.known_revisions(known),
         }
+        wanted = wanted_by(found)
+        if build is None or wanted is None:
+            fields["build"] = None
+        else:
+            fields["build"] = {"key": wanted.key, "asked": wanted.asked, **({"pod": build.pod} if build.pod else {})}
+            if build.digest:
+                fields["layers"] = remembered(old, wanted.key, build.digest)
         keys = routes.invocation_keys(function, self._keys.by_index("namespace", found.namespace))
         if keys or old.get("keys"):
             fields["keys"] = keys
         again = await self._write(found, fields, verdicts)
         again = _sooner(again, await self._replace_crashed(found, [known[each] for each in serving if each in known]))
+        again = _sooner(again, await self._builds.tidy(found, wanted))
         live = {*serving, newest}
         await self._write_policies(function, known, live)
         await self._prune(found, known.values(), {*live, latest_ready})
@@ -352,7 +368,7 @@ class FunctionController:
         return [pod for pod in pods if any(each.uid == uid for each in pod.metadata.owner_references)]
 
     async def _write(
-        self, found: FunctionObject, fields: Mapping[str, Any], verdicts: Mapping[str, Verdict]
+        self, found: FunctionObject, fields: Mapping[str, Any], verdicts: Mapping[str, Verdict | None]
     ) -> float | None:
         now = self._clock()
         status = new_status(found.status, fields, verdicts, found.metadata.generation, now)
@@ -364,7 +380,8 @@ class FunctionController:
             if left > 0:
                 return left
         self._late.pop(found.key, None)
-        patch = {"metadata": {"uid": found.metadata.uid}, "status": status}
+        gone = dict.fromkeys(found.status.keys() - status.keys())
+        patch = {"metadata": {"uid": found.metadata.uid}, "status": {**status, **gone}}
         try:
             await self._client.patch(names.FUNCTION, found.name, found.namespace, patch, subresource="status")
         except NotFound:

@@ -17,7 +17,7 @@ from faaslite.api.versions import pinned
 from faaslite.api.wire import Floor, ScalePolicy
 
 __all__ = [
-    "image_of", "limits_of", "owner", "pod_template", "policy_text", "replica_set", "scale_policy", "service", "template_hash",
+    "image_of", "limits_of", "owner", "pod_template", "policy_text", "process_tolerations", "replica_set", "scale_policy", "service", "template_hash",
 ]  # fmt: skip
 
 MAX_BODY = 100 * 1024 * 1024
@@ -158,10 +158,8 @@ def _container(function: Function, mounts: list[Document]) -> Document:
     return container
 
 
-def pod_template(function: Function, versions: Mapping[str, str] | None = None) -> Document:
-    """The template without what names the revision: two Functions of equal templates need no new revision. `versions` are the current ones
-    of the namespace's Secrets that have versions: name -> name of the version."""
-    volumes, mounts = _volumes(function)
+def process_tolerations() -> list[Document]:
+    """Of Pods that run on process nodes too, and leave a node soon that is lost."""
     lost = [
         {
             "key": f"node.kubernetes.io/{key}",
@@ -171,12 +169,19 @@ def pod_template(function: Function, versions: Mapping[str, str] | None = None) 
         }
         for key in ("not-ready", "unreachable")
     ]
+    return [{"key": names.PROCESS_TAINT, "operator": "Exists", "effect": "NoSchedule"}, *lost]
+
+
+def pod_template(function: Function, versions: Mapping[str, str] | None = None) -> Document:
+    """The template without what names the revision: two Functions of equal templates need no new revision. `versions` are the current ones
+    of the namespace's Secrets that have versions: name -> name of the version."""
+    volumes, mounts = _volumes(function)
     spec: Document = {
         "containers": [_container(function, mounts)],
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": math.ceil(function.spec.timeout + DRAIN),
-        "tolerations": [{"key": names.PROCESS_TAINT, "operator": "Exists", "effect": "NoSchedule"}, *lost],
+        "tolerations": process_tolerations(),
     }
     if volumes:
         spec["volumes"] = volumes

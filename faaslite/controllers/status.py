@@ -11,7 +11,7 @@ from faaslite.controllers.revisions import Failure
 
 __all__ = ["Verdict", "new_status", "only_replicas_differ", "ready_condition"]
 
-CONDITIONS = ("Packaged", "RoutesReady", "Ready")
+CONDITIONS = ("Packaged", "Built", "RoutesReady", "Ready")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,13 @@ class Verdict:
 
 
 def ready_condition(
-    packaged: Verdict, routes: Verdict, newest: str, latest_ready: str, failure: Failure | None, serving: Iterable[str]
-) -> Verdict:
+    packaged: Verdict, routes: Verdict, newest: str, latest_ready: str, failure: Failure | None, serving: Iterable[str],
+    built: Verdict | None = None,
+) -> Verdict:  # fmt: skip
     """Whether calls get what the spec says. An older revision that serves on is mentioned, but isn't it."""
+    if packaged.status == "True" and built is not None and built.status != "True":
+        # What the spec says has no revision yet: the newest there is serves on as well.
+        return Verdict(built.status, built.reason, built.message + _still(serving, ""))
     if packaged.status != "True":
         return Verdict("False", packaged.reason, packaged.message + _still(serving, newest))
     if newest and newest == latest_ready and failure is None:
@@ -42,10 +46,15 @@ def _still(serving: Iterable[str], newest: str) -> str:
 
 
 def new_status(
-    old: Mapping[str, Any], fields: Mapping[str, Any], verdicts: Mapping[str, Verdict], generation: int, now: float
+    old: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    verdicts: Mapping[str, Verdict | None],
+    generation: int,
+    now: float,
 ) -> Document | None:
-    """The status to write, None where the object has it. A field that isn't among `fields` stays."""
-    conditions = [dict(each) for each in old.get("conditions") or ()]
+    """The status to write, None where the object has it. A field that isn't among `fields` stays, one that is None goes; and so do conditions."""
+    gone = {type_ for type_, verdict in verdicts.items() if verdict is None}
+    conditions = [dict(each) for each in old.get("conditions") or () if each.get("type") not in gone]
     for type_ in CONDITIONS:
         verdict = verdicts.get(type_)
         if verdict is not None:
@@ -59,6 +68,7 @@ def new_status(
                 observedGeneration=generation,
             )
     found = {**old, **fields, "observedGeneration": generation, "conditions": conditions}
+    found = {name: value for name, value in found.items() if value is not None}
     return None if found == old else found
 
 

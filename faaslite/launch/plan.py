@@ -88,7 +88,7 @@ def _core(cluster: Cluster, report: int) -> None:
             encryption,
             auditing,
             api,
-            Bootstrap(client, {"ca.crt": cluster.pki.ca_file.read_text(), "gateway": cluster.settings.gateway_url}),
+            Bootstrap(client, _public(cluster)),
             informers,
             Controllers(client, informers, ca=cluster.pki.ca_file.read_text(), authority=cluster.pki.authority),
             Scheduler(client, informers),
@@ -104,6 +104,13 @@ def _core(cluster: Cluster, report: int) -> None:
         ]
 
     run_components(build, report)
+
+
+def _public(cluster: Cluster) -> dict[str, str]:
+    """What anybody may know. Containers of an engine don't reach a gateway that listens on loopback, so nothing is built in them by default."""
+    settings = cluster.settings
+    builds = "cluster" if cluster.runtime == "process" else "local"
+    return {"ca.crt": cluster.pki.ca_file.read_text(), "gateway": settings.gateway_url, "builds": builds}
 
 
 def _jobs(cluster: Cluster, report: int) -> None:

@@ -90,9 +90,9 @@ class Access:
         caller: Caller = found
         return caller
 
-    async def may(self, caller: Caller, verb: str, namespace: str) -> None:
-        """Raises `Forbidden` unless `caller` may `verb` functions in `namespace` ("" is every namespace)."""
-        key = (caller, verb, namespace)
+    async def may(self, caller: Caller, verb: str, namespace: str, part: str = "") -> None:
+        """Raises `Forbidden` unless `caller` may `verb` functions (or this subresource of them) in `namespace` ("" is every namespace)."""
+        key = (caller, verb, namespace, part)
         allowed, before = self._rights.get(key), self._forgotten
         if allowed is None:
             review = {
@@ -104,6 +104,7 @@ class Access:
                     "uid": caller.uid,
                     "resourceAttributes": {
                         "verb": verb, "group": FUNCTION.group, "resource": FUNCTION.plural, "namespace": namespace,
+                        **({"subresource": part} if part else {}),
                     },
                 },
             }  # fmt: skip

@@ -24,9 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class FunctionView(ObjectView):
-    """`spec` stays a document."""
+    """`spec` and `status` stay documents."""
 
     spec: dict[str, Any] = field(default_factory=dict)
+    status: dict[str, Any] = field(default_factory=dict)
 
 
 class CronTrigger(Struct, frozen=True, kw_only=True):
@@ -128,9 +129,10 @@ def queueing(function: FunctionView) -> Queueing:
 
 
 def packages_of(function: FunctionView) -> set[str]:
-    """The digests that the spec names."""
+    """The digests that the spec names, and those of layers that were built for it."""
     found = function.spec.get("package")
-    values = (found.get("digest"), found.get("layer")) if isinstance(found, dict) else ()
+    values = [found.get("digest"), found.get("layer")] if isinstance(found, dict) else []
+    values += [each.get("digest") for each in _entries(function.status.get("layers"))]
     return {each for each in values if isinstance(each, str) and each}
 
 

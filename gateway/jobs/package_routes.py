@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core.errors import BadRequest, NotFound
+from faaslite.api.tenancy import BUILDER_ACCOUNT, LAYERS
 from gateway.jobs.auth import Access, Caller
 from gateway.jobs.packages import Packages, is_digest
 from gateway.jobs.replies import Streamed, json
@@ -33,7 +34,7 @@ class PackageRoutes:
     async def put_package(self, request: Request) -> Response:
         caller = await self._caller(request)
         namespace = request.query_params.get("namespace", "")
-        await self._access.may(caller, "create", namespace)
+        await self._access.may(caller, "create", namespace, LAYERS if is_builder(caller, namespace) else "")
         digest = _digest(request)
         try:
             new = await self._packages.put(digest, request.stream(), namespace)
@@ -68,3 +69,8 @@ def _digest(request: Request) -> str:
     if not is_digest(digest):
         raise BadRequest(f'"{digest}" is not a digest: sha256: and 64 hex digits are expected')
     return digest
+
+
+def is_builder(caller: Caller, namespace: str) -> bool:
+    """Whether it is who build Pods of the namespace act as: that account may bring layers, and do nothing else."""
+    return bool(namespace) and caller.name == f"system:serviceaccount:{namespace}:{BUILDER_ACCOUNT}"

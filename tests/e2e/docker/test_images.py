@@ -74,6 +74,27 @@ def test_images_are_listed(python_image: str, environment: dict[str, str], faas_
     assert done.returncode == 0 and "faaslite/python:latest" in done.stdout
 
 
+def test_builds_say_what_the_base_lacks(python_image: str, environment: dict[str, str], needs: Any) -> None:
+    """The base of these tests has no pip."""
+    needs(shutil.which("docker"), "docker", "apt-get install docker.io")
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "--network=none",
+        "--read-only",
+        "--tmpfs",
+        "/tmp:mode=1777",
+        "-e",
+        "FAASLITE_REQUIREMENTS=six",
+    ]
+    done = run(environment, *command, "-e", "FAASLITE_BUILD=/tmp", "faaslite/python", "faaslite-build")
+    assert (done.returncode, done.stdout) == (
+        1,
+        "error: dependencies need uv or pip, and this node's runtime has neither\n",
+    ), done.stderr
+
+
 def test_no_engine_is_said_plainly(environment: dict[str, str], faas_command: str, tmp_path: Path) -> None:
     done = run({**environment, "DOCKER_HOST": f"unix://{tmp_path}/none"}, faas_command, "images", "list")
     assert done.returncode == 4 and "no Docker engine answers" in done.stderr

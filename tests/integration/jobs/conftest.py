@@ -24,7 +24,7 @@ from faaslite.api.names import FUNCTION, SYSTEM_NAMESPACE
 from gateway.jobs.app import Jobs
 
 TIMEOUT = 10.0
-ADMIN, NODE, NOBODY = "admin-token", "node-token", "nobody-token"
+ADMIN, NODE, NOBODY, BUILDER = "admin-token", "node-token", "nobody-token", "builder-token"
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], Any]]:
@@ -41,6 +41,7 @@ class Cluster:
             ADMIN: User("admin", ("system:masters", "system:authenticated")),
             NODE: User("system:node:n1", ("system:nodes", "system:authenticated")),
             NOBODY: User("nobody", ("system:authenticated",)),
+            BUILDER: User("system:serviceaccount:team:layer-builder", ("system:authenticated",)),
         }
         self.server = ApiServer(self.store, tokens=tokens)
         self.admin = Client(self.server.local(tokens[ADMIN]))

@@ -14,17 +14,18 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from core.api.kinds import LEASE, REPLICA_SET
+from core.api.kinds import CLUSTER_ROLE, LEASE, REPLICA_SET, ROLE_BINDING
 from core.client.leader import LeaderElector
 from core.clock import parse_time, timestamp, wall
 from faaslite.api.names import FUNCTION, SYSTEM_NAMESPACE
+from faaslite.api.tenancy import role_binding, roles
 from gateway.jobs import app as module
 from gateway.jobs import async_calls
 from gateway.jobs.calls.base import CallsUnavailable
 from gateway.jobs.packages import KEPT
 
 TIMEOUT = 10.0
-ADMIN, NODE, NOBODY = "admin-token", "node-token", "nobody-token"
+ADMIN, NODE, NOBODY, BUILDER = "admin-token", "node-token", "nobody-token", "builder-token"
 
 
 def archive(name: str = "app.py", data: bytes = b"def main(): ...") -> tuple[str, bytes]:
@@ -79,6 +80,20 @@ async def test_a_package_is_that_of_the_namespaces_that_uploaded_it(process):
     assert (await process.request("GET", f"{path}?namespace=../team"))[0] == 400
     assert (await process.request("PUT", f"{path}?namespace=other", data=data))[0] == 201
     assert (await process.request("GET", f"{path}?namespace=other", NODE))[0] == 200
+
+
+async def test_a_build_brings_layers_to_its_namespace_and_does_nothing_else(process, cluster):
+    digest, data = archive()
+    path = f"/system/packages/{digest}"
+    assert (await process.request("PUT", f"{path}?namespace=team", BUILDER, data=data))[0] == 403
+    process.jobs._access.forget()
+    (role,) = (each for each in roles() if each["metadata"]["name"] == "faaslite-builder")
+    await cluster.admin.create(CLUSTER_ROLE, role)
+    await cluster.admin.create(ROLE_BINDING, role_binding("team", "builder", "layer-builder"), "team")
+    assert (await process.request("PUT", f"{path}?namespace=team", BUILDER, data=data))[0] == 201
+    for method, where in (("PUT", "other"), ("PUT", ""), ("GET", "team"), ("HEAD", "team")):
+        assert (await process.request(method, f"{path}?namespace={where}", BUILDER, data=data))[0] == 403
+    assert (await process.request("GET", "/system/calls?namespace=team", BUILDER))[0] == 403
 
 
 async def test_bad_packages_are_refused_with_the_reason(process):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,17 @@ class TestOrdinaryUser:
         if "landlock" in isolation or "mount" in isolation:
             refused = {"PermissionError", "FileNotFoundError"}
             assert {found[each] for each in ("kubeconfig", "state", "home")} <= refused, found
+
+    def test_dependencies_are_built(self, theirs: Any) -> None:
+        folder = theirs.source("wheeled", "import tiny\n\ndef handle(event, context):\n    return tiny.VALUE\n")
+        with zipfile.ZipFile(folder / "tiny-1.0-py3-none-any.whl", "w") as file:
+            file.writestr("tiny.py", "VALUE = 'from a wheel'")
+            file.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+            file.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            file.writestr("tiny-1.0.dist-info/RECORD", "")
+        (folder / "requirements.txt").write_text("--no-index\n./tiny-1.0-py3-none-any.whl\n")
+        assert "installed tiny==1.0" in theirs.faas("deploy", str(folder)).err
+        assert theirs.call("/function/wheeled").body == b"from a wheel"
 
     def test_a_killed_agent_finds_its_pods_again(self, theirs: Any, wait_until: Callable[..., Any]) -> None:
         before = theirs.call(f"/function/mine?home={theirs.home}").json["pid"]

@@ -148,3 +148,33 @@ def test_kept_logs_are_read_from_their_cri_form() -> None:
 def test_the_version_is_said_without_a_command() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert result.exit_code == 0 and result.output.startswith("faas 0.")
+
+
+def built(asked: str, status: str = "", reason: str = "", seen: str = "1", upgraded: str = ""):
+    """A Function of generation 1 that asks for a layer, with what its status says of the build."""
+    from faaslite.api.layers import layer_key
+
+    annotations = {"faaslite.dev/build-asked": asked, "faaslite.dev/resolved": upgraded}
+    document = function(1, "False" if status == "False" else "True", "no such package")
+    document["metadata"] = {"annotations": annotations}
+    document["spec"] = {"package": {"requirements": "six"}}
+    document["status"]["build"] = {"key": layer_key("python", "six"), "asked": seen}
+    document["status"]["conditions"].append({"type": "Built", "status": status, "reason": reason})
+    return document
+
+
+def test_readiness_is_of_the_build_that_was_asked_for():
+    assert readiness(built("1", "True", "LayerReady"), 1) == (True, "")
+    assert readiness(built("1", "False", "BuildFailed"), 1) == (False, "no such package")
+    assert readiness(built("2", "False", "BuildFailed"), 1) == (None, "")  # of the last time
+    assert readiness(built("1", "True", "LayerReady", upgraded="now"), 1) == (None, "")
+
+
+def test_a_deploy_asks_again_for_what_failed_and_resolves_anew_where_told():
+    from cli.builds import annotations_for
+
+    asked, resolved = "faaslite.dev/build-asked", "faaslite.dev/resolved"
+    assert set(annotations_for(None, fresh=False)) == {asked}
+    assert set(annotations_for(built("1", "False"), fresh=False)) == {asked}
+    assert annotations_for(built("1", "True"), fresh=False) == {}
+    assert set(annotations_for(built("1", "True"), fresh=True)) == {resolved}

@@ -27,6 +27,7 @@ from core.node.runtime.base import (
     Stats,
 )
 
+from .builders import COMMAND
 from .logfile import LogFile
 from .node import Node
 from .protocol import Call, Reply
@@ -98,7 +99,9 @@ class Container:
         self.node = node
         self.sandbox = sandbox
         self.spec = spec
-        self.entrypoint = node.images[image].entrypoint
+        self.builds = spec.command[:1] == [COMMAND]
+        self.image = node.builders[image] if self.builds else node.images[image]
+        self.entrypoint = self.image.entrypoint
         self.child: Child | None = None
         self.starting = False
         self.exited = asyncio.Event()
@@ -161,7 +164,7 @@ class Container:
     def _adopt(self, child: Child) -> None:
         spec, sandbox = self.spec, self.sandbox
         port = spec.ports[0] if spec.ports else 0
-        own = [*spec.command, *spec.args]
+        own = [] if self.builds else [*spec.command, *spec.args]
         argv = own or list(self.entrypoint)
         listener = listen(sandbox.spec.address, port) if port and not own and sandbox.spec.address else None
         try:
@@ -223,7 +226,7 @@ class Container:
         spec, slot, layer = self.spec, child.slot, self.layer
         mounts = [each for each in spec.mounts if not each.scratch and (not layer or each.host_path != layer)]
         readable, writable = slot.place(mounts)
-        env = defaults(spec)
+        env = {**self.image.environment, **defaults(spec)}
         exact = {spec.termination_message_path: slot.message_path}
         # What is in memory, and bounded, is the slot's own tmp, which was there before the Pod came.
         exact |= {each.container_path: slot.tmp for each in spec.mounts if each.scratch}

@@ -8,8 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = ["PREFIX", "RuntimeImage", "find_images", "fits", "image_name", "image_root", "with_version"]
@@ -31,6 +31,15 @@ class RuntimeImage:
     libraries: tuple[str, ...]
     folders: tuple[str, ...]
     entrypoint: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What its processes are given unless the container says otherwise."""
+    parks: bool = True
+    """Whether children wait for Pods to come: what runs now and then needs none."""
+
+    @property
+    def base(self) -> str:
+        """The image whose base process it is forked from."""
+        return self.name.partition("+")[0]
 
 
 def image_root() -> Path:
@@ -75,14 +84,18 @@ def find_images(root: Path) -> dict[str, RuntimeImage]:
     return found
 
 
-@functools.cache
 def with_version(image: RuntimeImage) -> str:
     """`faaslite/python:3.11`, `faaslite/node:20`. Asks a program other than this one for its version, which takes 50 ms: not for an event loop."""
-    if not image.entrypoint:
-        return f"{image.name}:{sys.version_info.major}.{sys.version_info.minor}"
-    done = subprocess.run([image.entrypoint[0], "--version"], capture_output=True, text=True, check=False, timeout=10.0)
+    return _with_version(image.name, image.entrypoint)
+
+
+@functools.cache
+def _with_version(name: str, entrypoint: tuple[str, ...]) -> str:
+    if not entrypoint:
+        return f"{name}:{sys.version_info.major}.{sys.version_info.minor}"
+    done = subprocess.run([entrypoint[0], "--version"], capture_output=True, text=True, check=False, timeout=10.0)
     major = done.stdout.strip().lstrip("v").partition(".")[0]
-    return f"{image.name}:{major}" if major.isdigit() else image.name
+    return f"{name}:{major}" if major.isdigit() else name
 
 
 def fits(image: str, known: Iterable[str]) -> bool:

@@ -40,6 +40,8 @@ class Node:
     processes: Processes
     cgroups: Cgroups | None
     loop: asyncio.AbstractEventLoop
+    builders: dict[str, RuntimeImage] = field(default_factory=dict)
+    """By the image that they build layers for; each is found when it is first asked for."""
     pid: int = field(default_factory=os.getpid)
     helpers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="cgroups"))
     _exits: dict[int, Callable[[int], None]] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from core.node.runtime.base import (
 )
 
 from .beside import open_exec, run_beside
+from .builders import COMMAND, builder_of
 from .containers import Container, Sandbox
 from .images import image_name, with_version
 from .node import Node
@@ -86,11 +87,11 @@ class Service:
             return None
         spec = call.containers[0]
         image = image_name(spec.image)
-        if image not in self._node.images:
+        if image not in self._node.images or spec.command[:1] == [COMMAND]:
             return None
         sandbox = Sandbox(call.sandbox, wall())
         container = Container(self._node, sandbox, spec, image, self._event)
-        zygote = self._zygotes.get((call.sandbox.namespace, image, container.layer))
+        zygote = self._zygotes.get((call.sandbox.namespace, container.image.name, container.layer))
         if zygote is None or not zygote.alive or (child := zygote.take()) is None:
             return None
         container.adopt(child)
@@ -102,6 +103,7 @@ class Service:
         assert call.sandbox is not None
         if len(call.containers) != 1 or image_name(call.containers[0].image) not in self._node.images:
             return Reply(call.id)
+        await self._find_builder(call.containers[0])
         known = call.sandbox.uid in self._sandboxes
         sandbox = self._sandbox(call)
         try:
@@ -117,6 +119,7 @@ class Service:
         """Have the zygote of such Pods ready."""
         assert call.sandbox is not None
         spec = call.containers[0]
+        await self._find_builder(spec)
         container = Container(self._node, Sandbox(call.sandbox, wall()), spec, image_name(spec.image), self._event)
         zygote = await self._zygote(container)
         if self._preloads:
@@ -139,6 +142,7 @@ class Service:
         sandbox = self._sandboxes.get(call.target)
         if sandbox is None:
             raise RuntimeFailure(f"there is no sandbox {call.target}")
+        await self._find_builder(call.containers[0])
         return Reply(call.id, text=self._container(sandbox, call.containers[0]).id)
 
     async def start_container(self, call: Call) -> Reply:
@@ -208,6 +212,16 @@ class Service:
         self._add(sandbox, container)
         return container
 
+    async def _find_builder(self, spec: ContainerSpec) -> None:
+        """Raises `RuntimeFailure` where a build is asked for of an image that has none."""
+        name = image_name(spec.image)
+        if spec.command[:1] != [COMMAND] or name in self._node.builders or name not in self._node.images:
+            return
+        found = await asyncio.to_thread(builder_of, self._node.images[name])
+        if found is None:
+            raise RuntimeFailure(f"{name} builds no layers on process nodes")
+        self._node.builders[name] = found
+
     def _add(self, sandbox: Sandbox, container: Container) -> None:
         self._sandboxes[sandbox.id] = sandbox
         self._containers[container.id] = sandbox.containers[container.id] = container
@@ -243,22 +257,22 @@ class Service:
         return self._node.mounts or "landlock" not in self._node.isolation
 
     async def _zygote(self, container: Container) -> Zygote:
-        namespace, image, layer = container.sandbox.spec.namespace, image_name(container.spec.image), container.layer
-        key = (namespace, image, layer)
+        namespace, image, layer = container.sandbox.spec.namespace, container.image, container.layer
+        key = (namespace, image.name, layer)
         zygote = self._zygotes.get(key)
         if zygote is not None and not zygote.alive:
             self._old.append(self._zygotes.pop(key))
             zygote = None
         if zygote is None:
-            base = self._bases.get(image)
+            base = self._bases.get(image.base)
             if base is None or not base.alive:
                 if base is not None:
                     base.close()
-                base = self._bases[image] = Base(self._node, self._node.images[image])
+                base = self._bases[image.base] = Base(self._node, self._node.images[image.base])
             await base.ready()
             zygote = self._zygotes.get(key)
             if zygote is None:
-                zygote = self._zygotes[key] = Zygote(self._node, base, namespace, layer)
+                zygote = self._zygotes[key] = Zygote(self._node, base, image, namespace, layer)
         await zygote.ready()
         return zygote
 

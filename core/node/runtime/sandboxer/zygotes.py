@@ -188,8 +188,9 @@ def _remove_group(group: Cgroup) -> None:
 class Zygote:
     """One per (namespace, image, layer)."""
 
-    def __init__(self, node: Node, base: Base, namespace: str, layer: str) -> None:
+    def __init__(self, node: Node, base: Base, image: RuntimeImage, namespace: str, layer: str) -> None:
         self.node = node
+        self._parks = image.parks
         self.namespace = namespace
         self.pid = 0
         self.alive = True
@@ -225,14 +226,14 @@ class Zygote:
             isolation.make_shared(str(self._folder))
             if layer:
                 isolation.attach(layer, str(self._folder / "layer"), read_only=True)
-        readable = [*_SYSTEM, *(f"/etc/{each}" for each in _ETC), *base.image.folders]
+        readable = [*_SYSTEM, *(f"/etc/{each}" for each in _ETC), *image.folders]
         self.channel = Channel(node.loop, self._message)
         spec = {
             "isolation": node.isolation,
             "uid": uid,
             "processes": MOST_PROCESSES,
             "root": str(self._root),
-            "folders": list(base.image.folders),
+            "folders": list(image.folders),
             "binds": [[str(self._folder), "/pods"]],
             "readable": [*readable, *([self.layer, layer] if layer else [])],
             "writable": list(_DEVICES),
@@ -349,7 +350,7 @@ class Zygote:
         if self._refilling is not None:
             self._refilling.cancel()
             self._refilling = None
-        if not self.alive or self.loading or self.pid == 0:
+        if not self.alive or self.loading or self.pid == 0 or not self._parks:
             return
         settings = self.node.settings
         target = parked_target(

@@ -2,9 +2,10 @@
 
 import pytest
 
-from faaslite.build.dependencies import dependencies_of
+from faaslite.build.dependencies import declared_text, dependencies_of
 from faaslite.build.errors import BuildError
-from faaslite.build.layer import _reason, layer_for
+from faaslite.build.installing import reason
+from faaslite.build.layer import layer_for
 
 INLINE = "# /// script\n# requires-python = '>=3.11'\n# dependencies = [\n#   'flask',\n# ]\n# ///\nimport flask\n"
 
@@ -65,13 +66,45 @@ def test_installers_are_summed_up():
         "ERROR: Could not find a version that satisfies the requirement x (from versions: none)",
         "ERROR: No matching distribution found for x",
     ]
-    assert _reason(pip, "3.11").startswith(
+    assert reason(pip, "3.11").startswith(
         "Could not find a version that satisfies the requirement x (from versions: none); No matching"
     )
-    assert "wheels for Python 3.11 on Linux" in _reason(pip, "3.11")
+    assert "wheels for Python 3.11 on Linux" in reason(pip, "3.11")
     uv = [
         "  × No solution found when resolving dependencies:",
         "  ╰─▶ Because x was not found in the package registry and you require x, we",
         "      can conclude that your requirements are unsatisfiable.",
     ]
-    assert _reason(uv, "3.12").startswith("No solution found when resolving dependencies: Because x was not found")
+    assert reason(uv, "3.12").startswith("No solution found when resolving dependencies: Because x was not found")
+
+
+def test_what_the_cluster_is_told_names_nothing_of_this_machine(tmp_path):
+    folder = tmp_path / "app"
+    (folder / "wheels").mkdir(parents=True)
+    (folder / "app.py").write_text("")
+    (folder / "limits.txt").write_text("")
+    (folder / "requirements.txt").write_text(
+        "-c limits.txt\n--extra-index-url file:///srv/simple\nsix==1.16.0\n./wheels/c.whl\n"
+        f"d[x] @ file://{folder}/wheels/d.whl\n"
+    )
+    found = dependencies_of(folder, folder / "app.py")
+    assert declared_text(found, folder).splitlines() == [
+        "# from requirements.txt",
+        "-c ./limits.txt",
+        "--extra-index-url file:///srv/simple",
+        "six==1.16.0",
+        "./wheels/c.whl",
+        "./wheels/d.whl[x]",
+    ]
+    for outside in ("../c.whl", f"{tmp_path}/c.whl", f"d @ file://{tmp_path}/d.whl", "-c ../limits.txt"):
+        (folder / "requirements.txt").write_text(outside)
+        with pytest.raises(
+            BuildError, match=r"requirements.txt: .* is not in the folder that is deployed, .*--build local"
+        ):
+            declared_text(dependencies_of(folder, folder / "app.py"), folder)
+
+
+def test_script_metadata_says_its_python(tmp_path):
+    module = tmp_path / "app.py"
+    module.write_text(INLINE)
+    assert declared_text(dependencies_of(module, module), module) == "# from app.py\n# requires-python: >=3.11\nflask"

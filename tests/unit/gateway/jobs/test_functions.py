@@ -62,6 +62,10 @@ def test_packages_of_functions_and_of_pods():
     assert packages_of(function({"package": {"digest": "sha256:a", "layer": "sha256:b"}})) == {"sha256:a", "sha256:b"}
     assert packages_of(function({"package": {"digest": "sha256:a", "layer": ""}})) == {"sha256:a"}
     assert packages_of(function({})) == set()
+    built = FunctionView(
+        spec={"package": {"digest": "sha256:a"}}, status={"layers": [{"key": "k", "digest": "sha256:c"}, 5]}
+    )
+    assert packages_of(built) == {"sha256:a", "sha256:c"}
     volumes = [
         {"name": "package", "csi": {"driver": "packages.faaslite.dev", "volumeAttributes": {"digest": "sha256:a"}}},
         {"name": "other", "csi": {"driver": "other.io", "volumeAttributes": {"digest": "sha256:x"}}},
