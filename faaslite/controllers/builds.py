@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 from core.api.kinds import POD, ROLE_BINDING, SECRET, SERVICE_ACCOUNT
 from core.api.meta import Document
@@ -135,10 +135,9 @@ class Builds:
         ]
         if not own:
             return None
-        shared = _keys_of(
-            each for each in self._functions.by_index("namespace", found.namespace) if each.name != found.name
-        )
-        gone, later = layers.stale(own, wanted, shared, self._clock())
+        neighbours = self._functions.by_index("namespace", found.namespace)
+        others = [each for each in (wanted_by(other) for other in neighbours if other.name != found.name) if each]
+        gone, later = layers.stale(own, wanted, others, layers.known_layers(found.status), self._clock())
         for pod in gone:
             await self._forget_token(pod.namespace, pod.name)
             with contextlib.suppress(NotFound):
@@ -149,10 +148,6 @@ class Builds:
 def _key_of(found: FunctionObject) -> str:
     wanted = wanted_by(found)
     return wanted.key if wanted is not None else ""
-
-
-def _keys_of(found: Iterable[FunctionObject]) -> Sequence[str]:
-    return [key for key in map(_key_of, found) if key]
 
 
 def _build_keys(pod: Pod) -> list[str]:

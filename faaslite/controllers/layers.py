@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,31 +137,32 @@ def remembered(status: Mapping[str, Any], key: str, digest: str) -> list[Documen
 
 
 def stale(
-    pods: Iterable[Pod], wanted: Wanted | None, shared: Iterable[str], now: float
+    pods: Iterable[Pod], wanted: Wanted | None, others: Iterable[Wanted], known: Container[str], now: float
 ) -> tuple[list[Pod], float | None]:
-    """Of a Function's own build Pods those that may go, and the seconds until the next one may. `shared` are keys that other Functions want.
+    """Of a Function's own build Pods those that may go, and the seconds until the next one may. `others` are what other Functions want, `known`
+    the keys whose layers its status remembers.
 
-    What failed stays for as long as its failure is the answer.
+    What failed stays for as long as its failure is the answer to somebody.
     """
     gone: list[Pod] = []
     later: float | None = None
-    others = set(shared)
+    asked_for = {*others, *([wanted] if wanted is not None else [])}
+    keys = {each.key for each in asked_for}
     for pod in pods:
         if pod.metadata.deletion_timestamp is not None:
             continue
         key = pod.metadata.labels.get(names.LABEL_BUILD, "")
-        asked = pod.metadata.annotations.get(names.ANNOTATION_BUILD_ASKED, "")
         if not pod.terminal:
-            if key not in others and (wanted is None or key != wanted.key):
+            if key not in keys:
                 gone.append(pod)
         elif built_digest(pod):
             finished = str(_ended(pod).get("finishedAt") or "")
             left = parse_time(finished) + KEPT - now if finished else 0.0
-            if left <= 0:
-                gone.append(pod)
-            else:
+            if left > 0:
                 later = left if later is None else min(later, left)
-        elif wanted is None or (key, asked) != (wanted.key, wanted.asked):
+            elif key in known or key not in keys:
+                gone.append(pod)
+        elif Wanted(key, pod.metadata.annotations.get(names.ANNOTATION_BUILD_ASKED, "")) not in asked_for:
             gone.append(pod)
     return gone, later
 

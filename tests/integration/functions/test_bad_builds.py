@@ -34,7 +34,7 @@ def condition(platform, name="fragile", type_="Ready"):
 UNRESOLVABLE = "--no-index\nno-such-package-of-ours==9.9\n"
 
 
-def test_requirements_that_can_not_be_resolved_are_said_everywhere_and_keep_their_log(good):
+def test_requirements_that_can_not_be_resolved_are_said_everywhere_and_keep_their_log(good, until):
     done = good.deploy("fragile", GOOD, check=False, requirements_txt=UNRESOLVABLE)
     said = ("requirements.txt: ", "no-such-package-of-ours", "wheels for Python 3.")
     done.fails(*said, "fragile-00001 keeps serving", "build log: faas logs fragile --build")
@@ -45,12 +45,10 @@ def test_requirements_that_can_not_be_resolved_are_said_everywhere_and_keep_thei
         assert (found["status"], found["reason"]) == ("False", "BuildFailed")
         assert all(each in found["message"] for each in said)
     assert "No matching distribution found" in good.faas("logs", "fragile", "--build").out
-    described = good.faas("describe", "fragile").out
-    assert "Warning  BuildFailed: requirements.txt" in described and "BuildStarted" in described
+    until("its event", lambda: "Warning  BuildFailed: requirements.txt" in good.faas("describe", "fragile").out)
 
 
 def test_who_asks_again_has_it_tried_again_and_who_asks_for_nothing_is_rid_of_it(good):
-    """After the test before."""
     again = good.deploy("fragile", GOOD, check=False, requirements_txt=UNRESOLVABLE)
     again.fails("no-such-package-of-ours")
     assert "installing --no-index, no-such-package-of-ours==9.9" in again.err

@@ -75,16 +75,21 @@ def test_a_layer_that_somebody_remembers_needs_no_pod() -> None:
 def test_pods_go_when_their_news_are_old() -> None:
     now = 1767225600.0 + 100  # 100 s after GOOD ended
     done = pod("Succeeded", ended=GOOD)
-    assert stale([done], WANTED, [], now) == ([], 200.0)
-    assert stale([done], WANTED, [], now + 200) == ([done], None)
+    known = [WANTED.key]
+    assert stale([done], WANTED, [], known, now) == ([], 200.0)
+    assert stale([done], WANTED, [], known, now + 200) == ([done], None)
+    assert stale([done], WANTED, [], [], now + 200) == ([], None)  # its layer isn't remembered yet
+    assert stale([done], None, [], [], now + 200) == ([done], None)
     old = failed(asked="sunday")
-    assert stale([failed(), old], WANTED, [], now) == ([old], None)
+    assert stale([failed(), old], WANTED, [], known, now) == ([old], None)
+    assert stale([old], WANTED, [Wanted(WANTED.key, "sunday")], known, now) == ([], None)
     running = pod("Running", key="other")
-    assert stale([running], WANTED, [], now)[0] == [running]
-    assert stale([running], WANTED, ["other"], now)[0] == []
-    assert stale([pod("Running")], WANTED, [], now)[0] == [] and len(stale([pod("Running")], None, [], now)[0]) == 1
+    assert stale([running], WANTED, [], known, now)[0] == [running]
+    assert stale([running], WANTED, [Wanted("other", "whenever")], known, now)[0] == []
+    assert stale([pod("Running")], WANTED, [], known, now)[0] == []
+    assert len(stale([pod("Running")], None, [], known, now)[0]) == 1
     leaving = pod("Running", key="other", metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
-    assert stale([leaving], WANTED, [], now)[0] == []
+    assert stale([leaving], WANTED, [], known, now)[0] == []
 
 
 def function(requirements: str = "six", **package: Any) -> Any:
