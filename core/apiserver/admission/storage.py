@@ -33,6 +33,7 @@ def default_class(classes: list[Document]) -> str:
 
 class StorageObjects:
     verbs = ("create",)
+    kinds = frozenset((PERSISTENT_VOLUME.resource, PERSISTENT_VOLUME_CLAIM.resource))
 
     def __init__(self, store: Store) -> None:
         self._store = store
