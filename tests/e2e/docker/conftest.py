@@ -45,7 +45,7 @@ def docker_subnet() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def own_docker() -> Iterator[Any]:
     """An engine that nobody else uses and that a test may stop and start; not started yet."""
     reason = "no engine of our own can be started: not root" if os.geteuid() else ""
