@@ -19,7 +19,7 @@ import uvloop
 
 from faaslite.launch.pki import Pki
 
-LENGTH = 640
+LENGTH = 440
 
 
 def record() -> bytes:
