@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from core.clock import monotonic
+from core.clock import monotonic, wall
 
 __all__ = ["CURRENT", "Hint", "HintListener", "HintSender"]
 
@@ -27,6 +27,7 @@ CURRENT = 1.0
 """Seconds after which a hint is too old to say anything: its listener was busy, and events have overtaken it."""
 _PREFIX, _SUFFIX = "ready-", ".sock"
 _LARGEST = 4096
+_SETTLED = 0.1
 _AT_ONCE = 64
 
 
@@ -70,13 +71,13 @@ class HintSender:
             self._socket = None
 
     def _listeners(self) -> list[str]:
-        """The folder is read again only where it has changed."""
+        """The folder is read again only where it has changed, or may have in the moment in which it was read: its time is no finer than that."""
         try:
             changed = os.stat(self._folder).st_mtime_ns
             if changed != self._seen:
                 names = (each for each in os.listdir(self._folder) if each.startswith(_PREFIX))
                 self._paths = [os.path.join(self._folder, each) for each in sorted(names) if each.endswith(_SUFFIX)]
-                self._seen = changed
+                self._seen = changed if wall() - changed / 1e9 > _SETTLED else -1
         except OSError:
             self._paths = []
         return self._paths

@@ -64,6 +64,23 @@ async def test_a_listener_takes_the_place_of_a_dead_one_and_senders_find_it(tmp_
     sender.close()
 
 
+async def test_a_listener_that_came_as_the_folder_was_read_is_found_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of a folder's last change may be the same before and after."""
+    before = os.stat(tmp_path)
+    monkeypatch.setattr(readiness, "wall", lambda: before.st_mtime + 0.01)
+    sender, heard = HintSender(tmp_path), Heard()
+    sender.send("default/a", "1", "127.64.0.1")
+    listener = HintListener(tmp_path, "g", heard)
+    listener.start()
+    os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    sender.send("default/b", "2", "127.64.0.2")
+    assert [each.pod for each in await heard.until(1)] == ["default/b"]
+    listener.stop()
+    sender.close()
+
+
 async def test_what_is_no_hint_or_too_old_is_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard = Heard()
     listener = HintListener(tmp_path, "g", heard)
