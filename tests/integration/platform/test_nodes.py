@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def joining(platform: Any, *flags: str) -> list[str]:
 
 @pytest.fixture
 def folder(platform: Any) -> Iterator[Path]:
-    found = platform.home.parent / "far"
+    found = Path(tempfile.mkdtemp(prefix="n-", dir=platform.home.parent))
     yield found
     left = [each.cmdline() for each in psutil.process_iter() if str(found) in " ".join(cmdline(each))]
     assert not left
