@@ -333,6 +333,11 @@ class JobSpec(View):
     suspend: bool = False
     ttl_seconds_after_finished: int | None = None
     pod_failure_policy: dict[str, Any] | None = None
+    pod_replacement_policy: str = "TerminatingOrFailed"
+    backoff_limit_per_index: int | None = None
+    max_failed_indexes: int | None = None
+    success_policy: dict[str, Any] | None = None
+    managed_by: str | None = None
     selector: dict[str, Any] | None = None
     template: dict[str, Any] = {}
 
@@ -346,6 +351,7 @@ class JobStatus(View):
     start_time: str | None = None
     completion_time: str | None = None
     completed_indexes: str = ""
+    failed_indexes: str | None = None
     uncounted_terminated_pods: dict[str, Any] | None = None
     conditions: list[Condition] = []
 
@@ -394,6 +400,7 @@ class StatefulSetSpec(View):
     template: dict[str, Any] = {}
     update_strategy: dict[str, Any] = {}
     volume_claim_templates: list[dict[str, Any]] = []
+    persistent_volume_claim_retention_policy: dict[str, str] = {}
 
 
 class StatefulSetStatus(View):

@@ -13,9 +13,10 @@ from core.api.meta import Document, controller_reference
 from core.api.nodeselector import node_matches
 from core.api.taints import tolerates
 from core.api.views import DaemonSet, Node, Pod, Taint, Toleration
+from core.controllers.replicas import available_in
 from core.controllers.revisions import LABEL
 
-__all__ = ["TOLERATIONS", "Plan", "decide", "new_status", "node_of", "pod_document", "wanted"]
+__all__ = ["TOLERATIONS", "Plan", "decide", "new_status", "next_check", "node_of", "pod_document", "wanted"]
 
 TOLERATIONS: tuple[Document, ...] = (
     {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
@@ -70,14 +71,34 @@ def node_of(pod: Pod) -> str:
     return ""
 
 
+def _share(found: DaemonSet, key: str, default: int, nodes: int) -> int:
+    """Of the nodes, rounded up where it is a percentage."""
+    value = (found.spec.update_strategy.get("rollingUpdate") or {}).get(key, default)
+    return math.ceil(nodes * int(value.rstrip("%") or 0) / 100) if isinstance(value, str) else int(value)
+
+
+def _max_surge(found: DaemonSet, nodes: int) -> int:
+    """On how many nodes a second Pod may run during an update; 0 where the old one goes first."""
+    return _share(found, "maxSurge", 0, nodes) if found.spec.update_strategy.get("type") != "OnDelete" else 0
+
+
 def _max_unavailable(found: DaemonSet, nodes: int) -> int:
-    value = (found.spec.update_strategy.get("rollingUpdate") or {}).get("maxUnavailable", 1)
-    count = math.ceil(nodes * int(value.rstrip("%") or 0) / 100) if isinstance(value, str) else int(value)
-    return max(count, 1)
+    count = _share(found, "maxUnavailable", 1, nodes)
+    return count if _max_surge(found, nodes) else max(count, 1)
 
 
-def decide(found: DaemonSet, nodes: Iterable[Node], pods: Sequence[Pod], update: str) -> Plan:
-    """What to create and delete; `update` is the hash of the newest revision."""
+def _available(found: DaemonSet, pod: Pod, now: float) -> bool:
+    return available_in(pod, found.spec.min_ready_seconds, now) == 0.0
+
+
+def next_check(found: DaemonSet, pods: Iterable[Pod], now: float) -> float | None:
+    """Seconds until a Pod has been ready for long enough; None where that isn't waited for."""
+    waits = [available_in(pod, found.spec.min_ready_seconds, now) for pod in pods]
+    return min((each for each in waits if each), default=None)
+
+
+def decide(found: DaemonSet, nodes: Iterable[Node], pods: Sequence[Pod], update: str, now: float) -> Plan:
+    """What to create and delete; `update` is the hash of the newest revision, `now` is seconds since the epoch."""
     by_node: dict[str, list[Pod]] = {}
     for pod in pods:
         by_node.setdefault(node_of(pod), []).append(pod)
@@ -86,6 +107,8 @@ def decide(found: DaemonSet, nodes: Iterable[Node], pods: Sequence[Pod], update:
     serving: list[Pod] = []
     missing = 0
     known = list(nodes)
+    surge = _max_surge(found, len(known))
+    surging, fresh = 0, []
     for node in known:
         run, stay = wanted(found, node)
         mine = by_node.pop(node.name, [])
@@ -100,14 +123,33 @@ def decide(found: DaemonSet, nodes: Iterable[Node], pods: Sequence[Pod], update:
         elif run and not mine:
             create.append(node.name)
             missing += 1
+        elif surge and (second := _second(living, update)) is not None:
+            # A new Pod beside an old one: that one goes when it can be done without.
+            first, surging = living[0], surging + 1
+            spare = _available(found, second, now) or not first.ready
+            delete += [pod for pod in living if pod is not second and (pod is not first or spare)]
         else:
             delete += living[1:]
             serving += living[:1]
-            missing += not any(pod.ready for pod in living[:1])
+            missing += not any(_available(found, pod, now) for pod in living[:1])
+            fresh += [(node.name, pod) for pod in living[:1] if run]
     delete += [pod for left in by_node.values() for pod in left if pod.metadata.deletion_timestamp is None]
     if found.spec.update_strategy.get("type") != "OnDelete" and not create:
-        delete += _outdated(found, serving, missing, len(known), update)
+        if surge:
+            old = [(name, pod) for name, pod in fresh if pod.metadata.labels.get(LABEL) != update]
+            create += [name for name, _ in sorted(old, key=lambda each: each[1].ready)][: max(surge - surging, 0)]
+        if not surge or _max_unavailable(found, len(known)):
+            taken = set(create)
+            serving = [pod for pod in serving if node_of(pod) not in taken]
+            delete += _outdated(found, serving, missing, len(known), update)
     return Plan(create, delete)
+
+
+def _second(living: Sequence[Pod], update: str) -> Pod | None:
+    """The new Pod that was made beside an old one."""
+    if len(living) < 2 or living[0].metadata.labels.get(LABEL) == update:
+        return None
+    return next((pod for pod in living[1:] if pod.metadata.labels.get(LABEL) == update), None)
 
 
 def _outdated(found: DaemonSet, serving: Sequence[Pod], missing: int, nodes: int, update: str) -> list[Pod]:
@@ -144,13 +186,15 @@ def pod_document(found: DaemonSet, node: str, revision: str) -> Document:
     }
 
 
-def new_status(found: DaemonSet, nodes: Iterable[Node], pods: Iterable[Pod], update: str) -> Document | None:
+def new_status(
+    found: DaemonSet, nodes: Iterable[Node], pods: Iterable[Pod], update: str, now: float
+) -> Document | None:
     """The status as it should be, None where the object has it."""
     on: dict[str, list[Pod]] = {}
     for pod in pods:
         if pod.metadata.deletion_timestamp is None:
             on.setdefault(node_of(pod), []).append(pod)
-    desired = current = misscheduled = ready = updated = 0
+    desired = current = misscheduled = ready = available = updated = 0
     for node in nodes:
         run, _ = wanted(found, node)
         mine = on.get(node.name, [])
@@ -158,10 +202,11 @@ def new_status(found: DaemonSet, nodes: Iterable[Node], pods: Iterable[Pod], upd
         current += run and bool(mine)
         misscheduled += not run and bool(mine)
         ready += run and any(pod.ready for pod in mine)
+        available += run and any(_available(found, pod, now) for pod in mine)
         updated += run and any(pod.metadata.labels.get(LABEL) == update for pod in mine)
     counts = {
         "observedGeneration": found.metadata.generation, "desiredNumberScheduled": desired, "currentNumberScheduled": current,
-        "numberMisscheduled": misscheduled, "numberReady": ready, "numberAvailable": ready, "numberUnavailable": desired - ready,
+        "numberMisscheduled": misscheduled, "numberReady": ready, "numberAvailable": available, "numberUnavailable": desired - available,
         "updatedNumberScheduled": updated,
     }  # fmt: skip
     was = found.status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from core.api.kinds import DAEMON_SET, NODE, POD
 from core.api.views import DaemonSet, Node, Pod
@@ -12,7 +13,7 @@ from core.client.informer import Informer, Informers
 from core.client.reconciler import Reconciler
 from core.client.rest import Client
 from core.client.workqueue import WorkQueue
-from core.clock import monotonic
+from core.clock import monotonic, wall
 from core.controllers import daemons
 from core.controllers.adoption import Adoption, by_controller, parse_selector
 from core.controllers.expectations import Expectations
@@ -25,8 +26,11 @@ log = logging.getLogger(__name__)
 
 
 class DaemonSetController:
-    def __init__(self, client: Client, informers: Informers) -> None:
+    """`clock` gives seconds since the epoch."""
+
+    def __init__(self, client: Client, informers: Informers, *, clock: Callable[[], float] = wall) -> None:
         self._client = client
+        self._clock = clock
         self._sets: Informer[DaemonSet] = informers.watch(DAEMON_SET, DaemonSet)
         self._pods: Informer[Pod] = informers.watch(POD, Pod)
         self._nodes: Informer[Node] = informers.watch(NODE, Node)
@@ -67,12 +71,13 @@ class DaemonSetController:
         for each in self._sets.values():
             self.queue.add(each.key)
 
-    async def sync(self, key: str) -> None:
-        """One reconcile of `namespace/name`."""
+    async def sync(self, key: str) -> float | None:
+        """One reconcile of `namespace/name`; seconds until a Pod has been ready for long enough."""
         found = self._sets.get(key)
         if found is None or found.metadata.deletion_timestamp is not None:
             self._expected.forget(key)
-            return
+            return None
+        now = self._clock()
         trusted = self._expected.satisfied(key, monotonic())
         uid = found.metadata.uid
         candidates = [*self._pods.by_index("owner", uid), *self._pods.by_index("owner", f"{found.namespace}/")]
@@ -80,7 +85,7 @@ class DaemonSetController:
         revision = await self._revisions.current(found, found.spec.template)
         label, nodes = hash_of(revision, found), self._nodes.values()
         if trusted:
-            plan = daemons.decide(found, nodes, pods, label)
+            plan = daemons.decide(found, nodes, pods, label, now)
             uids = [pod.metadata.uid for pod in plan.delete]
             if plan.create or uids:
                 self._expected.expect(key, monotonic(), creations=len(plan.create), deletions=uids)
@@ -88,16 +93,17 @@ class DaemonSetController:
                     *(self._create(key, found, node, label) for node in plan.create),
                     *(self._delete(key, found, pod) for pod in plan.delete),
                 )
-        status = daemons.new_status(found, nodes, pods, label)
+        status = daemons.new_status(found, nodes, pods, label, now)
         if status is not None:
             patch = {"metadata": {"uid": uid}, "status": status}
             try:
                 await self._client.patch(DAEMON_SET, found.name, found.namespace, patch, subresource="status")
             except NotFound:
                 log.debug("%s is gone, its status needn't be written", key)
-                return
+                return None
         used = {f"{found.name}-{pod.metadata.labels.get(LABEL)}" for pod in pods}
         await self._revisions.trim(found, {revision.name, *used}, found.spec.revision_history_limit)
+        return daemons.next_check(found, pods, now)
 
     async def _create(self, key: str, found: DaemonSet, node: str, label: str) -> None:
         try:

@@ -58,7 +58,7 @@ Make = Callable[[Client, Informers, Settings], Controller]
 
 CONTROLLERS: Mapping[str, Make] = {
     "namespace-defaults": lambda client, informers, its: NamespaceDefaults(client, informers, ca=its.ca),
-    "daemonset": lambda client, informers, its: DaemonSetController(client, informers),
+    "daemonset": lambda client, informers, its: DaemonSetController(client, informers, clock=its.clock),
     "deployment": lambda client, informers, its: DeploymentController(client, informers, clock=its.clock),
     "cronjob": lambda client, informers, its: CronJobController(client, informers, clock=its.clock),
     "disruption": lambda client, informers, its: DisruptionController(client, informers, clock=its.clock),
@@ -72,7 +72,7 @@ CONTROLLERS: Mapping[str, Make] = {
     "garbagecollector": lambda client, informers, its: GarbageCollector(client, informers),
     "clusterrole-aggregation": lambda client, informers, its: ClusterRoleAggregation(client, informers),
     "resourcequota": lambda client, informers, its: ResourceQuotaController(client, informers),
-    "statefulset": lambda client, informers, its: StatefulSetController(client, informers),
+    "statefulset": lambda client, informers, its: StatefulSetController(client, informers, clock=its.clock),
     "persistentvolume": lambda client, informers, its: VolumeController(client, informers, clock=its.clock),
     "storage-protection": lambda client, informers, its: StorageProtection(client, informers),
     "ephemeral-volumes": lambda client, informers, its: EphemeralVolumes(client, informers),

@@ -8,12 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from core.api.kinds import STATEFUL_SET
+import msgspec
+
+from core.api.kinds import POD, STATEFUL_SET
 from core.api.meta import Document, controller_reference
-from core.api.views import Pod, StatefulSet
+from core.api.views import PersistentVolumeClaim, Pod, StatefulSet
+from core.controllers.replicas import available_in
 from core.controllers.revisions import LABEL
 
-__all__ = ["Step", "claims", "decide", "new_status", "ordinal", "pod_document"]
+__all__ = [
+    "Step", "claim_owners", "claim_references", "claims", "decide", "new_status", "next_check", "ordinal", "pod_document",
+]  # fmt: skip
 
 INDEX_LABEL = "apps.kubernetes.io/pod-index"
 NAME_LABEL = "statefulset.kubernetes.io/pod-name"
@@ -33,16 +38,24 @@ def ordinal(found: StatefulSet, pod: Pod) -> int:
     return int(number) if prefix == found.name and number.isdigit() else -1
 
 
-def _healthy(pod: Pod) -> bool:
-    return pod.ready and pod.metadata.deletion_timestamp is None
+def _healthy(found: StatefulSet, pod: Pod, now: float) -> bool:
+    """Ready, and for as long as the set asks for."""
+    there = pod.metadata.deletion_timestamp is None
+    return there and available_in(pod, found.spec.min_ready_seconds, now) == 0.0
+
+
+def next_check(found: StatefulSet, pods: Iterable[Pod], now: float) -> float | None:
+    """Seconds until a Pod has been ready for long enough; None where that isn't waited for."""
+    waits = [available_in(pod, found.spec.min_ready_seconds, now) for pod in pods]
+    return min((each for each in waits if each), default=None)
 
 
 def _partition(found: StatefulSet) -> int:
     return int((found.spec.update_strategy.get("rollingUpdate") or {}).get("partition") or 0)
 
 
-def decide(found: StatefulSet, pods: Iterable[Pod], update: str) -> Step:
-    """The next step; `update` is the hash of the revision that the set has now."""
+def decide(found: StatefulSet, pods: Iterable[Pod], update: str, now: float) -> Step:
+    """The next step; `update` is the hash of the revision that the set has now, `now` is seconds since the epoch."""
     if found.metadata.deletion_timestamp is not None:
         return Step()
     first = int(found.spec.ordinals.get("start") or 0)
@@ -60,7 +73,7 @@ def decide(found: StatefulSet, pods: Iterable[Pod], update: str) -> Step:
         elif pod.terminal:
             if pod.metadata.deletion_timestamp is None:
                 delete.append(pod)
-        elif _healthy(pod):
+        elif _healthy(found, pod, now):
             continue
         if not parallel:
             return Step(create, delete)
@@ -78,16 +91,47 @@ def decide(found: StatefulSet, pods: Iterable[Pod], update: str) -> Step:
         if number < first + _partition(found):
             break
         pod = by_number[number]
-        if not _healthy(pod):
+        if not _healthy(found, pod, now):
             break
         if pod.metadata.labels.get(LABEL) != update:
             return Step([], [pod])
     return Step()
 
 
+def claim_owners(found: StatefulSet, pods: Iterable[Pod]) -> dict[str, Pod | StatefulSet | None]:
+    """By the names of claims, with whom each of the Pods' is to go: with the set, with its Pod, or with nobody.
+
+    A Pod takes its claims along where it goes because the set got smaller (`whenScaled: Delete`); all go with the set where that is said
+    (`whenDeleted: Delete`).
+    """
+    policy, first = found.spec.persistent_volume_claim_retention_policy, int(found.spec.ordinals.get("start") or 0)
+    owners: dict[str, Pod | StatefulSet | None] = {}
+    for pod in pods:
+        number = ordinal(found, pod)
+        wanted = first <= number < first + found.spec.replicas
+        owner: Pod | StatefulSet | None = found if policy.get("whenDeleted") == "Delete" else None
+        if not wanted and policy.get("whenScaled") == "Delete":
+            owner = pod
+        owners |= {claim["metadata"]["name"]: owner for claim in claims(found, number)}
+    return owners
+
+
+def claim_references(claim: PersistentVolumeClaim, owner: Pod | StatefulSet | None) -> list[Document] | None:
+    """The `ownerReferences` that the claim is to have; None where they are so. Those of others stay."""
+    kind = STATEFUL_SET if isinstance(owner, StatefulSet) else POD
+    ours = {STATEFUL_SET.kind, POD.kind}
+    kept = [msgspec.to_builtins(each) for each in claim.metadata.owner_references if each.kind not in ours]
+    new = [*kept, controller_reference(kind, owner.name, owner.metadata.uid)] if owner is not None else kept
+    before = {(each.kind, each.uid) for each in claim.metadata.owner_references}
+    return None if before == {(each["kind"], each["uid"]) for each in new} else new
+
+
 def claims(found: StatefulSet, number: int) -> list[Document]:
     """The volume claims of a Pod."""
-    made = []
+    made: list[Document] = []
+    policy = found.spec.persistent_volume_claim_retention_policy
+    owners = [controller_reference(STATEFUL_SET, found.name, found.metadata.uid)]
+    with_set = {"ownerReferences": owners} if policy.get("whenDeleted") == "Delete" else {}
     for template in found.spec.volume_claim_templates:
         metadata = template.get("metadata") or {}
         labels = {**(metadata.get("labels") or {}), **((found.spec.selector or {}).get("matchLabels") or {})}
@@ -100,6 +144,7 @@ def claims(found: StatefulSet, number: int) -> list[Document]:
                     "namespace": found.namespace,
                     "labels": labels,
                     "annotations": dict(metadata.get("annotations") or {}),
+                    **with_set,
                 },
                 "spec": template.get("spec") or {},
             }
@@ -137,7 +182,7 @@ def pod_document(found: StatefulSet, template: Document, number: int, revision: 
     }
 
 
-def new_status(found: StatefulSet, pods: Iterable[Pod], update: str) -> Document | None:
+def new_status(found: StatefulSet, pods: Iterable[Pod], update: str, now: float) -> Document | None:
     """The status as it should be, None where the object has it. `update` is the name of the newest revision."""
     was = found.status
     living = [pod for pod in pods if pod.metadata.deletion_timestamp is None and not pod.terminal]
@@ -153,7 +198,7 @@ def new_status(found: StatefulSet, pods: Iterable[Pod], update: str) -> Document
         "observedGeneration": found.metadata.generation,
         "replicas": len(living),
         "readyReplicas": ready,
-        "availableReplicas": ready,
+        "availableReplicas": sum(available_in(pod, found.spec.min_ready_seconds, now) == 0.0 for pod in living),
         "currentReplicas": sum(pod.metadata.labels.get(LABEL) == current_label for pod in living),
         "updatedReplicas": updated,
         "currentRevision": current,

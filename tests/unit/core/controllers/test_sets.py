@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from core.api.views import DaemonSet, DisruptionBudget, Node, Pod, StatefulSet
+from core.api.views import DaemonSet, DisruptionBudget, Node, PersistentVolumeClaim, Pod, StatefulSet
 from core.clock import timestamp
 from core.controllers import daemons, stateful
 from core.controllers.disruption import budget
@@ -59,7 +59,7 @@ def stateful_set(replicas: int = 3, current: str = "", **spec: Any) -> StatefulS
     ],
 )  # fmt: skip
 def test_stateful_steps(found, pods, create, delete):
-    step = stateful.decide(found, pods, "new")
+    step = stateful.decide(found, pods, "new", NOW)
     assert (step.create, [each.name for each in step.delete]) == (create, delete)
 
 
@@ -72,10 +72,39 @@ def test_a_stateful_pod_has_names_and_volumes_of_its_own():
     assert made["metadata"]["labels"][stateful.INDEX_LABEL] == "2"
 
 
+def test_a_pod_counts_once_it_has_been_ready_for_long_enough():
+    found, fresh = stateful_set(2, minReadySeconds=10), pod("d-0")
+    fresh.status.conditions[0].last_transition_time = timestamp(NOW - 4)
+    assert stateful.decide(found, [fresh], "new", NOW).create == [] and stateful.next_check(found, [fresh], NOW) == 6.0
+    assert stateful.decide(found, [fresh], "new", NOW + 6).create == [(1, True)]
+    assert stateful.new_status(found, [fresh], "d-new", NOW)["availableReplicas"] == 0
+
+
+@pytest.mark.parametrize(
+    ("deleted", "scaled", "owners"),
+    [
+        ("Retain", "Retain", [None, None]), ("Delete", "Retain", ["StatefulSet", "StatefulSet"]),
+        ("Retain", "Delete", [None, "Pod"]), ("Delete", "Delete", ["StatefulSet", "Pod"]),
+    ],
+)  # fmt: skip
+def test_with_whom_claims_go(deleted, scaled, owners):
+    policy = {"whenDeleted": deleted, "whenScaled": scaled}
+    found = stateful_set(1, volumeClaimTemplates=[{"metadata": {"name": "data"}}], persistentVolumeClaimRetentionPolicy=policy)  # fmt: skip
+    pods = [pod("d-0"), pod("d-1")]
+    wanted = stateful.claim_owners(found, pods)
+    assert list(wanted) == ["data-d-0", "data-d-1"]
+    other = {"kind": "Other", "name": "o", "uid": "o"}
+    for name, kind in zip(wanted, owners, strict=True):
+        claim = msgspec.convert({"metadata": {"name": name, "ownerReferences": [other]}}, PersistentVolumeClaim)
+        references = stateful.claim_references(claim, wanted[name])
+        assert [each["kind"] for each in references or [other]] == ["Other", *([kind] if kind else [])]
+    assert ("ownerReferences" in stateful.claims(found, 0)[0]["metadata"]) == (deleted == "Delete")
+
+
 def test_the_current_revision_moves_when_all_are_new():
-    half = stateful.new_status(stateful_set(2, "d-old"), [pod("d-0", "old"), pod("d-1")], "d-new")
+    half = stateful.new_status(stateful_set(2, "d-old"), [pod("d-0", "old"), pod("d-1")], "d-new", NOW)
     assert (half["currentRevision"], half["updatedReplicas"], half["currentReplicas"]) == ("d-old", 1, 1)
-    done = stateful.new_status(stateful_set(2, "d-old"), [pod("d-0"), pod("d-1")], "d-new")
+    done = stateful.new_status(stateful_set(2, "d-old"), [pod("d-0"), pod("d-1")], "d-new", NOW)
     assert (done["currentRevision"], done["currentReplicas"]) == ("d-new", 2)
 
 
@@ -131,8 +160,46 @@ def test_where_a_daemon_belongs(found, where, expected):
     ],
 )
 def test_daemons(pods, create, delete):
-    plan = daemons.decide(daemon_set(), [node("a"), node("b")], pods, "new")
+    plan = daemons.decide(daemon_set(), [node("a"), node("b")], pods, "new", NOW)
     assert (plan.create, [each.name for each in plan.delete]) == (create, delete)
+
+
+def surging(**spec: Any) -> DaemonSet:
+    update = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    body = {"template": {"spec": {}}, "updateStrategy": update, **spec}
+    return msgspec.convert({"metadata": {"name": "d", "namespace": "n", "uid": "u"}, "spec": body}, DaemonSet)
+
+
+def aged(found: Pod, at: float) -> Pod:
+    found.metadata.creation_timestamp = timestamp(at)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pods", "create", "delete"),
+    [
+        pytest.param([pod("x", "old", node="a"), pod("y", "old", node="b")], ["a"], [], id="a second one on as many nodes as may have it"),
+        pytest.param([pod("x", "old", node="a"), aged(pod("n", node="a", ready=False), NOW), pod("y", "old", node="b")], [], [], id="which must be ready first"),
+        pytest.param([pod("x", "old", node="a"), aged(pod("n", node="a"), NOW), pod("y", "old", node="b")], [], ["x"], id="and then the old one goes"),
+        pytest.param([pod("n", node="a"), pod("y", "old", node="b")], ["b"], [], id="the next node"),
+        pytest.param([pod("n", node="a"), pod("m", node="b")], [], [], id="done"),
+        pytest.param([pod("x", "old", node="a", ready=False), aged(pod("n", node="a", ready=False), NOW), pod("m", node="b")], [], ["x"], id="a broken one isn't waited for"),
+    ],
+)  # fmt: skip
+def test_daemons_that_surge(pods, create, delete):
+    plan = daemons.decide(surging(), [node("a"), node("b")], pods, "new", NOW)
+    assert (plan.create, [each.name for each in plan.delete]) == (create, delete)
+
+
+def test_a_daemon_counts_once_it_has_been_ready_for_long_enough():
+    found, fresh = surging(minReadySeconds=10), aged(pod("n", node="a"), NOW)
+    fresh.status.conditions[0].last_transition_time = timestamp(NOW - 4)
+    old = pod("x", "old", node="a")
+    assert daemons.decide(found, [node("a")], [old, fresh], "new", NOW).delete == []
+    assert daemons.next_check(found, [fresh], NOW) == 6.0
+    assert [each.name for each in daemons.decide(found, [node("a")], [old, fresh], "new", NOW + 6).delete] == ["x"]
+    status = daemons.new_status(found, [node("a")], [fresh], "new", NOW)
+    assert (status["numberReady"], status["numberAvailable"], status["numberUnavailable"]) == (1, 0, 1)
 
 
 def test_a_daemon_names_its_node():
