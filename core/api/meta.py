@@ -7,7 +7,7 @@ from typing import Any
 from core.api.kinds import Kind
 from core.clock import timestamp
 
-__all__ = ["Document", "controller_reference", "key", "set_condition"]
+__all__ = ["Document", "controller_reference", "disruption_target", "key", "set_condition"]
 
 Document = dict[str, Any]
 
@@ -28,6 +28,17 @@ def controller_reference(kind: Kind, name: str, uid: str) -> Document:
         "uid": uid,
         "controller": True,
         "blockOwnerDeletion": True,
+    }
+
+
+def disruption_target(reason: str, message: str, now: float) -> Document:
+    """The condition of a Pod that says that it is taken away through no fault of its own (KEP-3329): failure policies of Jobs go by it."""
+    return {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": timestamp(now),
     }
 
 

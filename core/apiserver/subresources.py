@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from core.api.kinds import POD_DISRUPTION_BUDGET, Kind
+from core.api.meta import disruption_target
 from core.apiserver import body
 from core.apiserver.admission import Admission, Attributes
 from core.apiserver.authn.tokens import AUDIENCE, BOUND_KINDS, ServiceAccountTokens
@@ -175,8 +176,18 @@ class Subresources:
         pod = registry.codec.document(await registry.get(info.namespace, info.name))
         if needs_budget(pod):
             await self._spend(pod, options.dry_run)
+        # A write more would break what a resourceVersion is asked for.
+        going = pod["metadata"].get("deletionTimestamp") or options.dry_run or options.resource_version
+        if not going and options.uid in ("", pod["metadata"]["uid"]):
+            await registry.update(info.namespace, info.name, self._evicted, subresource="status", pinned=False)
         written = await registry.delete(info.namespace, info.name, options)
         return Reply(_SUCCESS, written.entry.revision, 201)
+
+    def _evicted(self, pod: Document) -> Document:
+        status = pod.get("status") or {}
+        said = disruption_target("EvictionByEvictionAPI", "Eviction API: evicting", self._clock())
+        others = [each for each in status.get("conditions") or () if each.get("type") != said["type"]]
+        return {**pod, "status": {**status, "conditions": [*others, said]}}
 
     async def _spend(self, pod: Document, dry_run: bool) -> None:
         """Take the eviction from the Pod's budget, if it has one. Raises `TooManyRequests` where nothing is left of it."""

@@ -26,6 +26,9 @@ __all__ = ["JobController"]
 
 log = logging.getLogger(__name__)
 
+CONTROLLER = "kubernetes.io/job-controller"
+"""The value of `spec.managedBy` that is this controller; Jobs with another are somebody else's."""
+
 WORKERS = 5
 
 
@@ -69,6 +72,8 @@ class JobController:
     async def sync(self, key: str) -> float | None:
         """One reconcile; seconds after which the Job must be looked at again."""
         found = self._jobs.get(key)
+        if found is not None and found.spec.managed_by not in (None, CONTROLLER):
+            return None
         if found is None:
             self._expected.forget(key)
             await self._let_go_of_orphans(key)
@@ -91,7 +96,7 @@ class JobController:
         await self._write_status(found, decision)
         written = found.status.uncounted_terminated_pods or {}
         known = {*(written.get("succeeded") or ()), *(written.get("failed") or ())}
-        await self._release([pod for pod in owned if pod.metadata.uid in known])
+        await self._release([*decision.ignored, *(pod for pod in owned if pod.metadata.uid in known)])
         if decision.finished:
             kind = "Normal" if decision.finished == "Complete" else "Warning"
             reason = "Completed" if decision.finished == "Complete" else decision.reason
@@ -106,15 +111,16 @@ class JobController:
         if decision.indexes:
             self._expected.expect(key, monotonic(), creations=len(decision.indexes))
             outcomes = await asyncio.gather(
-                *(self._create(key, found, index) for index in decision.indexes), return_exceptions=True
+                *(self._create(key, found, index, decision.failures) for index in decision.indexes),
+                return_exceptions=True,
             )
             for outcome in outcomes:
                 if isinstance(outcome, BaseException):
                     raise outcome
 
-    async def _create(self, key: str, found: Job, index: int | None) -> None:
+    async def _create(self, key: str, found: Job, index: int | None, failures: dict[int, int] | None) -> None:
         try:
-            pod = await self._client.create(POD, jobs.pod_document(found, index), found.namespace)
+            pod = await self._client.create(POD, jobs.pod_document(found, index, failures), found.namespace)
         except BaseException as error:
             self._expected.created(key)
             if isinstance(error, ApiError):

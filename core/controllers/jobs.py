@@ -5,7 +5,7 @@ After https://kubernetes.io/docs/concepts/workloads/controllers/job/; times in s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,15 @@ from core.api.kinds import JOB
 from core.api.meta import Document, controller_reference
 from core.api.views import Job, Pod
 from core.clock import parse_time, timestamp
+from core.controllers.jobpolicies import (
+    FAILURES,
+    failures_before,
+    matched,
+    parse_ranges,
+    restarted_too_often,
+    success_rule,
+    waits_for_the_end,
+)
 
 __all__ = ["FINALIZER", "INDEX", "Decision", "Tally", "decide", "pod_document", "ranges", "same_status", "tally"]
 
@@ -38,6 +47,14 @@ class Tally:
     ended: list[Pod] = field(default_factory=list)
     newest_failure: float = 0.0
     counted: tuple[int, int] = (0, 0)
+    ignored: list[Pod] = field(default_factory=list)
+    """Failures that the policy ignores: they only lose the finalizer."""
+    ending: frozenset[int] = frozenset()
+    """Indexes whose place is kept by a Pod that is being deleted."""
+    failed_indexes: frozenset[int] = frozenset()
+    failures: dict[int, int] = field(default_factory=dict)
+    """How often the Pods of an index have failed, and when the last one did (`last_failures`): of Jobs with a limit per index."""
+    last_failures: dict[int, float] = field(default_factory=dict)
     uncounted: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
 
 
@@ -49,6 +66,9 @@ class Decision:
     stop: list[Pod] = field(default_factory=list)
     status: Document = field(default_factory=dict)
     again: float | None = None
+    failures: dict[int, int] | None = None
+    """By index, what the Pods to create are told of those before them; None for Jobs without a limit per index."""
+    ignored: list[Pod] = field(default_factory=list)
     finished: str = ""
     reason: str = ""
     message: str = ""
@@ -66,15 +86,6 @@ def _ended_at(pod: Pod) -> float:
         if each.state.terminated and each.state.terminated.get("finishedAt")
     ]
     return max(ends, default=0.0)
-
-
-def parse_ranges(text: str) -> frozenset[int]:
-    """The numbers of `1,3-5`."""
-    found: set[int] = set()
-    for part in text.split(",") if text else ():
-        low, dash, high = part.partition("-")
-        found.update(range(int(low), int(high if dash else low) + 1))
-    return frozenset(found)
 
 
 def ranges(numbers: Iterable[int]) -> str:
@@ -95,6 +106,12 @@ def tally(job: Job, pods: Iterable[Pod]) -> Tally:
     active: list[Pod] = []
     ended: list[Pod] = []
     terminating, newest = 0, 0.0
+    limit, waits = job.spec.backoff_limit_per_index, waits_for_the_end(job)
+    ignored: list[Pod] = []
+    ending: set[int] = set()
+    failed_indexes = set(parse_ranges(job.status.failed_indexes or ""))
+    failures: dict[int, int] = {}
+    last: dict[int, float] = {}
     written = job.status.uncounted_terminated_pods or {}
     waiting: tuple[list[str], list[str]] = ([], [])
     held: set[str] = set()
@@ -104,15 +121,30 @@ def tally(job: Job, pods: Iterable[Pod]) -> Tally:
             active.append(pod)
             continue
         terminating += not pod.terminal
-        if pod.status.phase != "Succeeded":
+        index = _index(pod)
+        if waits and not pod.terminal:
+            ending |= {index} if index is not None else set()
+            continue
+        rule = matched(job, pod)
+        ignore = rule is not None and rule.action == "Ignore"
+        if pod.status.phase != "Succeeded" and not ignore:
             newest = max(newest, _ended_at(pod))
+        if limit is not None and index is not None and pod.status.phase != "Succeeded":
+            before = failures_before(pod)
+            failures[index] = max(failures.get(index, 0), before + (not ignore))
+            last[index] = max(last.get(index, 0.0), _ended_at(pod))
+            if (rule is not None and rule.action == "FailIndex") or (not ignore and before >= limit):
+                failed_indexes.add(index)
         if FINALIZER not in pod.metadata.finalizers:
+            continue
+        if ignore:
+            ignored.append(pod)
             continue
         ended.append(pod)
         held.add(pod.metadata.uid)
         # A Pod that is deleted before it has ended will never succeed: it is replaced at once.
         waiting[pod.status.phase != "Succeeded"].append(pod.metadata.uid)
-        if pod.status.phase == "Succeeded" and (index := _index(pod)) is not None:
+        if pod.status.phase == "Succeeded" and index is not None:
             done.add(index)
     gone = [len([uid for uid in written.get(part) or () if uid not in held]) for part in ("succeeded", "failed")]
     counted = (job.status.succeeded + gone[0], job.status.failed + gone[1])
@@ -120,66 +152,65 @@ def tally(job: Job, pods: Iterable[Pod]) -> Tally:
     if job.spec.completion_mode == "Indexed":
         done = {each for each in done if job.spec.completions is None or each < job.spec.completions}
         succeeded, counted = len(done), (len(done), counted[1])
-    return Tally(active, terminating, succeeded, failed, frozenset(done), ended, newest, counted, waiting)
+    return Tally(
+        active, terminating, succeeded, failed, frozenset(done), ended, newest, counted, ignored, frozenset(ending),
+        frozenset(failed_indexes - done), failures, last, waiting,
+    )  # fmt: skip
 
 
 def _verdict(job: Job, count: Tally, now: float) -> tuple[str, str, str]:
     """(condition, reason, message) where the Job is over."""
     spec = job.spec
-    if why := _policy_failure(job, count.ended):
+    rules = (matched(job, pod) for pod in count.ended)
+    if why := next((each.message for each in rules if each is not None and each.action == "FailJob"), ""):
         return "Failed", "PodFailurePolicy", why
-    if count.failed > spec.backoff_limit:
+    if count.failed > spec.backoff_limit or restarted_too_often(job, count.active):
         return "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit"
     started = parse_time(job.status.start_time) if job.status.start_time else now
     if spec.active_deadline_seconds is not None and not spec.suspend and now - started >= spec.active_deadline_seconds:
         return "Failed", "DeadlineExceeded", "Job was active longer than specified deadline"
+    if spec.completion_mode == "Indexed" and (why := success_rule(job, count.done)):
+        return "Complete", "SuccessPolicy", why
+    if spec.max_failed_indexes is not None and len(count.failed_indexes) > spec.max_failed_indexes:
+        return "Failed", "MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed indexes"
+    if count.failed_indexes and len(count.failed_indexes | count.done) >= (spec.completions or 0):
+        return "Failed", "FailedIndexes", "Job has failed indexes"
     queue = spec.completions is None
     over = count.succeeded > 0 and not count.active if queue else count.succeeded >= (spec.completions or 0)
     return ("Complete", "CompletionsReached", "Reached expected number of succeeded pods") if over else ("", "", "")
 
 
-def _policy_failure(job: Job, ended: Sequence[Pod]) -> str:
-    """Why a failed Pod ends the Job by its failure policy (the actions FailJob, on exit codes and conditions)."""
-    for rule in (job.spec.pod_failure_policy or {}).get("rules") or ():
-        if rule.get("action") != "FailJob":
-            continue
-        for pod in ended:
-            if pod.status.phase == "Failed" and (name := _matches(rule, pod)):
-                return name
-    return ""
-
-
-def _matches(rule: Document, pod: Pod) -> str:
-    codes = rule.get("onExitCodes")
-    if codes is not None:
-        for container in pod.status.container_statuses:
-            code = (container.state.terminated or {}).get("exitCode")
-            named = codes.get("containerName") in (None, container.name)
-            inside = code in (codes.get("values") or ())
-            if named and code and inside == (codes.get("operator") == "In"):
-                return (
-                    f"Container {container.name} for pod {pod.key} failed with exit code {code} matching FailJob rule"
-                )
-    for wanted in rule.get("onPodConditions") or ():
-        for each in pod.status.conditions:
-            if each.type == wanted.get("type") and each.status == wanted.get("status", "True"):
-                return f"Pod {pod.key} has condition {each.type} matching FailJob rule"
-    return ""
-
-
 def _missing(job: Job, count: Tally) -> list[int | None]:
-    """The Pods that may be started now."""
+    """The Pods that are to be started."""
     spec = job.spec
+    there = len(count.active) + (count.terminating if waits_for_the_end(job) else 0)
     if spec.completion_mode == "Indexed":
-        taken = {_index(pod) for pod in count.active} | count.done
+        taken = {_index(pod) for pod in count.active} | count.done | count.failed_indexes | count.ending
         free = [each for each in range(spec.completions or 0) if each not in taken]
-        return list(free[: max(spec.parallelism - len(count.active), 0)])
+        return list(free[: max(spec.parallelism - there, 0)])
     if spec.completions is None:
         # A work queue: once one has succeeded no more are started.
         wanted = len(count.active) if count.succeeded else spec.parallelism
     else:
         wanted = min(spec.parallelism, spec.completions - count.succeeded)
-    return [None] * max(wanted - len(count.active), 0)
+    return [None] * max(wanted - there, 0)
+
+
+def _delay(failures: int) -> float:
+    return min(_BACKOFF * 2.0 ** max(failures - 1, 0), _MAX_BACKOFF)
+
+
+def _backed_off(job: Job, count: Tally, create: list[int | None], now: float) -> tuple[list[int | None], float | None]:
+    """Those that may be started now, and the seconds until another may: after failures of the Job, or of the index where it has limits for each."""
+    if job.spec.backoff_limit_per_index is None:
+        wait = count.newest_failure + _delay(count.failed) - now
+        return ([], wait) if count.failed and create and count.newest_failure and wait > 0 else (create, None)
+    waits: dict[int | None, float] = {}
+    for each in create:
+        if each is not None and count.failures.get(each) and count.last_failures.get(each):
+            waits[each] = count.last_failures[each] + _delay(count.failures[each]) - now
+    late = [wait for wait in waits.values() if wait > 0]
+    return [each for each in create if waits.get(each, 0.0) <= 0], min(late, default=None)
 
 
 def _excess(job: Job, count: Tally) -> list[Pod]:
@@ -202,16 +233,15 @@ def decide(job: Job, count: Tally, now: float) -> Decision:
         stop = list(count.active)
     else:
         stop = _excess(job, count)
-        create = _missing(job, count)
-        wait = count.newest_failure + min(_BACKOFF * 2 ** max(count.failed - 1, 0), _MAX_BACKOFF) - now
-        if count.failed and create and count.newest_failure and wait > 0:
-            create, again = [], wait
+        create, again = _backed_off(job, count, _missing(job, count), now)
     if job.spec.active_deadline_seconds is not None and not finished:
         begun = parse_time(job.status.start_time) if job.status.start_time else now
         left = max(begun + job.spec.active_deadline_seconds - now, 0.0) + 0.1
         again = left if again is None else min(again, left)
     status = _status(job, count, now, finished, reason, message)
-    return Decision(create, stop, status, again, finished if not any(count.uncounted) else "", reason, message)
+    settled = finished if not any(count.uncounted) else ""
+    failures = count.failures if job.spec.backoff_limit_per_index is not None else None
+    return Decision(create, stop, status, again, failures, count.ignored, settled, reason, message)
 
 
 def _status(job: Job, count: Tally, now: float, finished: str, reason: str, message: str) -> Document:
@@ -236,6 +266,8 @@ def _status(job: Job, count: Tally, now: float, finished: str, reason: str, mess
         found["startTime"] = None
     if job.spec.completion_mode == "Indexed":
         found["completedIndexes"] = ranges(count.done)
+    if job.spec.backoff_limit_per_index is not None:
+        found["failedIndexes"] = ranges(count.failed_indexes)
     was_suspended = any(each["type"] == "Suspended" and each["status"] == "True" for each in conditions)
     if suspended and not was_suspended:
         _put(conditions, "Suspended", "True", "JobSuspended", "Job suspended", now)
@@ -256,12 +288,12 @@ def same_status(job: Job, status: Document) -> bool:
     """Whether the object has that status already."""
     was = job.status
     before = (
-        was.active, was.ready, was.terminating, was.succeeded, was.failed, was.start_time, was.completed_indexes,
+        was.active, was.ready, was.terminating, was.succeeded, was.failed, was.start_time, was.completed_indexes, was.failed_indexes,
         was.uncounted_terminated_pods or {}, [_condition(each) for each in was.conditions],
     )  # fmt: skip
     after = (
         status["active"], status["ready"], status["terminating"], status["succeeded"], status["failed"], status.get("startTime"),
-        status.get("completedIndexes", ""), status["uncountedTerminatedPods"], status["conditions"],
+        status.get("completedIndexes", ""), status.get("failedIndexes"), status["uncountedTerminatedPods"], status["conditions"],
     )  # fmt: skip
     return before == after
 
@@ -282,8 +314,8 @@ def _put(conditions: list[Document], type_: str, status: str, reason: str, messa
     conditions[:] = [each for each in conditions if each["type"] != type_] + [new]
 
 
-def pod_document(job: Job, index: int | None) -> Document:
-    """The Pod to POST. It shares the template's parts: encode it, don't change it."""
+def pod_document(job: Job, index: int | None, failures: dict[int, int] | None = None) -> Document:
+    """The Pod to POST; `failures` is by index, where that has a limit. It shares the template's parts: encode it, don't change it."""
     template = job.spec.template
     metadata = template.get("metadata") or {}
     labels, annotations = dict(metadata.get("labels") or {}), dict(metadata.get("annotations") or {})
@@ -291,6 +323,8 @@ def pod_document(job: Job, index: int | None) -> Document:
     name = f"{job.name}-"
     if index is not None:
         annotations[INDEX] = labels[INDEX] = str(index)
+        if failures is not None:
+            annotations[FAILURES] = str(failures.get(index, 0))
         name = f"{job.name}-{index}-"
         spec = {**spec, "hostname": f"{job.name}-{index}"}
         reference = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.labels['{INDEX}']"}}

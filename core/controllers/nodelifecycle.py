@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 
 from core.api.kinds import LEASE, NODE, POD
+from core.api.meta import disruption_target
 from core.api.views import Lease, Node, Pod
 from core.client.events import Recorder, reference
 from core.client.informer import Informer, Informers
@@ -168,7 +169,13 @@ class NodeLifecycleController:
         if at > now:
             return at - now
         self._recorder.event(reference(POD, pod), "Normal", "TaintManagerEviction", f"Marking for deletion Pod {key}")
+        text = "Taint manager: deleting due to NoExecute taint"
+        condition = disruption_target("DeletionByTaintManager", text, now)
+        patch = {"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}}
         try:
+            await self._client.patch(
+                POD, pod.name, pod.namespace, patch, patch_type=STRATEGIC_PATCH, subresource="status"
+            )
             await self._client.delete(POD, pod.name, pod.namespace, uid=pod.metadata.uid)
         except (NotFound, Conflict):
             return None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from core.api.kinds import NODE, POD
+from core.api.meta import disruption_target
 from core.api.views import Node, Pod
 from core.client.informer import Informer, Informers
 from core.client.reconciler import Reconciler
 from core.client.rest import Client
+from core.client.transport import STRATEGIC_PATCH
 from core.client.workqueue import WorkQueue
 from core.clock import wall
 from core.errors import Conflict, NotFound
@@ -112,8 +114,22 @@ class PodGarbageCollector:
             elif await self._node_gone(name):
                 for pod in lost:
                     if pod.spec.node_name == name:
+                        await self._give_up(pod)
                         await self._remove(pod)
         return min(waits, default=None)
+
+    async def _give_up(self, pod: Pod) -> None:
+        """A Pod that is kept by a finalizer will never be told of by its node: it has failed."""
+        if pod.terminal:
+            return
+        condition = disruption_target("DeletionByPodGC", "PodGC: node no longer exists", self._clock())
+        patch = {"metadata": {"uid": pod.metadata.uid}, "status": {"phase": "Failed", "conditions": [condition]}}
+        try:
+            await self._client.patch(
+                POD, pod.name, pod.namespace, patch, patch_type=STRATEGIC_PATCH, subresource="status"
+            )
+        except (NotFound, Conflict):
+            return
 
     async def _node_gone(self, name: str) -> bool:
         try:

@@ -210,6 +210,10 @@ def phase(observed: Observed) -> str:
     """The Pod's phase (`v1.PodPhase`)."""
     if observed.final_phase or observed.failed:
         return observed.final_phase or "Failed"
+    if observed.kill_by is not None and observed.pod.metadata.finalizers and not observed.sandbox_id:
+        # Its object stays when its node has done with it, and nothing of it will run again.
+        mains = list(observed.mains)
+        return "Succeeded" if mains and all(each.succeeded for each in mains) else "Failed"
     inits, mains = list(observed.inits), list(observed.mains)
     if any(each.exited and not each.succeeded and not restarts(observed, each) for each in inits):
         return "Failed"

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from core.api.views import CronJob, Job, Pod
+from core.api.views import Condition, CronJob, Job, Pod
 from core.clock import timestamp
-from core.controllers import jobs
+from core.controllers import jobpolicies, jobs
 from core.controllers.cronjob import due, job_document
 
 NOW = 1_000_000.0
@@ -164,3 +164,103 @@ def test_the_name_of_a_job_says_its_time():
     assert document["metadata"]["annotations"] == {
         "batch.kubernetes.io/cronjob-scheduled-timestamp": "2026-01-01T12:00:00Z"
     }
+
+
+# Limits per index, failure and success policies
+
+
+def indexed(status: Any = None, **spec: Any) -> Job:
+    return job(
+        status, **{"completionMode": "Indexed", "completions": 3, "parallelism": 3, "backoffLimit": 1000, **spec}
+    )
+
+
+def failed(name: str, index: int, before: int = 0, code: int = 1, at: float = NOW) -> Pod:
+    found = pod(name, "Failed", index=index, code=code)
+    found.metadata.annotations[jobpolicies.FAILURES] = str(before)
+    found.status.container_statuses[0].state.terminated = {"exitCode": code, "finishedAt": timestamp(at)}
+    return found
+
+
+def test_an_index_is_tried_again_after_its_own_delay_and_told_how_often_it_failed():
+    found = indexed(backoffLimitPerIndex=2)
+    soon = decide(found, failed("a", 0), pod("b", index=1), pod("c", "Succeeded", index=2))
+    assert (soon.indexes, soon.again) == ([], 10.0) and soon.status["failedIndexes"] == ""
+    later = decide(found, failed("a", 0, 1), pod("b", index=1), pod("c", "Succeeded", index=2), now=NOW + 20)
+    assert later.indexes == [0] and later.failures == {0: 2}
+    made = jobs.pod_document(found, 0, later.failures)
+    assert made["metadata"]["annotations"][jobpolicies.FAILURES] == "2"
+    assert jobpolicies.FAILURES not in jobs.pod_document(indexed(), 0)["metadata"]["annotations"]
+
+
+def test_an_index_that_failed_too_often_lets_the_others_end_and_fails_the_job_then():
+    found = indexed(backoffLimitPerIndex=1)
+    running = decide(found, failed("a", 0, 1), pod("b", index=1), pod("c", "Succeeded", index=2), now=NOW + 99)
+    assert (running.indexes, running.finished) == ([], "") and running.status["failedIndexes"] == "0"
+    over = decide(indexed({**running.status, "uncountedTerminatedPods": {}}, backoffLimitPerIndex=1), pod("b", "Succeeded", index=1, held=False), pod("c", "Succeeded", index=2, held=False))  # fmt: skip
+    assert over.reason == "" and not over.stop, "index 1 isn't counted without its finalizer, nor started again"
+    status = {**running.status, "uncountedTerminatedPods": {}, "completedIndexes": "1,2"}
+    last = decide(indexed(status, backoffLimitPerIndex=1))
+    assert (last.finished, last.reason, last.message) == ("Failed", "FailedIndexes", "Job has failed indexes")
+
+
+def test_too_many_failed_indexes_end_the_job_at_once():
+    status = {"failedIndexes": "0,2"}
+    found = decide(indexed(status, backoffLimitPerIndex=0, maxFailedIndexes=1), pod("b", index=1))
+    assert (found.finished, found.reason) == ("Failed", "MaxFailedIndexesExceeded")
+    assert [each.name for each in found.stop] == ["b"]
+    assert not decide(indexed({"failedIndexes": "0"}, backoffLimitPerIndex=0, maxFailedIndexes=1), pod("b", index=1)).finished  # fmt: skip
+
+
+RULES = [
+    {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [3]}},
+    {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [4]}},
+    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+]
+
+
+def test_what_a_failure_policy_makes_of_failures():
+    found = indexed(backoffLimitPerIndex=5, podFailurePolicy={"rules": RULES})
+    index = decide(found, failed("a", 1, code=3))
+    assert index.status["failedIndexes"] == "1" and 1 not in index.indexes
+    ended = decide(found, failed("a", 1, code=4))
+    assert ended.message == "Container c for pod n/a failed with exit code 4 matching FailJob rule at index 1"
+    disrupted = failed("a", 1)
+    disrupted.status.conditions = [Condition(type="DisruptionTarget", status="True")]
+    ignored = decide(found, disrupted, now=NOW + 99)
+    assert [each.name for each in ignored.ignored] == ["a"] and ignored.status["uncountedTerminatedPods"] == {}
+    assert ignored.indexes == [0, 1, 2] and ignored.failures == {1: 0}
+    counted = decide(found, failed("a", 1, code=9), now=NOW + 99)
+    assert counted.status["uncountedTerminatedPods"] == {"failed": ["a"]} and counted.failures == {1: 1}
+
+
+def test_a_pod_that_is_deleted_keeps_its_place_until_its_end_where_that_is_asked_for():
+    going = pod("a", index=0, going=True)
+    kept = decide(indexed(podReplacementPolicy="Failed"), going)
+    assert kept.indexes == [1, 2] and kept.status["uncountedTerminatedPods"] == {} and kept.status["terminating"] == 1
+    assert decide(indexed(), going, now=NOW + 99).indexes == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("rules", "done", "why"),
+    [
+        ([{"succeededIndexes": "0,2"}], [0], ""),
+        ([{"succeededIndexes": "0,2"}], [0, 2], "Matched rules at index 0"),
+        ([{"succeededIndexes": "0-2", "succeededCount": 1}], [1], "Matched rules at index 0"),
+        ([{"succeededIndexes": "0"}, {"succeededCount": 2}], [1, 2], "Matched rules at index 1"),
+    ],
+)
+def test_indexes_that_are_enough(rules, done, why):
+    pods = [pod(f"p{each}", "Succeeded" if each in done else "Running", index=each) for each in range(3)]
+    found = decide(indexed(successPolicy={"rules": rules}), *pods)
+    assert (found.reason, found.message) == (("SuccessPolicy", why) if why else ("", ""))
+    assert bool(found.stop) == bool(why)
+
+
+def test_restarts_in_place_count_against_the_limit():
+    found = job(backoffLimit=2, template={"spec": {"containers": [{"name": "c"}], "restartPolicy": "OnFailure"}})
+    running = pod("a")
+    running.status.container_statuses[0].restart_count = 1
+    assert not decide(found, running).reason
+    running.status.container_statuses[0].restart_count = 2
+    assert decide(found, running).reason == "BackoffLimitExceeded"

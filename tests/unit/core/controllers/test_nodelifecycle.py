@@ -89,7 +89,9 @@ async def test_taints_evict_as_tolerations_say(plane, controller, clock: Clock) 
     )
     await plane.synced()
     await controller.sync("pod/default/intolerant")
-    assert (await plane.client.get(POD, "intolerant", "default", as_=Pod)).metadata.deletion_timestamp is not None
+    evicted = await plane.client.get(POD, "intolerant", "default", as_=Pod)
+    assert evicted.metadata.deletion_timestamp is not None
+    assert [each.reason for each in evicted.status.conditions if each.type == "DisruptionTarget"] == ["DeletionByTaintManager"]  # fmt: skip
     assert await controller.sync("pod/default/patient") is None
     wait = await controller.sync("pod/default/for-a-while")
     assert wait is not None

@@ -45,8 +45,12 @@ async def test_pods_of_a_lost_node_go_after_the_quarantine(plane) -> None:
     now += 39
     assert await collector.sync("all") == 1.0
     assert len((await plane.client.list(POD, "default"))[0]) == 2
+    await plane.client.patch(POD, "lost", "default", {"metadata": {"finalizers": ["test/hold"]}})
     now += 1
     assert await collector.sync("all") is None
+    held = await plane.client.get(POD, "lost", "default", as_=Pod)
+    assert held.status.phase == "Failed" and held.status.conditions[-1].reason == "DeletionByPodGC"
+    await plane.client.patch(POD, "lost", "default", {"metadata": {"finalizers": None}})
     assert [each["metadata"]["name"] for each in (await plane.client.list(POD, "default"))[0]] == ["kept"]
 
 

@@ -79,3 +79,17 @@ def test_those_of_an_update_are_found_and_others_kept() -> None:
     assert lifecycle.add_ephemerals(found, pod) and not lifecycle.add_ephemerals(found, pod)
     assert found.containers["debugger"] is before and found.containers["other"].spec.target_container_name == "a"
     assert "ephemeralContainerStatuses" not in status(observed(ephemeralContainers=[]))
+
+
+def test_a_pod_that_a_finalizer_keeps_has_a_final_phase_when_its_node_is_done_with_it() -> None:
+    """Else a Job that waits for the end of its Pods would wait for good."""
+    for code, phase in ((0, "Succeeded"), (143, "Failed")):
+        found = observed(ephemeralContainers=[])
+        found.pod.metadata.finalizers = ["batch.kubernetes.io/job-tracking"]
+        put(found, "a", ContainerState.EXITED, code)
+        found.kill_by = NOW
+        assert lifecycle.phase(found) == "Running"
+        found.sandbox_id = ""
+        assert lifecycle.phase(found) == phase
+        found.pod.metadata.finalizers = []
+        assert lifecycle.phase(found) == "Running"

@@ -167,6 +167,20 @@ async def test_scheduled_pods_wait_for_their_node(admin, pod):
         await admin.get(f"{PODS}/a")
 
 
+async def test_a_pod_that_is_evicted_says_so(admin, pod):
+    document = pod("a")
+    document["metadata"]["finalizers"] = ["test/hold"]
+    await admin.post(PODS, document)
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}}
+    assert (await admin.post(f"{PODS}/a/eviction", {**eviction, "deleteOptions": {"dryRun": ["All"]}}))["status"] == "Success"  # fmt: skip
+    assert not (await admin.get(f"{PODS}/a"))["status"].get("conditions")
+    await admin.post(f"{PODS}/a/eviction", eviction)
+    found = await admin.get(f"{PODS}/a")
+    (said,) = found["status"]["conditions"]
+    assert (said["type"], said["status"], said["reason"]) == ("DisruptionTarget", "True", "EvictionByEvictionAPI")
+    assert found["metadata"]["deletionTimestamp"]
+
+
 async def test_eviction_is_a_deletion(admin, pod):
     await admin.post(PODS, pod("a"))
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}}
