@@ -32,7 +32,7 @@ class Applies:
         info, options = request.info, write_options(request.query, APPLY_OPTIONS)
         config = _configuration(request, registry, options)
         applier = _applier(request, registry, config, options)
-        review = self._admission.review(request.user, registry.kind, info)
+        review = await self._admission.reviewing(request.user, registry.kind, info)
         asking = self._admission.webhooks.asking(request, registry, "UPDATE")
         while True:
             try:

@@ -225,7 +225,7 @@ class Resources:
             subresource=info.subresource,
             dry_run=options.dry_run,
             manager=request.manager,
-            review=self._admission.review(request.user, registry.kind, info),
+            review=await self._admission.reviewing(request.user, registry.kind, info),
             asking=self._admission.webhooks.asking(request, registry, "UPDATE"),
         )
         return self._written(request, registry, written)
@@ -255,7 +255,7 @@ class Resources:
             dry_run=options.dry_run,
             pinned=names_version(patch, content_type),
             manager=request.manager,
-            review=self._admission.review(request.user, kind, info),
+            review=await self._admission.reviewing(request.user, kind, info),
             asking=self._admission.webhooks.asking(request, registry, "UPDATE"),
         )
         return self._written(request, registry, written)

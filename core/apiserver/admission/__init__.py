@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from core.api.kinds import CERTIFICATE_SIGNING_REQUEST, Kind
+from core.api.kinds import CERTIFICATE_SIGNING_REQUEST, POD, Kind
 from core.apiserver.admission.certificates import CertificateRequests, check_certificate_write
 from core.apiserver.admission.escalation import GRANTING, check_escalation
 from core.apiserver.admission.lifecycle import NamespaceLifecycle
@@ -58,6 +58,7 @@ class Plugin(Protocol):
 class Admission:
     def __init__(self, store: Store, index: Index, webhooks: Webhooks) -> None:
         self.webhooks = webhooks
+        self._pod_security = PodSecurity(store)
         self._plugins: Sequence[Plugin] = (
             NamespaceLifecycle(store),
             NodeRestriction(store),
@@ -66,7 +67,7 @@ class Admission:
             StorageObjects(store),
             MutatingWebhooks(),
             TokenSecrets(index),
-            PodSecurity(store),
+            self._pod_security,
             Quota(store),
         )
         self._index = index
@@ -83,6 +84,21 @@ class Admission:
             )
         for each in asked:
             await each.admit(attributes)
+
+    async def reviewing(self, user: User, kind: Kind, info: RequestInfo) -> Review | None:
+        """`review` of an update; what is added to a Pod is held to the level of its namespace, whoever adds it."""
+        asked = self.review(user, kind, info)
+        if kind.resource != POD.resource or info.subresource != "ephemeralcontainers":
+            return asked
+        secure = await self._pod_security.review(info.namespace)
+        if asked is None or secure is None:
+            return asked or secure
+
+        def both(new: dict[str, Any], old: dict[str, Any] | None) -> None:
+            asked(new, old)
+            secure(new, old)
+
+        return both
 
     def review(self, user: User, kind: Kind, info: RequestInfo) -> Review | None:
         """What is asked about an object just before it is stored, with what it replaces; None where nothing is."""

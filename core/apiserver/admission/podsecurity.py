@@ -51,19 +51,30 @@ class PodSecurity:
         info, document = attributes.info, attributes.document
         if document is None or info.subresource or attributes.kind.resource != POD.resource:
             return
-        entry = await self._store.get(f"/{NAMESPACE.resource}/{info.namespace}")
+        _check(document, await self._level(info.namespace))
+
+    async def review(self, namespace: str) -> Callable[[Document, Document | None], None] | None:
+        """For what is added to a Pod that is there already; None where the namespace lets in anything."""
+        level = await self._level(namespace)
+        return None if level == "privileged" else lambda new, old: _check(new, level)
+
+    async def _level(self, namespace: str) -> str:
+        entry = await self._store.get(f"/{NAMESPACE.resource}/{namespace}")
         if entry is None or b"pod-security" not in entry.value:
-            return
+            return "privileged"
         labels = (msgspec.json.decode(entry.value).get("metadata") or {}).get("labels") or {}
-        level = labels.get(ENFORCE) or "privileged"
-        found = list(violations(document, level))
-        if found:
-            metadata = document.get("metadata") or {}
-            name = metadata.get("name") or metadata.get("generateName") or ""
-            raise Forbidden(
-                f'pods "{name}" is forbidden: violates PodSecurity "{level}:latest": {", ".join(found)}',
-                {"name": name, "kind": "pods"},
-            )
+        return labels.get(ENFORCE) or "privileged"
+
+
+def _check(document: Document, level: str) -> None:
+    found = list(violations(document, level))
+    if found:
+        metadata = document.get("metadata") or {}
+        name = metadata.get("name") or metadata.get("generateName") or ""
+        raise Forbidden(
+            f'pods "{name}" is forbidden: violates PodSecurity "{level}:latest": {", ".join(found)}',
+            {"name": name, "kind": "pods"},
+        )
 
 
 def violations(pod: Document, level: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from core.api.kinds import POD
@@ -14,7 +15,15 @@ from core.apiserver.registry.pod_defaults import (
 )
 from core.apiserver.registry.pod_validation import validate_pod_spec
 from core.apiserver.registry.strategy import Cause, Document, Strategy
-from core.apiserver.status import conflict, forbidden, immutable, invalid, invalid_value, required
+from core.apiserver.status import (
+    conflict,
+    forbidden,
+    immutable,
+    invalid,
+    invalid_value,
+    required,
+    unknown_value,
+)
 
 __all__ = ["PodStrategy", "bind", "container_names", "text"]
 
@@ -52,6 +61,22 @@ _POD_FIELDS = {
     "status.podIP": text("status", "podIP"),
     "status.nominatedNodeName": text("status", "nominatedNodeName"),
 }
+
+
+_NOT_ADDED = ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources", "resizePolicy")
+
+
+def _added(spec: Document) -> Iterator[Cause]:
+    """What containers that are added to a Pod may not say, besides what no container may."""
+    own = [str(each.get("name")) for key in ("containers", "initContainers") for each in spec.get(key) or ()]
+    for index, each in enumerate(spec.get("ephemeralContainers") or ()):
+        at = f"spec.ephemeralContainers[{index}]"
+        target = each.get("targetContainerName")
+        if target and target not in own:
+            yield unknown_value(f"{at}.targetContainerName", target)
+        for key in _NOT_ADDED:
+            if each.get(key):
+                yield forbidden(f"{at}.{key}", "cannot be set for an Ephemeral Container")
 
 
 class PodStrategy(Strategy):
@@ -107,7 +132,7 @@ class PodStrategy(Strategy):
                         "spec.ephemeralContainers", f'existing ephemeral containers "{name}" may not be changed\n'
                     )
                 )
-        return found
+        return found + list(_added(_spec(new)))
 
     def prepare_create(self, document: Document, now: float) -> None:
         document["status"] = {"phase": "Pending"}

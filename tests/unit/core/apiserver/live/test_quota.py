@@ -145,6 +145,11 @@ async def test_a_namespace_enforces_its_level_of_pod_security(admin):
     with pytest.raises(Forbidden, match='violates PodSecurity "baseline:latest": host namespaces'):
         await admin.post(pods, pod("host", hostNetwork=True))
     await admin.post(PODS, pod("host", hostNetwork=True))
+    looking = {"name": "look", "image": "busybox", "securityContext": {"privileged": True}}
+    added = {"spec": {"ephemeralContainers": [looking]}}
+    with pytest.raises(Forbidden, match='violates PodSecurity "baseline:latest": privileged \\(container "look"'):
+        await admin.patch(f"{pods}/plain/ephemeralcontainers", added, "strategic-merge-patch")
+    await admin.patch(f"{PODS}/host/ephemeralcontainers", added, "strategic-merge-patch")
     await admin.patch(
         "/api/v1/namespaces/safe", {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
     )

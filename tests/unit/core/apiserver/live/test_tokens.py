@@ -171,6 +171,17 @@ async def test_ephemeral_containers_are_only_added(admin, pod):
         path, {"spec": {"ephemeralContainers": [{"name": "debug", "image": "busybox"}]}}, "strategic-merge-patch"
     )
     assert found["spec"]["ephemeralContainers"][0]["terminationMessagePolicy"] == "File"
+    for bad, why in (
+        ({"name": "c2"}, r"ephemeralContainers\[0\].image: Required value"),
+        ({"name": "c", "image": "i"}, r'ephemeralContainers\[0\].name: Duplicate value: "c"'),
+        ({"name": "x", "image": "i", "targetContainerName": "no"}, r'targetContainerName: Not found: "no"'),
+        (
+            {"name": "x", "image": "i", "ports": [{"containerPort": 1}]},
+            "ports: Forbidden: cannot be set for an Ephemeral",
+        ),
+    ):
+        with pytest.raises(Invalid, match=why):
+            await admin.patch(path, {"spec": {"ephemeralContainers": [bad]}}, "strategic-merge-patch")
     with pytest.raises(Invalid, match="may not be removed"):
         await admin.patch(path, {"spec": {"ephemeralContainers": []}})
     with pytest.raises(Invalid, match="may not be changed"):
