@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
@@ -26,6 +27,7 @@ from core.apiserver.served import Served
 from core.apiserver.status import conflict, invalid, invalid_value, method_not_allowed, no_resource, required
 from core.apiserver.streams.connect import PodConnections, Tunnel
 from core.apiserver.streams.log import PodLogs
+from core.apiserver.streams.options import connect_options, options_query
 from core.clock import timestamp
 from core.errors import BadRequest
 
@@ -87,8 +89,10 @@ class Subresources:
             case "token", "create":
                 return await self._token(request, registry)
             case "proxy", _:
+                await self._connecting(request, registry)
                 return await self._proxies.open(registry, request)
             case "exec" | "attach" | "portforward", "get" | "create":
+                await self._connecting(request, registry)
                 return await self._connections.open(registry, request)
             case "scale" | "binding" | "eviction" | "log" | "finalize" | "token" | "exec" | "attach" | "portforward", _:
                 raise method_not_allowed()
@@ -164,6 +168,25 @@ class Subresources:
         if asking is not None:
             await asking.mutate(document, None)
             await asking.validate(document, None)
+
+    async def _connecting(self, request: ApiRequest, registry: Registry) -> None:
+        """Webhooks may refuse a connection, and change what it asks for; of a proxied request they see the path, and nothing that they change is heeded."""
+        asking = self._admission.webhooks.asking(request, registry, "CONNECT")
+        if asking is None:
+            return
+        upgrade, path = request.upgrade, ""
+        if request.raw is not None:
+            path = "/".join(
+                ["", *request.raw.path.decode("latin-1").split("/")[8 if registry.kind.namespaced else 6 :]]
+            )
+        query = parse_qsl(upgrade.query, keep_blank_values=True) if upgrade else list(request.query.items())
+        options = connect_options(registry.kind.kind, request.info.subresource, query, path)
+        wanted = await asking.mutate(options, None)
+        await asking.validate(wanted, None)
+        if wanted is not None and wanted != options and upgrade is not None and not path:
+            changed = options_query(wanted)
+            request.upgrade = upgrade._replace(query=urlencode(changed))
+            request.query = dict(changed)
 
     async def _evict(self, request: ApiRequest, registry: Registry) -> Reply:
         info = request.info

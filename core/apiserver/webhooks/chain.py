@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 Document = dict[str, Any]
 _KINDS = (MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION)
+_CONNECT = "CONNECT"
 _EXEMPT_GROUPS = ("authentication.k8s.io", "authorization.k8s.io")
 
 
@@ -185,8 +186,12 @@ class Asking:
     async def _ask(self, hook: Hook, version: str, new: Document | None, old: Document | None) -> Verdict | None:
         """None where the hook doesn't want this object, or failed and may. Raises what it refuses with."""
         request, target = self._request, self._target
-        labels = [each["metadata"].get("labels") or {} for each in (new, old) if each is not None]
-        if not hook.selects(labels or [{}], await self._namespace(hook, labels)):
+        labels = [
+            each["metadata"].get("labels") or {} for each in (new, old) if each is not None and "metadata" in each
+        ]
+        if not labels and target.operation != _CONNECT:  # the options of a connection have none that could be selected
+            labels = [{}]
+        if not hook.selects(labels, await self._namespace(hook, labels)):
             return None
         uid, dry_run = str(uuid.uuid4()), bool(request.query.get("dryRun"))
         options: Document = {"dryRun": ["All"]} if dry_run else {}

@@ -57,14 +57,16 @@ def question(
         "uid": uid,
         "kind": _kind(kind, new or old),
         "resource": resource,
-        "requestKind": _kind(asked, None if kind != asked else new or old),
+        "requestKind": _kind(asked, new or old if kind.version == asked.version else None),
         "requestResource": {"group": asked.group, "version": asked.version, "resource": asked.plural},
         "operation": operation,
         "userInfo": user.document(),
         "object": new,
         "oldObject": old,
         "dryRun": dry_run,
-        "options": {"kind": _OPTIONS[operation], "apiVersion": "meta.k8s.io/v1", **options},
+        "options": {"kind": _OPTIONS[operation], "apiVersion": "meta.k8s.io/v1", **options}
+        if operation in _OPTIONS
+        else None,
     }
     if name:
         request["name"] = name

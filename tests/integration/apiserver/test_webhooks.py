@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 
 import pytest
 from aiohttp import web
@@ -11,13 +12,19 @@ from aiohttp import web
 from core.apiserver.app import ApiServer
 from core.apiserver.authn import User
 from core.errors import ApiError, Forbidden, InternalError
+from core.serving import AsgiServer
 from core.store.memory import MemoryStore
+from core.upgrade import Refused, ask
 from tests.integration.apiserver.hooking import configuration, hooks, patches
 
 __all__ = ["hooks"]
 
 CM = "/api/v1/namespaces/default/configmaps"
 ADMIN = User("admin", ("system:masters",))
+UPGRADE = [
+    ("Host", "x"), ("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="), ("Sec-WebSocket-Protocol", "v5.channel.k8s.io"),
+]  # fmt: skip
 
 
 class Caller:
@@ -35,11 +42,14 @@ class Caller:
 @pytest.fixture
 async def admin():
     store = MemoryStore()
-    api = ApiServer(store, tokens={})
+    api = ApiServer(store, tokens={"t": ADMIN})
     await api.start()
+    server = AsgiServer(api, listener := socket.create_server(("127.0.0.1", 0)), drain=0.2)
+    await server.start()
     caller = Caller(api)
-    caller.api = api
+    caller.api, caller.address = api, listener.getsockname()
     yield caller
+    await server.stop()
     await api.stop()
     await store.close()
 
@@ -278,6 +288,68 @@ async def test_selectors_scopes_and_subresources(admin, hooks):
     await admin.call("PATCH", f"{pods}/p/status", {"status": {"phase": "Running"}}, "merge-patch+json")
     await admin.post(f"{pods}/p/eviction", {"metadata": {"name": "p"}})
     assert seen() == ["/status"] * 3
+
+
+async def test_connections_are_asked_about(admin, hooks):
+    """`CONNECT`, with the options as the object, before the Pod is looked for or a node asked."""
+    connections = [
+        f"{each}/{sub}" for each in ("pods", "services", "nodes") for sub in ("exec", "attach", "portforward", "proxy")
+    ]
+    never = {"objectSelector": {"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}}
+    await _configure(
+        admin, "Validating", "v",
+        hooks.hook("see", resources=connections, operations=["CONNECT"]),
+        hooks.hook("writes", resources=connections, operations=["CREATE", "UPDATE"]),
+        hooks.hook("never", resources=connections, **never),
+    )  # fmt: skip
+    pod = "/api/v1/namespaces/default/pods/p"
+    shown = {
+        f"{pod}/exec?command=sh&command=-c&stdin=true&stderr=false&container=c": {
+            "kind": "PodExecOptions", "stdin": True, "stdout": True, "container": "c", "command": ["sh", "-c"],
+        },
+        f"{pod}/attach?tty=true": {"kind": "PodAttachOptions", "stdout": True, "stderr": True, "tty": True},
+        f"{pod}/portforward?ports=80,81": {"kind": "PodPortForwardOptions", "ports": [80, 81]},
+        f"{pod}/proxy/a%20b/c?d=e": {"kind": "PodProxyOptions", "path": "/a b/c"},
+        "/api/v1/namespaces/default/services/p/proxy/": {"kind": "ServiceProxyOptions", "path": "/"},
+        "/api/v1/nodes/p/proxy/stats/summary": {"kind": "NodeProxyOptions", "path": "/stats/summary"},
+    }  # fmt: skip
+    for path in shown:
+        with pytest.raises(Refused) as refused:
+            await ask(admin.address, "GET", path, [*UPGRADE, ("Authorization", "Bearer t")])
+        assert refused.value.status == 404  # there is no such Pod, Service, node
+    assert [path for path, _ in hooks.seen] == ["/see"] * len(shown)
+    for (_, asked), path, expected in zip(hooks.seen, shown, shown.values(), strict=True):
+        assert asked["object"] == {"apiVersion": "v1", **expected}
+        assert (asked["operation"], asked["oldObject"], asked["options"]) == ("CONNECT", None, None)
+        assert asked["kind"] == asked["requestKind"] == {"group": "", "version": "v1", "kind": expected["kind"]}
+        assert asked["name"] == "p" and asked["subResource"] in path
+        assert asked["resource"]["resource"] in path and asked.get("namespace", "") == (
+            "" if "nodes" in path else "default"
+        )
+
+
+async def test_a_webhook_refuses_and_changes_a_connection(admin, hooks):
+    await admin.post(
+        "/api/v1/namespaces/default/pods",
+        {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x"}]}},
+    )
+    hooks.answers["/change"] = lambda asked: patches({"op": "remove", "path": "/command"})
+    hooks.answers["/no"] = lambda asked: {"allowed": asked["object"]["kind"] != "PodAttachOptions"}
+    await _configure(admin, "Mutating", "m", hooks.hook("change", resources=["pods/exec"]))
+    await _configure(admin, "Validating", "v", hooks.hook("no", resources=["pods/*"], operations=["CONNECT"]))
+
+    async def refusal(rest):
+        with pytest.raises(Refused) as refused:
+            path = f"/api/v1/namespaces/default/pods/p/{rest}"
+            await ask(admin.address, "GET", path, [*UPGRADE, ("Authorization", "Bearer t")])
+        return refused.value.status, json.loads(refused.value.body)["message"]
+
+    assert await refusal("exec?command=sh") == (400, "you must specify at least 1 command for the container")
+    assert hooks.seen[-1][1]["object"] == {"kind": "PodExecOptions", "apiVersion": "v1", "stdout": True, "stderr": True}
+    hooks.answers["/change"] = lambda asked: {"allowed": True}
+    assert await refusal("exec?command=sh") == (400, "pod p does not have a host assigned")
+    code, message = await refusal("attach?tty=true")
+    assert code == 400 and message == 'admission webhook "no.hooks.dev" denied the request without explanation'
 
 
 async def test_configurations_are_never_shown_to_webhooks(admin, hooks):
