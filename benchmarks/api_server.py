@@ -16,6 +16,7 @@ import uvloop
 
 from core.apiserver.app import ApiServer
 from core.apiserver.authn import User
+from core.collector import Collector
 from core.serving import AsgiServer
 from core.store.factory import open_store
 from faaslite.launch.pki import Pki
@@ -32,6 +33,8 @@ async def serve(folder: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     server = AsgiServer(api, listener, pki.server_context("apiserver"), client_of=api.client_of)
     await server.start()
+    collector = Collector(lambda: api.crowded)
+    await collector.start()
     gc.collect()
     gc.freeze()
     print(f"https://127.0.0.1:{listener.getsockname()[1]} {pki.token('admin')} {pki.token('node/n1')}", flush=True)
@@ -40,6 +43,7 @@ async def serve(folder: Path) -> None:
     loop.add_reader(0, lambda: os.read(0, 1) or over.done() or over.set_result(None))
     await over
     loop.remove_reader(0)
+    await collector.stop()
     await api.stop()
     await server.stop()
     await store.close()

@@ -190,6 +190,10 @@ class _Protocol(Guarded):
             return
         super().data_received(data)
 
+    def on_response_complete(self) -> None:
+        cast(_Gathering, self.transport)._flush()  # now, not in the next turn: nothing more comes
+        super().on_response_complete()
+
     def on_upgrade(self, rest: bytes) -> None:
         self._held = bytearray(rest)
 
@@ -227,8 +231,8 @@ class _Protocol(Guarded):
 
 
 class _Gathering:
-    """A transport that passes on what was written in one turn of the event loop as one piece: one TLS record, one system call. Without TLS
-    it passes on at once, for uvloop gathers by itself, and what is passed on in the next turn leaves a turn later."""
+    """A transport that passes on what was written in one turn of the event loop, or belongs to one reply, as one piece: one TLS record, one
+    system call. Without TLS it passes on at once, for uvloop gathers by itself, and what is passed on in the next turn leaves a turn later."""
 
     __slots__ = ("_at_once", "_loop", "_pieces", "_transport")
 

@@ -193,6 +193,11 @@ class ApiServer:
             await self._oidc.close()
 
     @property
+    def crowded(self) -> bool:
+        """Requests wait for their turn."""
+        return any(self._flow.seats.waiting())
+
+    @property
     def audit(self) -> Audit:
         """Where requests leave their trail."""
         return self._edge.audit

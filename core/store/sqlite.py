@@ -31,6 +31,8 @@ MAX_BACKLOG = 5_000
 _COMPACT_EVERY = 5_000
 TELL_SECONDS = 0.002
 """So long soft creations wait for a soft change to be told with."""
+_TOLD_IN_TURN = 2
+"""Of those who wait for a commit: how many are told in a turn of the event loop."""
 
 
 class SqliteStore(EmbeddedStore):
@@ -62,7 +64,9 @@ class SqliteStore(EmbeddedStore):
         """Events that watches are to hear of, oldest first, each with whether it is soft."""
         self._compacted = self._compacting = log.floor
         self._writer = LogWriter(log, self)
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        """Who waits for a revision to be durable, in the order in which they came."""
+        self._release: asyncio.Handle | None = None
         self._compactions: list[tuple[int, asyncio.Future[None]]] = []
         self._released: asyncio.Future[None] | None = None
         self._failed_before = False
@@ -103,7 +107,8 @@ class SqliteStore(EmbeddedStore):
         """A batch is on the disk."""
         self._durable = events[-1].revision
         self._tell()
-        self._waiting = _resolve(self._waiting, self._durable)
+        if self._release is None:
+            self._tell_waiting()
         if self._state.floor - self._compacting > _COMPACT_EVERY:
             # No further than what is written: rows that come after their compaction would stay for ever.
             self._compacting = min(self._state.floor, self._durable)
@@ -178,9 +183,33 @@ class SqliteStore(EmbeddedStore):
             self._waiting.append((revision, done))
             await done
 
+    def _tell_waiting(self) -> None:
+        """Tell those whose revision is durable, a few in each turn of the event loop: each then has a reply to make, and who
+        wants something else isn't to wait for all of those."""
+        self._release = None
+        told, waiting = 0, self._waiting
+        left: list[tuple[int, asyncio.Future[None]]] = []
+        while waiting and told < _TOLD_IN_TURN:
+            revision, done = each = waiting.popleft()
+            if done.done():
+                continue
+            if revision <= self._durable:
+                done.set_result(None)
+                told += 1
+            else:
+                left.append(each)
+        waiting.extendleft(reversed(left))
+        if told == _TOLD_IN_TURN:
+            self._release = asyncio.get_running_loop().call_soon(self._tell_waiting)
+
     def _fail_waiting(self, error: Exception) -> None:
-        waiting = self._waiting + self._compactions
-        self._waiting, self._compactions = [], []
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
+        self._waiting = deque(_resolve(list(self._waiting), self._durable))
+        waiting = [*self._waiting, *self._compactions]
+        self._waiting.clear()
+        self._compactions = []
         for _, done in waiting:
             if not done.done():
                 done.set_exception(error)

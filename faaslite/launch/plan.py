@@ -16,6 +16,7 @@ from core.apiserver.authn import User
 from core.apiserver.streams.log import KubeletConnector
 from core.client.informer import Informers
 from core.client.rest import Client
+from core.collector import Collector
 from core.controllers.manager import Controllers
 from core.scheduler.scheduler import Scheduler
 from core.serving import AsgiServer
@@ -101,6 +102,7 @@ def _core(cluster: Cluster, report: int) -> None:
                 client_of=api.client_of,
             ),
             *(AsgiServer(api, each, client_of=api.client_of) for each in cluster.api_listeners[1:]),
+            Collector(lambda: api.crowded),
         ]
 
     run_components(build, report)

@@ -126,6 +126,7 @@ class FlowControl:
         self._ordered: list[FlowSchema] = []
         self._places: dict[tuple[Any, ...], Place] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._turn: asyncio.Handle | None = None
         self._watches: dict[str, int] = {}
         self.bodies = 0
         self._following = Following(store, (FLOW_SCHEMA, PRIORITY_LEVEL_CONFIGURATION), self._put, self._drop)
@@ -143,6 +144,9 @@ class FlowControl:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
 
     # What configures it
 
@@ -171,7 +175,7 @@ class FlowControl:
         self._ordered = sorted(self._schemas.values(), key=lambda each: (each.precedence, each.name))
         self.seats.configure(limits({name: spec for name, (_, spec) in self._levels.items()}, self.seats.total))
         self._places.clear()
-        self._wake(self.seats.start(self._clock()))
+        self._seat()
 
     # Requests
 
@@ -253,9 +257,23 @@ class FlowControl:
         if ticket is None or ticket.gone:
             return
         waited = not ticket.runs
-        self._wake(self.seats.finish(ticket, self._clock()))
+        self.seats.finish(ticket, self._clock())
         if waited:
             self._wake([ticket])
+        self._seat()
+
+    def _seat(self) -> None:
+        """Let those begin that may, one of each level in a turn of the event loop: each has something to do then, and one who comes meanwhile
+        and finds a seat isn't to wait for all of them."""
+        if self._turn is None and any(self.seats.waiting()):
+            self._turn = asyncio.get_running_loop().call_soon(self._seat_next)
+
+    def _seat_next(self) -> None:
+        self._turn = None
+        started = self.seats.start(self._clock(), 1)
+        self._wake(started)
+        if started:
+            self._seat()
 
     def count_watch(self, user: str) -> None:
         """Raises `TooManyRequests`."""

@@ -27,7 +27,8 @@ _GUESS = 0.005
 class Limits:
     """Of a level, in seats. `guaranteed` are those that it never lends; `most` is what it may have with what it borrows.
 
-    `per_flow` and `waiting` bound its queues; 0 means that nothing waits.
+    `per_flow` and `waiting` bound its queues; 0 means that nothing waits. `flow_most` are the seats of one flow (0: as many as there are): requests
+    that wait for the disk hold theirs, and whoever comes then is to find one all the same.
     """
 
     nominal: int
@@ -35,6 +36,7 @@ class Limits:
     most: int
     per_flow: int = 0
     waiting: int = 0
+    flow_most: int = 0
 
 
 class Ticket:
@@ -54,12 +56,12 @@ class Ticket:
 
 
 class _Flow:
-    __slots__ = ("key", "running", "virtual", "waiting")
+    __slots__ = ("in_use", "key", "running", "virtual", "waiting")
 
     def __init__(self, key: Hashable, virtual: float) -> None:
         self.key = key
         self.virtual = virtual
-        self.running = 0
+        self.running = self.in_use = 0
         self.waiting: deque[Ticket] = deque()
 
 
@@ -89,6 +91,7 @@ class Level:
         self._virtual = max(self._virtual, flow.virtual)
         flow.virtual += ticket.width * _GUESS
         flow.running += 1
+        flow.in_use += ticket.width
         ticket.runs, ticket.started = True, now
         self.in_use += ticket.width
         self.running += 1
@@ -98,6 +101,7 @@ class Level:
         flow = ticket.flow
         flow.virtual += ticket.width * (now - ticket.started - _GUESS)
         flow.running -= 1
+        flow.in_use -= ticket.width
         ticket.runs, ticket.gone = False, True
         self.in_use -= ticket.width
         self.running -= 1
@@ -115,9 +119,14 @@ class Level:
         self._forget(ticket.flow)
 
     def head(self) -> Ticket | None:
-        """Whose turn it is."""
-        waiting = [each for each in self.flows.values() if each.waiting]
+        """Whose turn it is, of the flows that may have a seat more."""
+        waiting = [each for each in self.flows.values() if each.waiting and self.allows(each, each.waiting[0].width)]
         return min(waiting, key=lambda each: each.virtual).waiting[0] if waiting else None
+
+    def allows(self, flow: _Flow, width: int) -> bool:
+        """So many seats more aren't too many for one flow."""
+        most = self.limits.flow_most
+        return not most or not flow.in_use or flow.in_use + width <= most
 
     def longest(self) -> _Flow | None:
         waiting = [each for each in self.flows.values() if each.waiting]
@@ -155,7 +164,11 @@ class Seats:
         level = self.levels[name]
         width = min(width, max(level.limits.nominal, 1))
         ticket = Ticket(level, level.flow(key), width, now)
-        if not level.waiting and self._fits(level, width):
+        if (
+            level.allows(ticket.flow, width)
+            and self._fits(level, width)
+            and (not level.waiting or self._is_next(level, ticket))
+        ):
             level.begin(ticket, now)
             return ticket, None
         if len(ticket.flow.waiting) < level.limits.per_flow:
@@ -174,20 +187,19 @@ class Seats:
         level._forget(ticket.flow)
         return ticket, None
 
-    def finish(self, ticket: Ticket, now: float) -> list[Ticket]:
-        """A request is over, or gives up waiting. Those that start instead."""
+    def finish(self, ticket: Ticket, now: float) -> None:
+        """A request is over, or gives up waiting."""
         if ticket.runs:
             ticket.level.end(ticket, now)
         elif not ticket.gone:
             ticket.level.remove(ticket)
-        return self.start(now)
 
-    def start(self, now: float) -> list[Ticket]:
-        """Whoever has a seat now, one after the other."""
+    def start(self, now: float, most: int) -> list[Ticket]:
+        """Whoever has a seat now, one after the other; no more than `most` of a level."""
         started: list[Ticket] = []
         for level in self.levels.values():
-            while level.waiting:
-                ticket = level.head()
+            for _ in range(most):
+                ticket = level.head() if level.waiting else None
                 if ticket is None or not self._fits(level, ticket.width):
                     break
                 ticket.flow.waiting.popleft()
@@ -213,6 +225,13 @@ class Seats:
 
     def waiting(self) -> Iterable[Level]:
         return (each for each in self.levels.values() if each.waiting)
+
+    def _is_next(self, level: Level, ticket: Ticket) -> bool:
+        """Of all who wait for the level and may begin, nobody comes before a new request."""
+        if ticket.flow.waiting:
+            return False
+        head = level.head()
+        return head is None or ticket.flow.virtual <= head.flow.virtual
 
     def _fits(self, level: Level, width: int) -> bool:
         limits, wanted = level.limits, level.in_use + width

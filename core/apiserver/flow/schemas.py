@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.apiserver.authn import User
@@ -102,12 +102,13 @@ def _has(names: Iterable[str] | None, wanted: str) -> bool:
 def limits(levels: Mapping[str, Document], total: int) -> dict[str, Limits]:
     """Name -> seats of each level: `total` divided by the shares, rounded up, as in Kubernetes.
 
-    `levels` are the specs of PriorityLevelConfigurations. An exempt level may lend what its shares give it.
+    `levels` are the specs of PriorityLevelConfigurations. An exempt level may lend what its shares give it. One flow has half of the seats at most
+    that its level can ever have.
     """
     parts = {name: spec.get("limited") or spec.get("exempt") or {} for name, spec in levels.items()}
     shares = {name: _number(each.get("nominalConcurrencyShares"), 30) for name, each in parts.items()}
     every = sum(shares.values()) or 1
-    found = {}
+    found: dict[str, Limits] = {}
     for name, part in parts.items():
         nominal = math.ceil(total * shares[name] / every)
         lendable = round(nominal * _number(part.get("lendablePercent"), 0) / 100)
@@ -122,7 +123,11 @@ def limits(levels: Mapping[str, Document], total: int) -> dict[str, Limits]:
             length * (queuing.get("handSize") or 1),
             length * (queuing.get("queues") or 1),
         )
-    return found
+    kept = sum(each.guaranteed for each in found.values())
+    return {
+        name: replace(each, flow_most=-(-max(each.nominal, min(each.most, total - kept + each.guaranteed)) // 2))
+        for name, each in found.items()
+    }
 
 
 def _number(value: int | None, default: int) -> int:

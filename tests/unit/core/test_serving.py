@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 
+from core import serving
 from core.serving import AsgiServer, _Gathering, chunks_of, framed, take_over
 
 
@@ -81,6 +82,33 @@ async def test_head_and_body_leave_together():
     async with asyncio.timeout(5):
         await over.wait()  # nothing is lost where the server closes right after it wrote
     assert len(pieces) == 1 and pieces[0].startswith(b"HTTP/1.1 200") and pieces[0].endswith(b"body")
+    await server.stop()
+
+
+async def test_a_reply_leaves_with_its_end_not_in_the_next_turn(monkeypatch):
+    flush, flushed, seen = serving._Gathering._flush, [], asyncio.get_running_loop().create_future()
+
+    def flushing(self):
+        flushed.append(b"".join(self._pieces))
+        flush(self)
+
+    monkeypatch.setattr(serving._Gathering, "_flush", flushing)
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"bo", "more_body": True})
+        assert flushed == []
+        await send({"type": "http.response.body", "body": b"dy"})
+        seen.set_result(list(flushed))
+
+    server = AsgiServer(app, listener := socket.create_server(("127.0.0.1", 0)))
+    await server.start()
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(30):
+        (reply,) = await seen
+        assert await reader.readexactly(len(reply)) == reply and reply.endswith(b"\r\n\r\nbody")
+    writer.close()
     await server.stop()
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from core.store import sqlite, sqlite_writer
 from core.store.base import Compacted, Event, StoreError, StoreUnavailable
-from core.store.sqlite import SqliteStore
+from core.store.sqlite import _TOLD_IN_TURN, SqliteStore
 from core.store.sqlite_log import SqliteLog
 
 WRITER = Path(__file__).with_name("crashing_writer.py")
@@ -401,6 +401,34 @@ async def test_all_that_arrives_during_a_commit_is_the_next_one(tmp_path: Path, 
     again = SqliteStore(tmp_path / "state.db")
     assert len((await again.list("/a/")).entries) == 201
     await again.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_those_who_wait_for_a_commit_are_told_a_few_in_a_turn(tmp_path: Path, monkeypatch, fails: bool) -> None:
+    gate, told, most = Gate(monkeypatch), [], 0
+    store = SqliteStore(tmp_path / "state.db")
+
+    async def one(number: int) -> None:
+        await store.create(f"/a/{number}", b"")
+        told.append(number)
+
+    first = asyncio.create_task(store.create("/a/first", b""))
+    await gate.began()
+    others = [asyncio.create_task(one(number)) for number in range(20)]
+    await asyncio.sleep(0)
+    gate.open()
+    await first
+    while len(told) < 20:
+        before = len(told)
+        await asyncio.sleep(0)
+        most = max(most, len(told) - before)
+        if fails and told:  # what is on the disk is, whatever becomes of the store
+            store.failed(OSError("the disk is gone"))
+            await asyncio.wait(others)
+    await asyncio.gather(*others)
+    assert sorted(told) == list(range(20))
+    assert fails or (most == _TOLD_IN_TURN and told == sorted(told))
+    await store.close()
 
 
 async def test_a_write_whose_caller_gave_up_is_kept_and_harms_nobody(tmp_path: Path, monkeypatch) -> None:

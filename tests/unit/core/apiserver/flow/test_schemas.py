@@ -104,6 +104,16 @@ def test_seats_by_shares():
     assert found["workload-low"].guaranteed == 25 and found["leader-election"].guaranteed == 25
     assert (found["global-default"].per_flow, found["global-default"].waiting) == (300, 6400)
     assert found["catch-all"].waiting == 0
+    # Half of what the level has when all others lend what they may.
+    kept = sum(each.guaranteed for name, each in found.items() if name != "workload-low")
+    assert found["workload-low"].flow_most == -(-(600 - kept) // 2)
+
+
+def test_a_flow_has_half_of_what_its_level_may_have():
+    spec = {"limited": {"nominalConcurrencyShares": 1, "borrowingLimitPercent": 100}}
+    other = {"limited": {"nominalConcurrencyShares": 3, "lendablePercent": 100}}
+    found = limits({"a": spec, "b": other, "one": {"limited": {"nominalConcurrencyShares": 0}}}, 40)
+    assert (found["a"].most, found["a"].flow_most, found["b"].flow_most) == (20, 10, 15)
 
 
 @pytest.mark.parametrize(
