@@ -198,6 +198,7 @@ async def _talk(port: int, secured: ssl.SSLContext | None, pieces: list[bytes], 
             writer.transport.abort()
 
 
+@pytest.mark.timeout(240)
 def test_memory_and_descriptors_do_not_grow(pki) -> None:
     connections: list[tuple[list[bytes], bool]] = []
 

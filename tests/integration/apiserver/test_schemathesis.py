@@ -25,7 +25,7 @@ __all__ = ["running"]
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "0"))
 SEED = os.environ.get("SCHEMATHESIS_SEED", "1")
 PER_GROUP = 2
-TIMEOUT = 3600 if EXAMPLES else 110
+TIMEOUT = 3600 if EXAMPLES else 240
 _LONG = ("watch", "exec", "attach", "portforward", "log", "proxy")
 
 schemathesis = pytest.importorskip("schemathesis")
