@@ -526,8 +526,11 @@ class ClientConnection(asyncio.Protocol):
         self.wait_until(self.gateway.loop.time() + self.gateway.settings.linger_timeout)
 
     def _finish(self) -> None:
+        """Close once all that was written is sent. A client that reads nothing of it doesn't hold the connection for good."""
         self._state = _LINGER
         self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self.wait_until(self.gateway.loop.time() + self.gateway.settings.idle_timeout)
 
     def abort(self) -> None:
         """Break it: the client must not take what it has for a whole reply."""
