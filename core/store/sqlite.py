@@ -6,8 +6,7 @@ to nobody any more. Every call and every watch gets `StoreUnavailable` until the
 brings back what is durable, at a revision above all that were handed out.
 
 **Soft writes** are told to watches in the order of the log like all others, but don't wait for the disk themselves: where nothing
-before them waits for it they are told within the call that writes them; what is created a little later, or with the next one: a Pod that is created is bound
-at once, and who is told twice has the processor twice.
+before them waits for it they are told within the call that writes them.
 
 **Pressure.** Writes with `durable=False` wait like the others while the disk is more than `MAX_BACKLOG` writes behind,
 and a write is refused with `StoreUnavailable` where the revisions set aside have run out.
@@ -29,8 +28,6 @@ __all__ = ["MAX_BACKLOG", "SqliteStore"]
 
 MAX_BACKLOG = 5_000
 _COMPACT_EVERY = 5_000
-TELL_SECONDS = 0.002
-"""So long soft creations wait for a soft change to be told with."""
 _TOLD_IN_TURN = 2
 """Of those who wait for a commit: how many are told in a turn of the event loop."""
 
@@ -70,7 +67,6 @@ class SqliteStore(EmbeddedStore):
         self._compactions: list[tuple[int, asyncio.Future[None]]] = []
         self._released: asyncio.Future[None] | None = None
         self._failed_before = False
-        self._telling: asyncio.TimerHandle | None = None
 
     async def durable(self, revision: int) -> None:
         self._check_reached(revision)
@@ -119,13 +115,11 @@ class SqliteStore(EmbeddedStore):
         self._compactions = _resolve(self._compactions, floor)
 
     def failed(self, error: Exception) -> None:
-        self._tell_no_more()
         failure = StoreUnavailable(f"{self._path} can't be written, open the store again: {error}")
         self._fail_waiting(failure)
         self._finish(failure)
 
     def closed(self, error: Exception | None) -> None:
-        self._tell_no_more()
         self._fail_waiting(StoreClosed("the store was closed"))
         self._finish(StoreClosed("the store was closed"))
         if self._released is None or self._released.done():
@@ -146,25 +140,17 @@ class SqliteStore(EmbeddedStore):
     def _wrote(self, event: Event) -> None:
         self._writer.submit(event, soft=self._soft)
         self._untold.append((event, self._soft))
-        if self._soft and (event.previous is not None or not TELL_SECONDS):
+        if self._soft:
             self._tell()  # before those in this process: who is outside has further to go
-        elif self._soft and self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell)
         self._applied_watches.publish(event)
 
     def _tell(self) -> None:
         """Publish what is durable, and what is soft with nothing before it that isn't either."""
-        self._tell_no_more()
         untold, durable, publish = self._untold, self._durable, self._durable_watches.publish
         while untold and (untold[0][1] or untold[0][0].revision <= durable):
             event, _ = untold.popleft()
             self._told = event.revision
             publish(event)
-
-    def _tell_no_more(self) -> None:
-        if self._telling is not None:
-            self._telling.cancel()
-            self._telling = None
 
     def _check_write(self) -> None:
         self._check()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from core.store import sqlite, sqlite_writer
+from core.store import sqlite_writer
 from core.store.base import Compacted, Event, StoreError, StoreUnavailable
 from core.store.sqlite import _TOLD_IN_TURN, SqliteStore
 from core.store.sqlite_log import SqliteLog
@@ -299,27 +299,7 @@ async def test_nobody_outside_hears_of_a_write_before_it_is_durable(tmp_path: Pa
     await store.close()
 
 
-async def test_a_soft_creation_is_told_with_the_change_that_follows_or_soon(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(sqlite_writer, "SOFT_SECONDS", 60.0)
-    monkeypatch.setattr(sqlite, "TELL_SECONDS", 60.0)
-    store = SqliteStore(tmp_path / "state.db")
-    watch = store.watch("/a/", store.revision)
-    made = await store.create("/a/pod", b"", durable=False, soft=True)
-    assert watch.take() == []
-    bound = await store.update("/a/pod", b"1", made.revision, durable=False, soft=True)
-    assert [event.revision for event in watch.take()] == [made.revision, bound.revision]
-    monkeypatch.setattr(sqlite, "TELL_SECONDS", 0.001)
-    alone = await store.create("/a/alone", b"", durable=False, soft=True)
-    async with asyncio.timeout(30):
-        assert [event.revision for event in await watch.__anext__()] == [alone.revision]
-    monkeypatch.setattr(sqlite, "TELL_SECONDS", 60.0)
-    await store.create("/a/untold", b"", durable=False, soft=True)
-    await watch.aclose()
-    await store.close()
-
-
 async def test_a_soft_write_is_told_at_once_but_never_before_a_hard_one(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(sqlite, "TELL_SECONDS", 0.0)
     gate = Gate(monkeypatch)
     store = SqliteStore(tmp_path / "state.db")
     watch = store.watch("/a/", store.revision)

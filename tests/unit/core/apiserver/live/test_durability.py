@@ -8,7 +8,6 @@ from contextlib import aclosing
 from core.apiserver.app import ApiServer
 from core.apiserver.authn import User
 from core.apiserver.watch import Watcher, WatchOptions
-from core.store import sqlite
 from core.store.factory import open_store
 
 ADMIN = User("admin", ("system:masters",))
@@ -72,9 +71,8 @@ async def test_a_restart_finds_everything_again(tmp_path):
     assert uids[:2] == uids[2:], "the same objects, at the same versions"
 
 
-async def test_what_is_told_before_it_is_durable(tmp_path, monkeypatch):
+async def test_what_is_told_before_it_is_durable(tmp_path):
     """A Pod's status, an Event, a slice, and what is made of a ReplicaSet's count; not its spec, not a Lease."""
-    monkeypatch.setattr(sqlite, "TELL_SECONDS", 0.0)
     store = open_store(f"sqlite://{tmp_path}/state.db")
     api = ApiServer(store, tokens={})
     await api.start()
