@@ -327,8 +327,10 @@ async def test_scaling_a_revision_that_serves_leaves_its_function_alone_for_a_mo
     await plane.settle()
     queue = world.controller.queue
     looked: list[str] = []
-    add = queue.add
+    delays: list[float] = []
+    add, add_after = queue.add, queue.add_after
     queue.add = lambda key: (looked.append(key), add(key))
+    queue.add_after = lambda key, seconds: delays.append(seconds)
     version = world.functions.get(KEY).metadata.resource_version
     await plane.client.scale(REPLICA_SET, "hello-00001", "default", 1)
     await plane.until(lambda: world.pods.values() and world.sets.get("default/hello-00001").status.replicas == 1)
@@ -336,7 +338,9 @@ async def test_scaling_a_revision_that_serves_leaves_its_function_alone_for_a_mo
     assert world.functions.get(KEY).metadata.resource_version == version
     await world.make_ready("hello-00001")
     await plane.settle()
-    assert looked == []
+    assert looked == [] and delays and 0 < min(delays) <= max(delays) <= 1
+    queue.add_after = add_after
+    queue.add_after(KEY, min(delays))
     await plane.until(lambda: world.status.get("replicas") == 1)
     looked.clear()
     trouble = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
