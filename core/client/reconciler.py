@@ -47,7 +47,8 @@ class Reconciler:
             return
         _, late = await asyncio.wait(tasks, timeout=grace)
         for task in late:
-            log.warning("%s: cancelled a reconcile that didn't end in %.1f s", self.name, grace)
+            if grace > 0:
+                log.warning("%s: cancelled a reconcile that didn't end in %.1f s", self.name, grace)
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 

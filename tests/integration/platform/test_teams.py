@@ -17,6 +17,8 @@ CODE = """
 
     def handle(event, context):
         time.sleep(float(event.query.get("pause", 0)))
+        if event.method == "POST":
+            return "read nothing"
         path = os.path.join(os.environ["FAASLITE_SECRETS"], "db", "password")
         return {"file": open(path).read(), "env": os.environ.get("PASSWORD")}
 """

@@ -86,13 +86,18 @@ async def test_head_and_body_leave_together():
 
 
 async def test_a_reply_leaves_with_its_end_not_in_the_next_turn(monkeypatch):
-    flush, flushed, seen = serving._Gathering._flush, [], asyncio.get_running_loop().create_future()
+    flushed, seen = [], asyncio.get_running_loop().create_future()
 
-    def flushing(self):
-        flushed.append(b"".join(self._pieces))
-        flush(self)
+    class Gathering(_Gathering):
+        def __init__(self, transport):
+            super().__init__(transport)
+            self._at_once = False  # as over TLS
 
-    monkeypatch.setattr(serving._Gathering, "_flush", flushing)
+        def _flush(self):
+            flushed.append(b"".join(self._pieces))
+            super()._flush()
+
+    monkeypatch.setattr(serving, "_Gathering", Gathering)
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
