@@ -17,9 +17,10 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from core.asgi import GONE, HOLD
-from core.http11 import FlowControl, HttpToolsProtocol, RequestResponseCycle
 from core.starts import Starts
 
 __all__ = ["CONNECTIONS", "CONNECTIONS_PER_ADDRESS", "HEAD_SECONDS", "Guarded", "Guards"]

@@ -10,8 +10,10 @@ import ssl
 from collections.abc import Callable, Hashable
 from typing import Any, cast
 
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
 from core.guarded import Guarded, Guards
-from core.http11 import Config, ServerState
 
 __all__ = ["CHUNKS", "UPGRADE", "AsgiServer", "Chunks", "Take", "chunks_of", "framed", "take_over"]
 
