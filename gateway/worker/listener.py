@@ -507,11 +507,14 @@ class ClientConnection(asyncio.Protocol):
             self._finish()
 
     def drain(self) -> None:
-        """Close as soon as the call that is on its way is answered."""
+        """Close as soon as the call that is on its way is answered, or none has come for a moment."""
         self._special = True
+        settings = self.gateway.settings
         if self._call is not None:
             self._call.usual = False
-        if self._call is None and self._state in (_HEAD, _DISCARD):
+        elif self._state == _HEAD:
+            self.wait_until(self.gateway.loop.time() + min(settings.drain_idle, settings.drain_grace / 2))
+        elif self._state == _DISCARD:
             self._finish()
 
     def _linger(self) -> None:

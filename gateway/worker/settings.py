@@ -36,6 +36,8 @@ class Settings:
     """The deadline of requests for `/system/` and `/async-function/`."""
     drain_grace: float = 30.0
     """How long `stop()` waits for calls in flight."""
+    drain_idle: float = 0.5
+    """How long `stop()` leaves an idle connection open: a request that is on its way there is answered, where a closed connection would reset it."""
 
     queue_length: int = 1000
     """How many calls may wait for one revision, else 503 `QueueFull`."""

@@ -203,6 +203,21 @@ async def test_stop_finishes_what_is_on_its_way(world):
     await asyncio.wait_for(instance.lost.wait(), 5)
 
 
+async def test_a_request_that_was_on_its_way_when_it_stopped_is_answered(world):
+    world.function()
+    await world.instance()
+    worker = await world.serve(drain_idle=1.0)
+    peer = await world.peer()
+    assert (await peer.ask()).status == 200
+    stopped = asyncio.ensure_future(worker.stop())
+    await asyncio.sleep(0)
+    assert worker.gateway.draining
+    found = await peer.ask()
+    assert (found.status, found.fields["connection"]) == (200, "close")
+    assert await peer.rest() == b""
+    await asyncio.wait_for(stopped, 5)
+
+
 async def test_stop_waits_no_longer_than_its_grace(world):
     world.function()
     instance = await world.instance()
