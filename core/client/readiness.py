@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from core.clock import monotonic, wall
+from core.sockets import bind_private
 
 __all__ = ["CURRENT", "Hint", "HintListener", "HintSender"]
 
@@ -93,18 +94,7 @@ class HintListener:
 
     def start(self) -> None:
         """In place of what a dead process of that name left. Raises OSError."""
-        self.path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            mask = os.umask(0o177)
-            try:
-                listener.bind(str(self.path))
-            finally:
-                os.umask(mask)
-        except OSError:
-            listener.close()
-            raise
-        self._socket = listener
+        listener = self._socket = bind_private(self.path, socket.SOCK_DGRAM)
         asyncio.get_running_loop().add_reader(listener, self._readable, listener)
 
     def stop(self) -> None:

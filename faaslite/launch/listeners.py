@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import socket
 import struct
 from pathlib import Path
 
+from core.sockets import bind_private
 from faaslite.launch.errors import LaunchError
 
 __all__ = ["bind", "bind_unix", "interface_addresses"]
@@ -42,18 +42,11 @@ def bind(address: str, port: int, what: str, flag: str, *, shares: int = 1) -> l
 
 def bind_unix(path: Path) -> socket.socket:
     """A listening Unix socket that its owner alone may connect to; one that a dead process left is replaced. Raises LaunchError."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
     try:
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
+        listener = bind_private(path)
     except OSError as error:
-        listener.close()
         raise LaunchError(f"nobody can listen at {path}: {error.strerror or error}") from error
-    finally:
-        os.umask(mask)
+    listener.listen(_BACKLOG)
     return listener
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
 import msgspec
 
+from core.sockets import bind_private
 from gateway.handover import (
     ACCEPT,
     ANSWER,
@@ -58,15 +57,8 @@ class Doorway:
     async def start(self, accepting: Accepting) -> None:
         """Raises OSError where the socket can't be bound; a socket file that a dead process left is replaced."""
         self.accepting = accepting
-        self._path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = bind_private(self._path)
         try:
-            mask = os.umask(0o177)
-            try:
-                listener.bind(str(self._path))
-            finally:
-                os.umask(mask)
-            listener.setblocking(False)
             loop = asyncio.get_running_loop()
             self._server = await loop.create_unix_server(lambda: Link(self), sock=listener, backlog=_BACKLOG)
         except OSError:

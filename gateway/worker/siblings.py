@@ -7,10 +7,10 @@ allowed by who sends them, and `/metrics` there is that worker's alone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import socket
 from pathlib import Path
+
+from core.sockets import bind_private
 
 __all__ = ["PATIENCE", "PATTERN", "freed", "listen", "scrape"]
 
@@ -22,20 +22,8 @@ PATIENCE = 1.0
 
 def listen(path: Path) -> socket.socket:
     """A listener that only its owner may connect to, in place of what a dead worker left. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        mask = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(mask)
-        listener.listen(128)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
+    listener = bind_private(path)
+    listener.listen(128)
     return listener
 
 

@@ -120,35 +120,28 @@ async def nothing_is_left(world):
     await world.until(lambda: all(not each.in_flight for each in revision.ready))
 
 
-async def test_a_reply_that_ends_in_its_head_is_a_502_for_its_client_alone(world, read, make_reply):
-    script = await serve(world, read, make_reply)
+async def is_a_502_for_its_client_alone(world, script, replies, error):
+    """Each of `replies` (name -> what the instance says, and does then)."""
     other, wrong = await world.peer(), []
-    for name, (script.say, script.then) in CUT.items():
+    for name, (script.say, script.then) in replies.items():
         peer = await world.peer()
         peer.write(request("/broken") + request("/fine"))
         found, following = await final(peer), await peer.reply()
-        if (found.status, found.error["error"], following.body) != (502, "InstanceDied", b"good"):
+        if (found.status, found.error["error"], following.body) != (502, error, b"good"):
             wrong.append((name, found.status, found.body, following.status, following.body))
         assert (await other.ask("/function/hello/fine")).body == b"good", name
         await peer.close()
     assert not wrong, wrong
     await nothing_is_left(world)
+
+
+async def test_a_reply_that_ends_in_its_head_is_a_502_for_its_client_alone(world, read, make_reply):
+    await is_a_502_for_its_client_alone(world, await serve(world, read, make_reply), CUT, "InstanceDied")
 
 
 async def test_garbage_for_a_head_is_a_502_for_its_client_alone(world, read, make_reply):
-    script = await serve(world, read, make_reply)
-    other, wrong = await world.peer(), []
-    for name, script.say in GARBAGE.items():
-        script.then = "stall"
-        peer = await world.peer()
-        peer.write(request("/broken") + request("/fine"))
-        found, following = await final(peer), await peer.reply()
-        if (found.status, found.error["error"], following.body) != (502, "BadReply", b"good"):
-            wrong.append((name, found.status, found.body, following.status, following.body))
-        assert (await other.ask("/function/hello/fine")).body == b"good", name
-        await peer.close()
-    assert not wrong, wrong
-    await nothing_is_left(world)
+    stalling = {name: (said, "stall") for name, said in GARBAGE.items()}
+    await is_a_502_for_its_client_alone(world, await serve(world, read, make_reply), stalling, "BadReply")
 
 
 async def test_an_instance_that_stalls_before_its_reply_is_a_504(world, read, make_reply):
