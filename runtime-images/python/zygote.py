@@ -83,6 +83,14 @@ def fork_away(control: socket.socket, beside: Callable[[], int] | None = None) -
     return False
 
 
+def reseed() -> None:
+    """Random states that are kept in memory: the fork would have those of its siblings."""
+    random.seed()
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None:
+        numpy.seed()
+
+
 def _in_a_child(work: Callable[[], Any]) -> Any:
     """What `work` returns, done in a process that ends with it: its memory, and what it may trip over, don't stay. None where it failed."""
     reader, writer = os.pipe()
@@ -169,7 +177,7 @@ class Generations:
                 for each in descriptors[1:]:
                     os.write(each, b"0")  # into its control groups, of which these are cgroup.procs
                     os.close(each)
-                self.be_child(theirs, spec, request["waits"], request["folder"])
+                self.be_child(theirs, spec, request["waits"], request["slot"])
                 os._exit(0)
             for each in descriptors[1:]:
                 os.close(each)
@@ -190,18 +198,21 @@ class Generations:
         if "seccomp" in held:
             hold.install_filter()
 
-    def be_child(self, control: socket.socket, spec: dict[str, Any], waits: bool, folder: str) -> None:
-        """Wait for a function, and become it. `waits` says whether there is time to prepare, in `folder`, which is the child's own."""
+    def be_child(self, control: socket.socket, spec: dict[str, Any], waits: bool, slot: list[str]) -> None:
+        """Wait for a function, and become it. `waits` says whether there is time to prepare; `slot` names the child's folder, and
+        what it may write of it: its tmp and its termination message."""
+        folder, tmp, message_path = slot
         os.setsid()
         self.isolation.parent_death_signal(self.sandboxer)
+        reseed()
         loop = self.server.new_loop()
         if waits:
-            self.rehearsal.touch(loop, folder)
+            self.rehearsal.touch(loop, tmp)
         rules = self.isolation.Ruleset() if "landlock" in spec["isolation"] else None
         if rules is not None:
-            for path in spec["readable"]:
+            for path in (*spec["readable"], folder):
                 rules.allow(path)
-            for path in spec["writable"]:
+            for path in (*spec["writable"], tmp, message_path):
                 rules.allow(path, write=True)
         send(control, {"born": os.getpid()})
         message = receive(control)
@@ -236,13 +247,12 @@ class Generations:
             rules.restrict()
         if adoption["argv"]:
             _execute(adoption["argv"], adoption["announces"])
-        random.seed()
         sys.argv = ["function"]
         main = types.ModuleType("__main__")
         sys.modules["__main__"] = main
         code = 1
         try:
-            code = self.server.run(os.environ, loop)
+            code = self.server.run(environment, loop)
         finally:
             os._exit(code)
 

@@ -61,6 +61,15 @@ class Calls:
         else:
             self._is_async = True
 
+    def get_ready(self) -> None:
+        """What the first call would wait for otherwise."""
+        if not self._is_async:
+            self._threads.spare()
+
+    def close(self) -> None:
+        """End the threads. No call is in flight."""
+        self._threads.close()
+
     # Admission
 
     def admit(self, exchange: Exchange) -> bool:

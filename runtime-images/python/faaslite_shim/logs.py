@@ -70,7 +70,9 @@ class CallStream(io.TextIOBase):
 
 
 def install() -> None:
-    """Take over the streams and the root logger of this process."""
+    """Take over the streams and the root logger of this process, once."""
+    if isinstance(sys.stdout, CallStream):
+        return
     sys.stdout = CallStream(1)
     sys.stderr = CallStream(2)
     handler = logging.StreamHandler(sys.stderr)

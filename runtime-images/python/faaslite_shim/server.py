@@ -67,6 +67,7 @@ async def _serve(settings: Settings, env: Mapping[str, str], handler: Any) -> in
     loop.add_signal_handler(signal.SIGTERM, terminate)
     loop.add_signal_handler(signal.SIGINT, terminate)
     announce(env)
+    calls.get_ready()  # while the news is on its way
     await done.wait()
     server.close()
     if runner is not None:

@@ -25,18 +25,36 @@ class Threads:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._count = 0
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
         self._idle = threading.Semaphore(0)
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run `job`, which raises nothing, on a thread; it waits where all are busy."""
-        if not self._idle.acquire(blocking=False) and self._count < self._limit:
-            self._count += 1
-            threading.Thread(target=self._run, name=f"handler-{self._count}", daemon=True).start()
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
+            self._start()
         self._jobs.put(job)
 
+    def spare(self) -> None:
+        """Have a thread for the first job before it comes: to start one takes longer than many a handler runs."""
+        if not self._threads:
+            self._start()
+            self._idle.release()
+
+    def close(self) -> None:
+        """End all threads, of which none has anything to do; they have ended when this returns."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for each in self._threads:
+            each.join()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name=f"handler-{len(self._threads) + 1}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
     def _run(self) -> None:
-        while True:
-            self._jobs.get()()
+        while (job := self._jobs.get()) is not None:
+            job()
+            del job
             self._idle.release()

@@ -44,7 +44,14 @@ async def _child(container: Container) -> Child:
 def _adoption(container: Container, command: list[str]) -> dict[str, Any]:
     """What the child is to become: as the container's process, but that it has no listening socket and tells nobody that it is ready."""
     env = {name: value for name, value in container.adopted["env"].items() if name != "LISTEN_FDS"}
-    return {**container.adopted, "argv": command, "announces": False, "env": env}
+    # The child that becomes the command has a slot of its own; the container's is not its by birth.
+    assert container.child is not None
+    slot = container.child.slot
+    places = {
+        "readable": [slot.seen, *container.adopted["readable"]],
+        "writable": [slot.tmp, slot.message_path, *container.adopted["writable"]],
+    }
+    return {**container.adopted, **places, "argv": command, "announces": False, "env": env}
 
 
 def _over(container: Container, child: Child) -> None:

@@ -181,6 +181,9 @@ class Container:
                 for each in set(outputs):
                     os.close(each)
             # While the child is at work already: what it says waits in its pipes.
+            for each in self._pipes:
+                os.set_blocking(each, False)
+                self.node.loop.add_reader(each, self._readable, each)
             self._log = LogFile(str(Path(sandbox.spec.log_dir) / spec.name / f"{spec.attempt}.log"))
         except BaseException:
             self._close_pipes()
@@ -203,23 +206,18 @@ class Container:
             master, slave = os.openpty()
             if child.zygote.uid is not None:
                 os.fchown(slave, child.zygote.uid, -1)
-            self._read_from(master, "stdout")
+            self._pipes[master] = "stdout"
             self._input = master
             return [slave, slave, slave], {"stdin": True, "terminal": True}
         outputs = []
         for stream in ("stdout", "stderr"):
             reader, writer = os.pipe2(os.O_CLOEXEC)
-            self._read_from(reader, stream)
+            self._pipes[reader] = stream
             outputs.append(writer)
         if self.spec.stdin:
             reader, self._input = os.pipe2(os.O_CLOEXEC)
             return [*outputs, reader], {"stdin": True}
         return outputs, {}
-
-    def _read_from(self, descriptor: int, stream: str) -> None:
-        os.set_blocking(descriptor, False)
-        self._pipes[descriptor] = stream
-        self.node.loop.add_reader(descriptor, self._readable, descriptor)
 
     def description(self, child: Child, argv: list[str], listens: bool) -> dict[str, Any]:
         """What the child is to become. Places the volumes."""
@@ -232,7 +230,6 @@ class Container:
         exact |= {each.container_path: slot.tmp for each in spec.mounts if each.scratch}
         if layer:
             exact[env["FAASLITE_LAYER"]] = child.zygote.layer
-            readable.append(layer)
         env = rewrite_environment(env, mounts, slot.tree, exact)
         env["TMPDIR"] = slot.tmp
         env.setdefault("HOME", slot.tmp)
@@ -247,8 +244,9 @@ class Container:
             "announces": listens,
             "env": env,
             "directory": directory or (env["FAASLITE_PACKAGE"] if self.package else slot.tmp),
-            "readable": [slot.seen, *readable],
-            "writable": [slot.tmp, slot.message_path, *writable],
+            # The slot, its tmp and its message are the child's from birth, and so is what is mounted in the slot to be read.
+            "readable": [] if slot.mounted else readable,
+            "writable": writable,
         }
 
     # While it runs

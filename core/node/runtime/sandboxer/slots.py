@@ -129,7 +129,8 @@ def make_slot(folder: Path, name: str, seen: str, uid: int | None, mounted: bool
     tmp, message = host / "tmp", host / "message"
     tmp.mkdir(mode=0o700)
     os.close(os.open(message, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    for each in ("fs", "fs/var", "fs/var/faaslite"):  # where packages and layers go, off the way of a start
+    # Where packages and layers go, off the way of a start: what can't be mounted is a link there instead.
+    for each in ("fs", "fs/var", "fs/var/faaslite", *(["fs/var/faaslite/package"] if mounted else [])):
         os.mkdir(f"{host}/{each}", mode=0o755)
     if uid is not None:
         os.chown(tmp, uid, uid)

@@ -369,7 +369,8 @@ class Zygote:
         places = cgroup.open_procs() if cgroup is not None else []
         try:
             self.channel.send(
-                {"op": "fork", "waits": waits, "folder": slot.tmp}, [child.channel.theirs.fileno(), *places]
+                {"op": "fork", "waits": waits, "slot": [slot.seen, slot.tmp, slot.message_path]},
+                [child.channel.theirs.fileno(), *places],
             )
         finally:
             for each in places:

@@ -221,6 +221,32 @@ async def test_warmed_up_a_first_pod_finds_what_it_needs():
         assert time.monotonic() - before < 5
 
 
+async def test_forks_of_one_zygote_draw_random_numbers_of_their_own():
+    async with sandboxed() as world:
+        layer = world.folder / "layer"
+        (layer / "numpy").mkdir(parents=True)
+        (layer / "numpy" / "__init__.py").touch()
+        # What matters of numpy's: one generator in memory, which `seed()` fills from the system's.
+        (layer / "numpy" / "random.py").write_text(
+            "from random import Random\n_own = Random(1)\nseed, random = _own.seed, _own.random\n"
+        )
+        source = "import random\nimport numpy.random\ndef handle(event, context):\n    return [random.random(), numpy.random.random()]\n"
+        drawn = []
+        for number in range(3):
+            uid, address = f"u{number}", f"127.91.0.{20 + number}"
+            sandbox, spec = world.pod(uid, source, address)
+            env = {**spec.env, "FAASLITE_LAYER": "/var/faaslite/layer"}
+            mounts = [*spec.mounts, Mount(str(layer), "/var/faaslite/layer", True)]
+            spec = replace(spec, env=env, mounts=mounts)
+            if not number:
+                await world.runtime.warm_up(replace(sandbox, uid="", name="", log_dir=""), spec)
+            assert await world.runtime.run_pod(sandbox, [spec]) is not None
+            await world.wait(RuntimeEventType.READY, uid)
+            drawn.append(await world.call(address))
+        assert "numpy.random" in (world.folder.parent / "log").read_text()  # by the zygote that all are forked from
+        assert all(len(set(each)) == 3 for each in zip(*drawn, strict=True)), drawn
+
+
 async def test_an_address_that_is_taken_is_said_to_be():
     async with sandboxed() as world:
         sandbox, spec = world.pod("u1", HELLO, "127.91.0.9")
