@@ -26,6 +26,7 @@ from core.api.kinds import REPLICA_SET
 from core.api.views import ReplicaSet
 from core.client.events import Recorder, reference
 from core.client.informer import Informers
+from core.client.lull import LULL
 from core.client.rest import Client
 from core.errors import ApiError, NotFound
 from faaslite.api.names import ANNOTATION_SCALE, LABEL_FUNCTION
@@ -170,6 +171,7 @@ class Autoscaler:
     def poked(self, source: str, message: Poke) -> None:
         if trace.ON:
             trace.mark("poked", message.revision)
+        LULL.disturb()
         now = self._clock()
         self._loads.poke(source, now, message.revision, message.queued)
         revision = self._revisions.get(message.revision)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from core.api.kinds import EVENT, Kind
 from core.api.meta import Document
 from core.api.views import ObjectView
+from core.client.lull import LULL
 from core.client.rest import Client
 from core.clock import monotonic, timestamp, wall
 from core.errors import ApiError, NotFound, ServiceUnavailable
@@ -134,6 +135,8 @@ class Recorder:
                 await self._pause(_DELAY)
             posted = 0
             while self._pending:
+                if not self._stopped:
+                    await LULL.wait()
                 key, pending = self._pending.popitem(last=False)
                 await self._record(key, pending)
                 posted += 1

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from core.client.lull import LULL
 from core.client.workqueue import QueueClosed, WorkQueue
 from core.errors import ApiError, Conflict
 
@@ -18,7 +19,8 @@ class Reconciler:
     """Workers that call `reconcile(key)` for each key of `queue`.
 
     What it returns is the seconds after which it wants to see the key again, or None. What it raises is logged once per
-    failure and retried with the queue's back-off; a `Conflict` means that somebody else wrote first and is only retried.
+    failure and retried with the queue's back-off; a `Conflict` means that somebody else wrote first and is only retried. A `late` one
+    waits for a lull before each key (`core.client.lull`).
     """
 
     def __init__(
@@ -28,11 +30,13 @@ class Reconciler:
         *,
         queue: WorkQueue | None = None,
         workers: int = 1,
+        late: bool = False,
     ) -> None:
         self.name = name
         self.queue = queue if queue is not None else WorkQueue()
         self._reconcile = reconcile
         self._workers = workers
+        self._late = late
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -77,6 +81,8 @@ class Reconciler:
             except QueueClosed:
                 return
             try:
+                if self._late:
+                    await LULL.wait()
                 await self.run_one(key)
             finally:
                 self.queue.done(key)

@@ -39,7 +39,7 @@ class EndpointSliceController:
         self._expected = Expectations()
         self._sizes: dict[str, int] = {}
         self.queue = WorkQueue()
-        self._reconciler = Reconciler("endpointslice", self.sync, queue=self.queue, workers=WORKERS)
+        self._reconciler = Reconciler("endpointslice", self.sync, queue=self.queue, workers=WORKERS, late=True)
         self._services.add_handler(self.on_service)
         self._pods.add_handler(self.on_pod)
         self._slices.add_handler(self.on_slice)

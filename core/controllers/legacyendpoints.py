@@ -39,7 +39,7 @@ class EndpointsController:
         self._mirrored = self._slices_of(informers, subsets.MIRRORING)
         self._expected = Expectations()
         self.queue = WorkQueue()
-        self._reconciler = Reconciler("endpoints", self.sync, queue=self.queue, workers=WORKERS)
+        self._reconciler = Reconciler("endpoints", self.sync, queue=self.queue, workers=WORKERS, late=True)
         self._services.add_handler(self.on_service)
         self._endpoints.add_handler(self.on_endpoints)
         self._slices.add_handler(self.on_slice)

@@ -23,6 +23,7 @@ from core.api.kinds import POD, SERVICE
 from core.api.meta import Document
 from core.client.events import Recorder
 from core.client.informer import Informers
+from core.client.lull import LULL
 from core.client.readiness import HintSender
 from core.client.rest import Client
 from core.clock import wall
@@ -217,6 +218,7 @@ class Agent:
             return
         if trace.ON:
             trace.mark("seen", new.key)
+        LULL.disturb()
         assert self._node is not None
         sandbox = self._found.pop(new.metadata.uid, None)
         if sandbox is not None:

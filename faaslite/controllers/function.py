@@ -67,7 +67,7 @@ class FunctionController:
         # What a spec was read as, by key, with the uid and generation that it is of: Pods change far more often than specs.
         self._read: dict[str, tuple[str, int, Function]] = {}
         self.queue = WorkQueue()
-        self._reconciler = Reconciler("function", self.sync, queue=self.queue, workers=WORKERS)
+        self._reconciler = Reconciler("function", self.sync, queue=self.queue, workers=WORKERS, late=True)
         self._functions.add_handler(self.on_function)
         self._sets.add_handler(self.on_set)
         self._services.add_handler(self.on_child)

@@ -72,7 +72,7 @@ def _once(folder: str) -> None:
 
 
 def touch(loop: asyncio.AbstractEventLoop, folder: str) -> None:
-    """In a fork that is going to wait: all that a start does, with functions of our own, and a call of each on the fork's loop. The pages
+    """In a fork that is going to wait: all that a start does, with a function of our own, and one call of it on the fork's loop. The pages
     that a start reads and writes are then its own already, which takes half of the time off the start that counts.
 
     `folder` can be written and is empty again afterwards, and so is the environment.
@@ -88,8 +88,8 @@ def touch(loop: asyncio.AbstractEventLoop, folder: str) -> None:
         asyncio.set_event_loop(loop)
         discovery.take_path(settings.package, settings.layer)
         offer_sdk()
-        handlers = [discovery.load(f"{_NAME}:{each}", settings.package) for each in _HANDLERS]
-        loop.run_until_complete(_start(settings, handlers))
+        handler = discovery.load(f"{_NAME}:{_HANDLERS[0]}", settings.package)
+        loop.run_until_complete(_start(settings, handler))
     finally:
         os.environ.clear()
         sys.modules.pop(_NAME, None)
@@ -105,35 +105,33 @@ def take_environment(env: Mapping[str, str]) -> None:
         environ[name.encode("utf-8", "surrogateescape")] = value.encode("utf-8", "surrogateescape")
 
 
-async def _start(settings: Settings, handlers: list[Any]) -> None:
-    """As `server.run` from the loaded handler on: the listener, the signals, the announcement, and then calls that come by the network."""
+async def _start(settings: Settings, handler: Any) -> None:
+    """As `server.run` from the loaded handler on: the listener, the signals, the announcement, and then a call that comes by the network."""
     loop = asyncio.get_running_loop()
-    prepared = [prepare(settings, each) for each in handlers]
-    applications = [Calls(settings, each.call, None, each.describe) for each in prepared]
-    following = iter(applications)
+    prepared = prepare(settings, handler)
+    calls = Calls(settings, prepared.call, None, prepared.describe)
     connections: set[Connection] = set()
     listener = socket.socket()
     listener.setblocking(False)
     listener.bind(("127.0.0.1", 0))
-    server = await loop.create_server(lambda: Connection(next(following), connections), sock=listener, backlog=1)
+    server = await loop.create_server(lambda: Connection(calls, connections), sock=listener, backlog=1)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     for number in before:
         loop.add_signal_handler(number, _ignore)
     reader, writer = os.pipe()
     announce({"FAASLITE_READY_FD": str(writer)})
     os.close(reader)
-    for calls in applications:
-        calls.get_ready()
-        with socket.socket() as client:
-            client.connect(listener.getsockname())  # into its backlog, at once
-            client.setblocking(False)
-            await _ask(loop, client)
-            calls.drain(_ignore)
-            calls.close()
-            for each in list(connections):
-                each.close_idle()
-            await loop.sock_recv(client, 1)  # the end of the connection
-    server.close()
+    calls.get_ready()
+    with socket.socket() as client:
+        client.connect(listener.getsockname())  # into its backlog, at once
+        client.setblocking(False)
+        await _ask(loop, client)
+        calls.drain(_ignore)
+        calls.close()
+        server.close()
+        for each in list(connections):
+            each.close_idle()
+        await loop.sock_recv(client, 1)  # the end of the connection
     await server.wait_closed()
     for number, was in before.items():
         loop.remove_signal_handler(number)

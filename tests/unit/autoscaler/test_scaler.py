@@ -219,6 +219,19 @@ async def test_what_the_api_refuses_is_told_to_the_gateway_that_waits(world, api
     assert api.writes == [("a-00001", 1)]
 
 
+async def test_a_poke_puts_off_what_nobody_waits_for(world, api, monkeypatch):
+    disturbed = asyncio.Event()
+
+    class Quiet:
+        def disturb(self) -> None:
+            disturbed.set()
+
+    monkeypatch.setattr(module, "LULL", Quiet())
+    (await world.gateway()).send(Poke("default/nothing-00001", 1))
+    async with asyncio.timeout(TIMEOUT):
+        await disturbed.wait()
+
+
 async def test_a_poke_for_what_is_not_there_is_answered(world, api):
     gateway = await world.gateway()
     gateway.send(Poke("default/gone-00001", 1))

@@ -56,10 +56,25 @@ class Cgroup:
             self._write("cpu", "cpu.cfs_period_us", str(CPU_PERIOD))
             self._write("cpu", "cpu.cfs_quota_us", str(quota))
 
+    def give_way(self, gives: bool) -> None:
+        """Whether the group gets a processor only where nobody else wants it; a new one has its share."""
+        if self._unified:
+            self._write("cpu", "cpu.weight", "1" if gives else "100")
+        else:
+            self._write("cpu", "cpu.shares", "2" if gives else "1024")
+
     def _write(self, controller: str, name: str, text: str) -> None:
         folder = self._folders.get(controller)
-        if folder is not None and (folder / name).exists():
-            (folder / name).write_text(text)
+        if folder is None:
+            return
+        try:
+            descriptor = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # not every kernel has every file
+            return
+        try:
+            os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
 
     def oom_kills(self) -> int:
         """How many processes of the group were killed because its memory ran out."""

@@ -169,6 +169,7 @@ class Container:
         listener = listen(sandbox.spec.address, port) if port and not own and sandbox.spec.address else None
         try:
             self.adopted = self.description(child, argv, listener is not None)
+            child.hurry()
             if child.cgroup is not None:
                 child.cgroup.limit(spec.cpu or sandbox.spec.cpu, spec.memory or sandbox.spec.memory)
             outputs, more = self._open_streams(child)

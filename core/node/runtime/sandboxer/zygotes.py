@@ -28,7 +28,7 @@ __all__ = ["Base", "Channel", "Child", "Zygote", "parked_target"]
 
 log = logging.getLogger(__name__)
 MAX_MESSAGE = 1 << 20
-REFILL_SECONDS = 0.04
+REFILL_SECONDS = 0.015
 MOST_PROCESSES = 4096
 """Of a zygote with all its Pods together, where control groups can't bound each but the zygote has a user namespace of its own."""
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/proc")
@@ -134,6 +134,7 @@ class Child:
         self.zygote = zygote
         self.slot = slot
         self.cgroup = cgroup
+        self._gives_way = False
         self.pid = 0
         self.on_ready: Callable[[], None] | None = None
         self.on_exit: Callable[[int], None] | None = None
@@ -161,6 +162,18 @@ class Child:
         else:
             self.zygote.child_lost(self)
             self.discard()
+
+    def give_way(self) -> None:
+        """Get ready when nobody else wants the processor: nobody waits for it yet."""
+        if self.cgroup is not None:
+            self.cgroup.give_way(True)
+            self._gives_way = True
+
+    def hurry(self) -> None:
+        """Somebody waits for it now."""
+        if self._gives_way and self.cgroup is not None:
+            self.cgroup.give_way(False)
+            self._gives_way = False
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -336,6 +349,8 @@ class Zygote:
         if not self.alive:
             self._waiting.remove(future)
             raise RuntimeFailure("the zygote's process ended")
+        for each in self._births:
+            each.hurry()
         if len(self._births) < min(len(self._waiting), self.node.settings.births_at_once):
             self._bear(waits=False)
         return await future
@@ -364,6 +379,8 @@ class Zygote:
         slot = make_slot(self._folder, name, self._seen, self.uid, self.node.mounts)
         cgroup = self.node.cgroups.create(name) if self.node.cgroups is not None else None
         child = Child(self, slot, cgroup)
+        if waits:
+            child.give_way()
         self._births.add(child)
         self.members.add(child)
         places = cgroup.open_procs() if cgroup is not None else []

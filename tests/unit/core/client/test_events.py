@@ -173,3 +173,22 @@ async def test_the_events_of_a_burst_are_posted_in_batches_with_pauses(api, monk
     assert len(await posted(recorder, api)) == 20
     assert pauses == [0.001] * (1 + events._CROWD) + [0.02, 0.02], "what they tell of comes first"
     await recorder.stop()
+
+
+async def test_events_wait_for_a_lull_but_not_at_the_stop(
+    recorder: Recorder, api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    class Busy:
+        async def wait(self) -> None:
+            asked.set()
+            await over.wait()
+
+    monkeypatch.setattr("core.client.events.LULL", Busy())
+    recorder.event(ABOUT, "Normal", "Scheduled", "bound to n1")
+    async with asyncio.timeout(10):
+        await asked.wait()
+        assert not [key for key in api.objects if key[0].endswith("/events")]
+        over.set()
+        assert len(await posted(recorder, api)) == 1

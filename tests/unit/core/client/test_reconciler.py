@@ -188,3 +188,30 @@ async def test_stopping_what_never_started_is_fine() -> None:
     reconciler = Reconciler("test", reconcile)
     reconciler.queue.add("a")
     await reconciler.stop()
+
+
+async def test_late_work_waits_for_a_lull_and_other_work_doesn_t(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = asyncio.Event()
+    done = {"late": asyncio.Event(), "soon": asyncio.Event()}
+
+    class Busy:
+        async def wait(self) -> None:
+            await over.wait()
+
+    monkeypatch.setattr("core.client.reconciler.LULL", Busy())
+
+    async def reconcile(key: str) -> None:
+        done[key].set()
+
+    late, soon = Reconciler("late", reconcile, late=True), Reconciler("soon", reconcile)
+    await late.start()
+    late.queue.add("late")
+    await soon.start()
+    soon.queue.add("soon")
+    async with asyncio.timeout(10):
+        await done["soon"].wait()
+        assert not done["late"].is_set()
+        over.set()
+        await done["late"].wait()
+    await late.stop()
+    await soon.stop()

@@ -72,6 +72,20 @@ def test_limits_of_version_2_are_in_one_folder(tmp_path: Path) -> None:
     os.close(opened[0])
 
 
+def test_a_group_gives_way_until_somebody_waits_for_it(tmp_path: Path) -> None:
+    for unified, name, least, usual in ((False, "cpu.shares", "2", "1024"), (True, "cpu.weight", "1", "100")):
+        folder = tmp_path / name
+        folder.mkdir()
+        group = Cgroup({"cpu": folder}, unified)
+        group.give_way(True)  # a kernel without the file
+        assert not list(folder.iterdir())
+        files(folder, name)
+        group.give_way(True)
+        assert (folder / name).read_text() == least
+        group.give_way(False)
+        assert (folder / name).read_text() == usual
+
+
 def test_kills_for_memory_and_use_are_read(tmp_path: Path) -> None:
     (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
     (tmp_path / "memory.current").write_text("5000\n")
