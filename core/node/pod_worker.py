@@ -376,12 +376,12 @@ class PodWorker:
             if trace.ON:
                 trace.mark("volumes", pod.key)
             folder = log_folder(node.log_root, pod)
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             if node.addresses is not None and not self._assigned:
                 self._assigned = node.addresses.allocate()
             found = None
             if node.warm and not pod.spec.init_containers and not any(each.info for each in self.observed.mains):
                 found = await self._run_warm(folder)
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             if found is None:
                 found = await node.runtime.create_sandbox(sandbox_spec(pod, folder, self._assigned, node.dns))
         except (VolumeError, ConfigError) as error:

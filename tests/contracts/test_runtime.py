@@ -118,8 +118,7 @@ class Case:
 
     def sandbox_spec(self, name: str = "a", solitary: bool = False) -> SandboxSpec:
         uid = str(uuid.uuid4())
-        folder = self.logs / uid
-        folder.mkdir()
+        folder = self.logs / uid  # which the runtime makes
         return SandboxSpec(uid, name, "default", str(folder), self.address(), hostname=name, solitary=solitary)
 
     async def sandbox(self, name: str = "a", solitary: bool = False) -> SandboxInfo:

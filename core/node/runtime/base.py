@@ -84,7 +84,7 @@ class Mount:
 class SandboxSpec:
     """A Pod's shared part.
 
-    `address` is the Pod's IP where the agent assigns it (process nodes), "" where the runtime does. `log_dir` is an existing folder,
+    `address` is the Pod's IP where the agent assigns it (process nodes), "" where the runtime does. `log_dir` is a folder, made where it is missing,
     in which container NAME writes `NAME/RESTARTS.log`. `cpu` is in cores, `memory` in bytes; 0 is no limit.
     """
 
