@@ -26,6 +26,20 @@ HELLO = 'NAME = "{name}"\n\n\ndef handle(event, context):\n    return "hello " +
 NUMPY = (
     'import numpy\n\nNAME = "{name}"\n\n\ndef handle(event, context):\n    return str(numpy.arange(10).sum()) + NAME\n'
 )
+LARGE = HELLO + "".join(
+    f"""
+
+def part_{number}(first, second=1, *rest, **named):
+    if first > second:
+        return [each * {number} for each in rest if each is not None]
+    try:
+        return dict(first=first, second=second, **named)
+    except TypeError as error:
+        raise ValueError(f"part {number}: {{error}}") from error
+"""
+    for number in range(50)
+)
+"""A function of 450 lines: what its first import takes is no small part of its start."""
 DOCKER_GAP = 1.0
 """As GAP, on Docker nodes: another container has been made by then, so that what is measured is a pool that holds one."""
 SPEC = {"scale": {"initial": 0, "min": 0, "max": 4, "idle": "2s"}, "timeout": "30s"}
@@ -84,6 +98,7 @@ def run(options: argparse.Namespace) -> dict[str, float]:
     found: dict[str, float] = {}
     with start("--runtime", "process", trace=options.phases) as cluster:
         found |= measure(cluster, "process.hello", HELLO, count)
+        found |= measure(cluster, "process.large", LARGE, count)
         if not options.no_numpy:
             with tempfile.TemporaryDirectory() as cache:
                 layer = build_layer("numpy", Path(cache), note)

@@ -18,9 +18,11 @@ import fcntl
 import gc
 import importlib
 import importlib.util
+import io
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -62,7 +64,7 @@ def send(control: socket.socket, message: dict[str, Any]) -> None:
     control.send(json.dumps(message).encode())
 
 
-def fork_away(control: socket.socket, beside: Callable[[], int] | None = None) -> bool:
+def fork_away(control: socket.socket | io.BufferedWriter, beside: Callable[[], int] | None = None) -> bool:
     """Fork a process that isn't our child but our parent's; True in it. `control` stays open there alone. `beside` does so with one fork."""
     if beside is not None:
         try:
@@ -124,6 +126,7 @@ class Generations:
             bootstrap.import_libraries(options["libraries"])
             self.server = importlib.import_module("faaslite_shim.server")
             self.imports = importlib.import_module("faaslite_shim.imports")
+            self.bytecode = importlib.import_module("faaslite_shim.bytecode")
             for name in importlib.import_module("faaslite_shim.handlers").LATER:
                 importlib.import_module(name)
             for name in STANDARD:
@@ -140,11 +143,47 @@ class Generations:
         gc.freeze()
         send(control, {"born": os.getpid()})
         while (message := receive(control)) is not None:
-            spec, (descriptor,) = message
-            theirs = socket.socket(fileno=descriptor)
+            spec, descriptors = message
+            if spec.get("op") == "compile":
+                self._compile(control, spec, *descriptors)
+                continue
+            theirs = socket.socket(fileno=descriptors[0])
             if fork_away(theirs):
                 control.close()
                 self.be_zygote(theirs, spec)
+                os._exit(0)
+
+    def _compile(self, control: socket.socket, spec: dict[str, Any], folder: int, output: int) -> None:
+        """Say in `output` what modules of `folder` compile to: in a process of its own, for the source is anybody's."""
+        with open(output, "wb") as file:
+            if not fork_away(file):
+                os.close(folder)
+                return
+            try:
+                control.close()
+                os.nice(19)
+                os.fchdir(folder)
+                for limit, most in (
+                    (resource.RLIMIT_CPU, 20),
+                    (resource.RLIMIT_AS, 1 << 30),
+                    (resource.RLIMIT_CORE, 0),
+                ):
+                    resource.setrlimit(limit, (most, most))
+                hold, held = self.isolation, spec["isolation"]
+                if os.geteuid() == 0:
+                    hold.drop(spec["uid"], spec["uid"])
+                hold.parent_death_signal(self.sandboxer)
+                hold.no_new_privs()
+                if "landlock" in held:
+                    rules = hold.Ruleset()
+                    rules.allow(".")
+                    rules.restrict()
+                if "seccomp" in held:
+                    hold.install_filter()
+                for each in self.bytecode.frames(spec["names"]):
+                    file.write(each)
+                file.flush()
+            finally:
                 os._exit(0)
 
     def be_zygote(self, control: socket.socket, spec: dict[str, Any]) -> None:

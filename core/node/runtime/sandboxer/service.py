@@ -17,6 +17,7 @@ from core.node.runtime.base import (
 
 from .beside import open_exec, run_beside
 from .builders import COMMAND, builder_of
+from .bytecode import Bytecode
 from .containers import Container, Sandbox
 from .images import image_name, with_version
 from .node import Node
@@ -44,6 +45,7 @@ class Service:
         self._zygotes: dict[tuple[str, str, str], Zygote] = {}
         self._old: list[Zygote] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._bytecode = Bytecode(node)
 
     async def stop(self) -> None:
         """End everything that runs."""
@@ -125,6 +127,7 @@ class Service:
         if self._preloads:
             await zygote.preload(container.scanned)
         zygote.refill()
+        await self._compile(container)
         return Reply(call.id)
 
     async def create_sandbox(self, call: Call) -> Reply:
@@ -278,17 +281,25 @@ class Service:
 
     def _learn(self, zygote: Zygote, container: Container) -> None:
         """Off the critical path: import for the next ones what this package imports."""
-        if self._preloads and not zygote.knows(container.scanned):
-            task = asyncio.create_task(self._preload(zygote, container.scanned))
+        package = container.scanned
+        if (self._preloads and not zygote.knows(package)) or not self._bytecode.knows(package):
+            task = asyncio.create_task(self._study(zygote, container))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _preload(self, zygote: Zygote, package: str) -> None:
+    async def _study(self, zygote: Zygote, container: Container) -> None:
         await asyncio.sleep(LEARN_SECONDS)
-        try:
-            await zygote.preload(package)
-        except (RuntimeFailure, OSError) as error:
-            log.warning("the imports of %s were not looked at: %s", package, error)
+        if self._preloads:
+            try:
+                await zygote.preload(container.scanned)
+            except (RuntimeFailure, OSError) as error:
+                log.warning("the imports of %s were not looked at: %s", container.scanned, error)
+        await self._compile(container)
+
+    async def _compile(self, container: Container) -> None:
+        base = self._bases.get(container.image.base)
+        if container.scanned and base is not None and base.alive:
+            await self._bytecode.compile(base, container.scanned)
 
     async def _remove(self, container: Container) -> None:
         if container.running and container.child is not None:

@@ -221,6 +221,32 @@ async def test_warmed_up_a_first_pod_finds_what_it_needs():
         assert time.monotonic() - before < 5
 
 
+@pytest.mark.parametrize(("uid", "without"), [(0, ()), (65534, ("mount",))])
+async def test_what_a_package_compiles_to_is_there_before_the_first_start(uid, without):
+    options = [each for name in without for each in ("--without", name)]
+    async with sandboxed(*options, uid=uid) as world:
+        sandbox, spec = world.pod(
+            "u1", "import helpers.more\ndef handle(event, context):\n    return [helpers.more.ANSWER]\n", "127.91.0.24"
+        )
+        package = world.folder / "packages" / "u1"
+        (package / "helpers").mkdir()
+        (package / "helpers" / "__init__.py").write_text("")
+        (package / "helpers" / "more.py").write_text("ANSWER = 'compiled'\n")
+        (package / "broken.py").write_text("def (:\n")
+        (package / "deep.py").write_text("(" * 5000 + ")" * 5000)
+        (package / "secret.py").symlink_to("/etc/shadow")
+        for each in (package, *package.rglob("*")):
+            os.chown(each, uid, uid, follow_symlinks=False)
+        await world.runtime.warm_up(replace(sandbox, uid="", name="", log_dir=""), spec)
+        made = sorted(str(each.relative_to(package)) for each in package.rglob("*.pyc"))
+        tag = sys.implementation.cache_tag
+        assert made == [f"__pycache__/app.{tag}.pyc", f"helpers/__pycache__/more.{tag}.pyc"]
+        (package / "helpers" / "more.py").write_text("ANSWER = 'read again'\n")
+        assert await world.runtime.run_pod(sandbox, [spec]) is not None
+        await world.wait(RuntimeEventType.READY, "u1")
+        assert await world.call("127.91.0.24") == ["compiled"]
+
+
 async def test_forks_of_one_zygote_draw_random_numbers_of_their_own():
     async with sandboxed() as world:
         layer = world.folder / "layer"
