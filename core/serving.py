@@ -14,13 +14,13 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from core.guarded import Guarded, Guards
+from core.tls import Secured
 
 __all__ = ["CHUNKS", "UPGRADE", "AsgiServer", "Chunks", "Take", "chunks_of", "framed", "take_over"]
 
 DRAIN = 3.0
 """Seconds that requests are given to end in `stop`."""
 _BACKLOG = 2048
-_HANDSHAKE = 10.0
 _LOOK = 5.0
 """Seconds between looks at connections whose head doesn't come."""
 UPGRADE = "faaslite.upgrade"
@@ -45,28 +45,20 @@ def take_over(scope: Any) -> Take | None:
 class Chunks:
     """The body of a chunked reply, written past ASGI: one call for bytes that many replies may share. What is sent by ASGI before and after keeps its place."""
 
-    __slots__ = ("_cycle", "_gathering", "_transport")
+    __slots__ = ("_cycle", "_transport", "write")
 
-    def __init__(self, cycle: Any, gathering: _Gathering) -> None:
+    def __init__(self, cycle: Any, transport: Any) -> None:
         self._cycle = cycle
-        self._gathering = gathering
-        self._transport = gathering._transport
+        self._transport = transport
+        self.write: Callable[[bytes], None] = transport.send if isinstance(transport, Secured) else transport.write
+        """With what is `framed`."""
 
     def ready(self) -> bool:
         """Whether `write` may be called: the reply has begun and hasn't ended, and its client takes what it is sent."""
         cycle = self._cycle
         return bool(
-            cycle.chunked_encoding
-            and not (cycle.disconnected or cycle.response_complete or cycle.flow.write_paused)
-            and not self._transport.is_closing()
+            cycle.chunked_encoding and not (cycle.disconnected or cycle.response_complete or cycle.flow.write_paused)
         )
-
-    def write(self, chunk: bytes) -> None:
-        """`chunk` is `framed`."""
-        gathering = self._gathering
-        if gathering._pieces:
-            gathering._flush()
-        self._transport.write(chunk)
 
 
 def framed(data: bytes) -> bytes:
@@ -102,6 +94,7 @@ class AsgiServer:
         self._drain = drain
         self._state = ServerState()
         self._server: asyncio.Server | None = None
+        self._secured: set[Secured] = set()
         self._client_of = client_of
         self._guards: Guards | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -111,18 +104,16 @@ class AsgiServer:
         self._config.load()
         loop = asyncio.get_running_loop()
         guards = self._guards = Guards(loop, self._client_of)
-        make = functools.partial(_Protocol, config=self._config, server_state=self._state, app_state={}, guards=guards)
+        make: Callable[[], asyncio.Protocol] = functools.partial(
+            _Protocol, config=self._config, server_state=self._state, app_state={}, guards=guards
+        )
         self._listener.setblocking(False)
         if self._listener.family == socket.AF_UNIX:
             self._server = await loop.create_unix_server(make, sock=self._listener, backlog=_BACKLOG)
         else:
-            self._server = await loop.create_server(
-                make,
-                sock=self._listener,
-                ssl=self._context,
-                backlog=_BACKLOG,
-                ssl_handshake_timeout=None if self._context is None else _HANDSHAKE,
-            )
+            if (context := self._context) is not None:
+                make = functools.partial(Secured, loop, context, make, self._secured)
+            self._server = await loop.create_server(make, sock=self._listener, backlog=_BACKLOG)
         self._look()
 
     def _look(self) -> None:
@@ -146,6 +137,8 @@ class AsgiServer:
         for connection in connections:
             if connection.transport is not None:
                 connection.transport.abort()
+        for secured in tuple(self._secured):
+            secured.abort()
         await asyncio.sleep(0)  # the protocols learn that nobody listens: an end without a reply is then no fault
         if tasks := {task for task in self._state.tasks if not task.done()}:
             for task in tasks:
@@ -156,7 +149,7 @@ class AsgiServer:
 
 
 class _Protocol(Guarded):
-    """uvicorn's with bounds, over a transport that sends head and body of a reply together; requests for another protocol may take the connection.
+    """uvicorn's with bounds; requests for another protocol may take the connection.
 
     A client certificate is in the scope's `tls` extension (https://asgi.readthedocs.io/en/latest/specs/tls.html), which uvicorn doesn't
     fill: `client_cert_chain` with the certificate alone.
@@ -167,7 +160,7 @@ class _Protocol(Guarded):
 
     def connection_made(self, transport: Any) -> None:
         self._extensions: dict[str, Any] = {CHUNKS: {"begin": self._chunks}}
-        super().connection_made(cast(asyncio.Transport, _Gathering(transport)))
+        super().connection_made(transport)
         secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if secured is not None and (shown := secured.getpeercert(binary_form=True)):
             self._extensions["tls"] = {"client_cert_chain": [ssl.DER_cert_to_PEM_cert(shown)]}
@@ -193,7 +186,8 @@ class _Protocol(Guarded):
         super().data_received(data)
 
     def on_response_complete(self) -> None:
-        cast(_Gathering, self.transport)._flush()  # now, not in the next turn: nothing more comes
+        if isinstance(transport := self.transport, Secured):
+            transport.flush()  # now, not in the next turn: nothing more comes
         super().on_response_complete()
 
     def on_upgrade(self, rest: bytes) -> None:
@@ -210,12 +204,10 @@ class _Protocol(Guarded):
         self._extensions = {}  # it refers back to the protocol
 
     def _chunks(self) -> Chunks:
-        return Chunks(self._running, cast(_Gathering, self.transport))
+        return Chunks(self._running, self.transport)
 
     def _take(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        gathering = cast(_Gathering, self.transport)
-        gathering._flush()
-        transport = cast(asyncio.Transport, gathering._transport)
+        transport = self.transport
         if transport.is_closing():
             raise ConnectionResetError("the client closed the connection")
         self._unset_keepalive_if_required()
@@ -230,39 +222,6 @@ class _Protocol(Guarded):
             reader.feed_data(bytes(self._held))
         self.flow.resume_reading()
         return reader, asyncio.StreamWriter(transport, protocol, reader, self.loop)
-
-
-class _Gathering:
-    """A transport that passes on what was written in one turn of the event loop, or belongs to one reply, as one piece: one TLS record, one
-    system call. Without TLS it passes on at once, for uvloop gathers by itself, and what is passed on in the next turn leaves a turn later."""
-
-    __slots__ = ("_at_once", "_loop", "_pieces", "_transport")
-
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self._at_once = transport.get_extra_info("sslcontext") is None
-        self._loop = asyncio.get_running_loop()
-        self._pieces: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if self._at_once:
-            self._transport.write(data)
-            return
-        if not self._pieces:
-            self._loop.call_soon(self._flush)
-        self._pieces.append(data)
-
-    def _flush(self) -> None:
-        pieces, self._pieces = self._pieces, []
-        if pieces and not self._transport.is_closing():
-            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 def _ending_quietly(app: Any) -> Any:

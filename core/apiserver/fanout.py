@@ -37,8 +37,8 @@ class Fanout:
     """The line of watches that have something to send."""
 
     def __init__(self) -> None:
-        self._line: deque[Feed] = deque()
-        self._serving = False
+        self.line: deque[Feed] = deque()
+        self.serving = False
         self._shared: WeakValueDictionary[tuple[object, ...], _Shared] = WeakValueDictionary()
 
     def shared(self, stream: WatchStream) -> _Shared:
@@ -49,20 +49,18 @@ class Fanout:
             found = self._shared[at] = _Shared()
         return found
 
-    def add(self, feed: Feed) -> None:
-        self._line.append(feed)
-        if not self._serving:
-            self._serving = True
-            asyncio.get_running_loop().call_soon(self._serve)
+    def begin(self) -> None:
+        self.serving = True
+        asyncio.get_running_loop().call_soon(self._serve)
 
     def _serve(self) -> None:
-        waiting = self._line
+        waiting = self.line
         for _ in range(min(SLICE, len(waiting))):
             waiting.popleft().deliver()
         if waiting:
             asyncio.get_running_loop().call_soon(self._serve)
         else:
-            self._serving = False
+            self.serving = False
 
 
 class Feed:
@@ -95,7 +93,10 @@ class Feed:
             self._again = True
         else:
             self._in_line = True
-            self._fanout.add(self)
+            fanout = self._fanout
+            fanout.line.append(self)
+            if not fanout.serving:
+                fanout.begin()
 
     def deliver(self) -> None:
         """Write what has come; leave it to the watch's task where the client isn't ready for it."""

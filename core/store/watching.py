@@ -65,6 +65,8 @@ class QueueWatch:
         if len(self._events) > self._bound:
             self._events = []
             self.end(Compacted(f"the watch of {self.prefix} fell more than {self._bound} events behind"))
+        elif self._told is not None:
+            self._told()
         else:
             self._wake()
 

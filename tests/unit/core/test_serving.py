@@ -4,12 +4,10 @@ import asyncio
 import contextlib
 import logging
 import socket
-from typing import ClassVar
 
-import pytest
-
-from core import serving
-from core.serving import AsgiServer, _Gathering, chunks_of, framed, take_over
+from core.serving import AsgiServer, chunks_of, framed, take_over
+from core.tls import Secured
+from faaslite.launch.pki import Pki
 
 
 async def test_a_stream_that_never_ends_is_cut_without_a_word(caplog):
@@ -85,36 +83,55 @@ async def test_head_and_body_leave_together():
     await server.stop()
 
 
-async def test_a_reply_leaves_with_its_end_not_in_the_next_turn(monkeypatch):
-    flushed, seen = [], asyncio.get_running_loop().create_future()
+async def test_a_reply_over_tls_is_one_record_and_leaves_with_its_end_not_in_the_next_turn(tmp_path, monkeypatch):
+    sent, seen = [], asyncio.get_running_loop().create_future()
+    pass_on = Secured._pass_on
 
-    class Gathering(_Gathering):
-        def __init__(self, transport):
-            super().__init__(transport)
-            self._at_once = False  # as over TLS
-
-        def _flush(self):
-            flushed.append(b"".join(self._pieces))
-            super()._flush()
-
-    monkeypatch.setattr(serving, "_Gathering", Gathering)
+    def counted(self):
+        sent.append(self._outgoing.pending)
+        pass_on(self)
 
     async def app(scope, receive, send):
+        monkeypatch.setattr(Secured, "_pass_on", counted)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
         await send({"type": "http.response.body", "body": b"bo", "more_body": True})
-        assert flushed == []
+        assert sent == []
         await send({"type": "http.response.body", "body": b"dy"})
-        seen.set_result(list(flushed))
+        seen.set_result(len(sent))
 
-    server = AsgiServer(app, listener := socket.create_server(("127.0.0.1", 0)))
+    (tmp_path / "pki").mkdir(mode=0o700)
+    pki = Pki(tmp_path / "pki")
+    pki.prepare(["127.0.0.1"], [])
+    server = AsgiServer(app, listener := socket.create_server(("127.0.0.1", 0)), pki.server_context("apiserver"))
     await server.start()
-    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    reader, writer = await asyncio.open_connection(*listener.getsockname(), ssl=pki.client_context())
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     async with asyncio.timeout(30):
-        (reply,) = await seen
-        assert await reader.readexactly(len(reply)) == reply and reply.endswith(b"\r\n\r\nbody")
+        assert await seen == 1
+        assert (await reader.readuntil(b"body")).startswith(b"HTTP/1.1 200")
     writer.close()
     await server.stop()
+
+
+async def test_a_server_that_stops_ends_handshakes_that_don_t_end(tmp_path, monkeypatch):
+    come, made = asyncio.Event(), Secured.connection_made
+    monkeypatch.setattr(Secured, "connection_made", lambda self, transport: (made(self, transport), come.set()))
+    (tmp_path / "pki").mkdir(mode=0o700)
+    pki = Pki(tmp_path / "pki")
+    pki.prepare(["127.0.0.1"], [])
+    server = AsgiServer(_nothing, listener := socket.create_server(("127.0.0.1", 0)), pki.server_context("apiserver"))
+    await server.start()
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        await come.wait()
+        await server.stop()
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.close()
+
+
+async def _nothing(scope, receive, send):
+    raise AssertionError("nobody asked")
 
 
 async def upgrading(scope, receive, send):
@@ -235,26 +252,3 @@ async def test_a_client_that_takes_nothing_isnt_ready_for_chunks():
         while not read.endswith(b"last\r\n0\r\n\r\n"):
             read = read[-20:] + await reader.read(1 << 20)
         assert held["again"]
-
-
-@pytest.mark.parametrize("secured", [False, True])
-async def test_tls_gets_a_turn_s_writes_as_one_record_and_a_plain_socket_at_once(secured: bool) -> None:
-    class Transport:
-        written: ClassVar[list[bytes]] = []
-
-        def get_extra_info(self, name: str) -> object:
-            return object() if secured and name == "sslcontext" else None
-
-        def is_closing(self) -> bool:
-            return False
-
-        def write(self, data: bytes) -> None:
-            self.written.append(data)
-
-    Transport.written = []
-    gathering = _Gathering(Transport())
-    gathering.write(b"head ")
-    gathering.write(b"body")
-    assert Transport.written == ([] if secured else [b"head ", b"body"])
-    await asyncio.sleep(0)
-    assert Transport.written == ([b"head body"] if secured else [b"head ", b"body"])
