@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with bounds on what one client can do to the others.
+"""HTTP/1.1 of a server's connections, parsed by httptools, with bounds on what one client can do to the others.
 
 - A request's head has a size, a number of headers and a time to come in (414, 431, 408).
 - Pipelined requests are parsed a little at a time: what a client has sent ahead waits unparsed, then in its socket.
@@ -10,17 +10,16 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from core.asgi import GONE, HOLD
+from core.exchange import Exchange, Flow
 from core.starts import Starts
 
 __all__ = ["CONNECTIONS", "CONNECTIONS_PER_ADDRESS", "HEAD_SECONDS", "Guarded", "Guards"]
@@ -31,9 +30,12 @@ MAX_URL = 16 * 1024
 MAX_HEADERS = 200
 HEAD_SECONDS = 20.0
 """Until a connection's first request, and for each head."""
+IDLE_SECONDS = 75.0
+"""Between a reply and the next request, and until somebody looks."""
 CONNECTIONS = 8192
 CONNECTIONS_PER_ADDRESS = 4096
 _SLICE = 8 * 1024
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 _REASONS = {400: "Bad Request", 408: "Request Timeout", 414: "URI Too Long", 431: "Request Header Fields Too Large"}
 
 
@@ -43,52 +45,61 @@ class Guards:
     def __init__(self, loop: asyncio.AbstractEventLoop, client_of: Callable[[Any], Hashable] | None = None) -> None:
         self.starts = Starts(loop)
         self.client_of = client_of or (lambda scope: (scope.get("client") or ("",))[0])
+        self.loop = loop
         self.connections: Counter[str] = Counter()
         self.total = 0
         self.open: set[Guarded] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Requests that run."""
 
     def look(self, now: float) -> None:
-        """End connections whose head doesn't come. Called now and then by the server."""
+        """End connections whose head doesn't come, or that ask nothing any more. Called now and then by the server."""
         for each in tuple(self.open):
             if each.head_since is not None and now - each.head_since > HEAD_SECONDS:
                 each.late()
+            elif each.idle_since is not None and now - each.idle_since > IDLE_SECONDS:
+                each.transport.close()
 
 
-class _Flow(FlowControl):
-    """Nothing more is read while something that was read waits to be parsed."""
+class Guarded(asyncio.Protocol):
+    """A connection. `head_since` is when the head that hasn't come yet was begun, None outside of a head; `idle_since` when its last reply had ended."""
 
-    def __init__(self, transport: Any, unfed: deque[memoryview]) -> None:
-        super().__init__(transport)
-        self._unfed = unfed
-
-    def resume_reading(self) -> None:
-        if not self._unfed:
-            super().resume_reading()
-
-
-class Guarded(HttpToolsProtocol):
-    """`head_since` is when the head that hasn't come yet was begun, None outside of a head."""
-
-    def __init__(self, *arguments: Any, guards: Guards, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._guards = guards
+    def __init__(self, app: Any, guards: Guards) -> None:
+        self.app = app
+        self.guards = guards
+        self.loop = guards.loop
+        self.parser: Any = httptools.HttpRequestParser(self)
+        # What comes after `Connection: close` is let be, so that the request before it gets its reply.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.transport: asyncio.Transport
+        self.flow: Flow
+        self.extensions: dict[str, Any] = {}
+        """Of each request's scope."""
+        self.pipeline: deque[Exchange] = deque()
         self._unfed: deque[memoryview] = deque()
+        self._newest: Exchange | None = None
+        self._running: Exchange | None = None
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._continues = False
         self._feeding = False
         self._head = 0
-        self._url = 0
         self._refused = 0
-        self._running: RequestResponseCycle | None = None
         self._counted = False
         self.head_since: float | None = None
+        self.idle_since: float | None = None
 
     # Connections
 
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self.flow = _Flow(transport, self._unfed)
-        guards, self._address = self._guards, self.client[0] if self.client else ""
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.flow = Flow(self.transport, self._unfed)
+        self._local = _address(transport.get_extra_info("sockname"))
+        self._client = _address(transport.get_extra_info("peername"))
+        self._scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
+        guards, self._address = self.guards, self._client[0] if self._client else ""
         if guards.total >= CONNECTIONS or guards.connections[self._address] >= CONNECTIONS_PER_ADDRESS:
-            transport.abort()
+            self.transport.abort()
             return
         self._counted = True
         guards.total += 1
@@ -96,21 +107,35 @@ class Guarded(HttpToolsProtocol):
         guards.open.add(self)
         self.head_since = self.loop.time()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         self.released()
-        self.head_since = None
+        self.head_since = self.idle_since = None
         self._unfed.clear()
-        super().connection_lost(exc)
-        if (running := self._running) is not None:
-            running.disconnected = True  # uvicorn tells only the newest request of the connection
-            running.message_event.set()
-            scope: Any = running.scope
-            if (gone := scope.get(GONE)) is not None:
-                gone()
+        self.parser = None
+        for each in (self._newest, self._running):
+            if each is not None:
+                each.disconnected = each.disconnected or not each.complete
+                each.wake()
+        self.flow.resume_writing()
+        if (running := self._running) is not None and (gone := running.scope.get(GONE)) is not None:
+            gone()
+
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
+
+    def shutdown(self) -> None:
+        """End with the reply that is on its way."""
+        if self._newest is None or self._newest.complete:
+            self.transport.close()
+        else:
+            self._newest.keep_alive = False
 
     def released(self) -> None:
         """The connection has ended, or is somebody else's now."""
-        guards = self._guards
+        guards = self.guards
         if self._counted:
             self._counted = False
             guards.total -= 1
@@ -129,7 +154,7 @@ class Guarded(HttpToolsProtocol):
     # Bytes in
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
+        self.idle_since = None
         self._unfed.append(memoryview(data))
         if not self._feeding:
             self._feed()
@@ -170,35 +195,85 @@ class Guarded(HttpToolsProtocol):
 
     def on_upgrade(self, rest: bytes) -> None:
         """A request wants another protocol; `rest` is what came behind it and isn't parsed. It is lost unless somebody keeps it."""
-        self.cycle.keep_alive = False
+        if self._newest is not None:
+            self._newest.keep_alive = False
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head = self._url = self._refused = 0
+        self._url = b""
+        self._headers = []
+        self._continues = False
+        self._head = self._refused = 0
         self.head_since = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
-        self._url += len(url)
-        if self._url > MAX_URL:
+        self._url += url
+        if len(self._url) > MAX_URL:
             self._refused = 414
             raise ValueError("the URL is too long")
-        super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) >= MAX_HEADERS:
+        headers, name = self._headers, name.lower()
+        if len(headers) >= MAX_HEADERS:
             self._refused = 431
             raise ValueError("too many headers")
-        super().on_header(name, value)
+        if name == b"expect" and value.lower() == b"100-continue":
+            self._continues = True
+        headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self.head_since = None
-        super().on_headers_complete()
+        parser, url = self.parser, self._url
+        if url.startswith(b"/") and b"#" not in url:
+            raw, _, query = url.partition(b"?")
+        else:
+            parsed = httptools.parse_url(url)
+            raw, query = parsed.path, parsed.query or b""
+        path, version = raw.decode("ascii"), parser.get_http_version()
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._local,
+            "client": self._client,
+            "scheme": self._scheme,
+            "root_path": "",
+            "headers": self._headers,
+            "state": {},
+            "method": parser.get_method().decode("ascii"),
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw,
+            "query_string": query,
+            "extensions": self.extensions,
+        }
+        if parser.should_upgrade():
+            self.asked_to_upgrade(scope)
+        before = self._newest
+        made = self._newest = Exchange(
+            self, scope, version != "1.0" and bool(parser.should_keep_alive()), self._continues
+        )
+        if before is None or before.complete:
+            self._begin(made)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.append(made)
+
+    def asked_to_upgrade(self, scope: dict[str, Any]) -> None:
+        """A request that wants another protocol is about to begin."""
+
+    def on_body(self, part: bytes) -> None:
+        if self._newest is not None and not self._newest.complete:
+            self._newest.add(part)
+
+    def on_message_complete(self) -> None:
+        if self._newest is not None and not self._newest.complete:
+            self._newest.more_body = False
+            self._newest.wake()
 
     def _refuse(self, code: int) -> None:
         """Answer in place of the application and close; behind a reply that is on its way, only close."""
         self.head_since = None
         self._unfed.clear()
-        if self.cycle is None or self.cycle.response_complete:
+        if self._newest is None or self._newest.complete:
             text = _REASONS[code].encode()
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
@@ -208,21 +283,15 @@ class Guarded(HttpToolsProtocol):
 
     # Requests
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        guards = self._guards
-        guards.starts.begin(
-            functools.partial(guards.client_of, cycle.scope), functools.partial(self._start, cycle, app)
-        )
-
-    def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if not cycle.disconnected:
-            super()._start_asgi_task(cycle, app)
+    def _begin(self, exchange: Exchange) -> None:
+        self._running = exchange
+        self.guards.starts.begin(exchange.client, exchange.start)
 
     def on_response_complete(self) -> None:
-        scope: Any = self._running.scope if self._running is not None else {}
+        """The reply of the request that runs has been written."""
+        seconds = None if self._running is None else self._running.scope.get(HOLD)
         self._running = None
-        if (seconds := scope.get(HOLD)) and not self.transport.is_closing():
+        if seconds and not self.transport.is_closing():
             self.flow.pause_reading()
             # Not all of a crowd at the same moment: they would be read in one turn of the loop.
             self.loop.call_later(seconds * random.uniform(1, 2), self.go_on)  # noqa: S311
@@ -233,13 +302,24 @@ class Guarded(HttpToolsProtocol):
         """Take up the next request."""
         if self.transport.is_closing():
             return
-        super().on_response_complete()
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._begin(self.pipeline.popleft())
+        else:
+            self.idle_since = self.loop.time()
         if self._unfed and not self._feeding:
             self.loop.call_soon(self._feed_more)
 
     def _feed_more(self) -> None:
         if self.parser is not None and not self._feeding:
-            self._unset_keepalive_if_required()
+            self.idle_since = None
             self._feed()
             if not self.pipeline:
                 self.flow.resume_reading()
+
+
+def _address(told: Any) -> tuple[str, int | None] | None:
+    """As ASGI wants it: host and port, or the path of a Unix socket; None where it has none."""
+    if isinstance(told, tuple):
+        return str(told[0]), int(told[1])
+    return (told, None) if told and isinstance(told, str) else None

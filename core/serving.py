@@ -1,22 +1,31 @@
-"""An ASGI application on a listening socket: uvicorn's HTTP protocol without its `Server`, which installs signal handlers and polls."""
+"""An ASGI application on a listening socket, with TLS or without."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import socket
 import ssl
 from collections.abc import Callable, Hashable
 from typing import Any, cast
 
-from uvicorn.config import Config
-from uvicorn.server import ServerState
-
+from core.exchange import Exchange
 from core.guarded import Guarded, Guards
 from core.tls import Secured
 
-__all__ = ["CHUNKS", "UPGRADE", "AsgiServer", "Chunks", "Take", "chunks_of", "framed", "take_over"]
+__all__ = [
+    "CHUNKS",
+    "UPGRADE",
+    "WHOLE",
+    "AsgiServer",
+    "Chunks",
+    "Take",
+    "Whole",
+    "chunks_of",
+    "framed",
+    "take_over",
+    "whole_of",
+]
 
 DRAIN = 3.0
 """Seconds that requests are given to end in `stop`."""
@@ -32,8 +41,12 @@ CHUNKS = "faaslite.chunks"
 """The ASGI extension of all requests: its `begin` gives the reply's `Chunks`."""
 _HELD = 1 << 20
 _STREAM_LIMIT = 64 << 10
+WHOLE = "faaslite.whole"
+"""The ASGI extension of all requests: its `begin` gives the reply's `Whole`."""
 
 Take = Callable[[], tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+Whole = Callable[[int, bytes, bytes], bool]
+"""Sends a whole reply in one go: `core.exchange.Exchange.whole`."""
 
 
 def take_over(scope: Any) -> Take | None:
@@ -45,20 +58,18 @@ def take_over(scope: Any) -> Take | None:
 class Chunks:
     """The body of a chunked reply, written past ASGI: one call for bytes that many replies may share. What is sent by ASGI before and after keeps its place."""
 
-    __slots__ = ("_cycle", "_transport", "write")
+    __slots__ = ("_exchange", "write")
 
-    def __init__(self, cycle: Any, transport: Any) -> None:
-        self._cycle = cycle
-        self._transport = transport
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        transport = exchange.transport
         self.write: Callable[[bytes], None] = transport.send if isinstance(transport, Secured) else transport.write
         """With what is `framed`."""
 
     def ready(self) -> bool:
         """Whether `write` may be called: the reply has begun and hasn't ended, and its client takes what it is sent."""
-        cycle = self._cycle
-        return bool(
-            cycle.chunked_encoding and not (cycle.disconnected or cycle.response_complete or cycle.flow.write_paused)
-        )
+        exchange = self._exchange
+        return bool(exchange.chunked and not (exchange.disconnected or exchange.complete or exchange.flow.write_paused))
 
 
 def framed(data: bytes) -> bytes:
@@ -70,6 +81,12 @@ def chunks_of(scope: Any) -> Chunks | None:
     """What to write a request's chunks with; None where the server isn't this one."""
     found = (scope.get("extensions") or {}).get(CHUNKS)
     return cast(Chunks, found["begin"]()) if found else None
+
+
+def whole_of(scope: Any) -> Whole | None:
+    """What to send a request's whole reply with; None where the server isn't this one."""
+    found = (scope.get("extensions") or {}).get(WHOLE)
+    return cast(Whole, found["begin"]()) if found else None
 
 
 class AsgiServer:
@@ -85,14 +102,10 @@ class AsgiServer:
         drain: float = DRAIN,
         client_of: Callable[[Any], Hashable] | None = None,
     ) -> None:
-        self._config = Config(
-            _ending_quietly(app), interface="asgi3", http=Guarded, ws="none", lifespan="off", access_log=False, log_config=None,
-            proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=75,
-        )  # fmt: skip
+        self._app = app
         self._listener = listener
         self._context = context
         self._drain = drain
-        self._state = ServerState()
         self._server: asyncio.Server | None = None
         self._secured: set[Secured] = set()
         self._client_of = client_of
@@ -101,12 +114,9 @@ class AsgiServer:
 
     async def start(self) -> None:
         """Returns once connections are accepted."""
-        self._config.load()
         loop = asyncio.get_running_loop()
         guards = self._guards = Guards(loop, self._client_of)
-        make: Callable[[], asyncio.Protocol] = functools.partial(
-            _Protocol, config=self._config, server_state=self._state, app_state={}, guards=guards
-        )
+        make: Callable[[], asyncio.Protocol] = functools.partial(_Protocol, self._app, guards)
         self._listener.setblocking(False)
         if self._listener.family == socket.AF_UNIX:
             self._server = await loop.create_unix_server(make, sock=self._listener, backlog=_BACKLOG)
@@ -129,53 +139,49 @@ class AsgiServer:
         if self._timer is not None:
             self._timer.cancel()
         self._server.close()
-        connections: set[Any] = set(self._state.connections)
+        guards = self._guards
+        assert guards is not None
+        connections = set(guards.open)
         for connection in connections:
             connection.shutdown()
-        if tasks := set(self._state.tasks):
+        if tasks := set(guards.tasks):
             await asyncio.wait(tasks, timeout=self._drain)
-        for connection in connections:
-            if connection.transport is not None:
-                connection.transport.abort()
-        for secured in tuple(self._secured):
-            secured.abort()
+        for connection in connections | guards.open:
+            connection.transport.abort()
         await asyncio.sleep(0)  # the protocols learn that nobody listens: an end without a reply is then no fault
-        if tasks := {task for task in self._state.tasks if not task.done()}:
+        if tasks := {task for task in guards.tasks if not task.done()}:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+        for secured in tuple(self._secured):
+            secured.abort()
         await self._server.wait_closed()
         self._server = None
 
 
 class _Protocol(Guarded):
-    """uvicorn's with bounds; requests for another protocol may take the connection.
+    """A connection that requests for another protocol may take.
 
-    A client certificate is in the scope's `tls` extension (https://asgi.readthedocs.io/en/latest/specs/tls.html), which uvicorn doesn't
-    fill: `client_cert_chain` with the certificate alone.
+    A client certificate is in the scope's `tls` extension (https://asgi.readthedocs.io/en/latest/specs/tls.html): `client_cert_chain` with the
+    certificate alone.
     """
 
     _held: bytearray | None = None
     """What came after a request for another protocol, until it is decided; then it is the taker's, or the next request."""
 
     def connection_made(self, transport: Any) -> None:
-        self._extensions: dict[str, Any] = {CHUNKS: {"begin": self._chunks}}
+        self.extensions = {CHUNKS: {"begin": self._chunks}, WHOLE: {"begin": self._whole}}
         super().connection_made(transport)
         secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if secured is not None and (shown := secured.getpeercert(binary_form=True)):
-            self._extensions["tls"] = {"client_cert_chain": [ssl.DER_cert_to_PEM_cert(shown)]}
+            self.extensions["tls"] = {"client_cert_chain": [ssl.DER_cert_to_PEM_cert(shown)]}
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        cast(dict[str, Any], self.scope)["extensions"] = self._extensions
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        if self.parser.should_upgrade() and not any(
+    def asked_to_upgrade(self, scope: dict[str, Any]) -> None:
+        if not any(
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-            for name, value in self.headers
+            for name, value in scope["headers"]
         ):
-            self.scope["extensions"] = {**self._extensions, UPGRADE: {"take": self._take}}
+            scope["extensions"] = {**self.extensions, UPGRADE: {"take": self._take}}
 
     def data_received(self, data: bytes) -> None:
         if self._held is not None:
@@ -199,21 +205,26 @@ class _Protocol(Guarded):
         if held:
             self.data_received(bytes(held))
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._extensions = {}  # it refers back to the protocol
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        self.extensions = {}  # it refers back to the protocol
 
     def _chunks(self) -> Chunks:
-        return Chunks(self._running, self.transport)
+        assert self._running is not None
+        return Chunks(self._running)
+
+    def _whole(self) -> Whole:
+        assert self._running is not None
+        return self._running.whole
 
     def _take(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         transport = self.transport
         if transport.is_closing():
             raise ConnectionResetError("the client closed the connection")
-        self._unset_keepalive_if_required()
-        self.connections.discard(self)
+        self.idle_since = None
         self.released()
-        self.cycle.disconnected = True  # nothing is to be sent for this request
+        assert self._running is not None
+        self._running.disconnected = True  # nothing is to be sent for this request
         reader = asyncio.StreamReader(_STREAM_LIMIT)
         protocol = asyncio.StreamReaderProtocol(reader)
         transport.set_protocol(protocol)
@@ -222,13 +233,3 @@ class _Protocol(Guarded):
             reader.feed_data(bytes(self._held))
         self.flow.resume_reading()
         return reader, asyncio.StreamWriter(transport, protocol, reader, self.loop)
-
-
-def _ending_quietly(app: Any) -> Any:
-    """`app`, whose calls may be cancelled: uvicorn would log that as an exception of theirs."""
-
-    async def call(scope: Any, receive: Any, send: Any) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await app(scope, receive, send)
-
-    return call

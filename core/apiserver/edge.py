@@ -35,7 +35,7 @@ from core.apiserver.status import from_store
 from core.apiserver.streams.connect import Tunnel
 from core.clock import monotonic
 from core.errors import ApiError, InternalError, NotFound, Timeout
-from core.serving import chunks_of, take_over
+from core.serving import chunks_of, take_over, whole_of
 from core.store.base import Store, StoreError
 
 __all__ = ["Edge"]
@@ -114,7 +114,9 @@ class Edge:
                     await self.store.durable(answer.revision)
                 trail.done(answer.code, answer.body)
                 answer = presented(answer, head.accept, head.query, head.user_agent)
-                await http.send_reply(send, answer, request.warnings, head.gzip, bodiless=method == "HEAD")
+                await http.send_reply(
+                    send, answer, request.warnings, head.gzip, bodiless=method == "HEAD", whole=whole_of(scope), fields=place.fields
+                )  # fmt: skip
                 self.metrics.answered(self._labels(info, head.query), answer.code, monotonic() - began)
                 return
         except ConnectionError:

@@ -19,6 +19,7 @@ from core.apiserver.events import error_line
 from core.apiserver.fanout import Feed
 from core.apiserver.request import Headers, Reply, TextStream, WatchStream
 from core.errors import ApiError, TooLarge
+from core.serving import Whole
 
 __all__ = [
     "BODY_LIMIT",
@@ -44,6 +45,7 @@ _GZIP_FROM = 128 * 1024
 _SLOW_SECONDS = 30.0
 _JSON = b"application/json"
 _NO_CACHE = (b"cache-control", b"no-cache, private")
+_JSON_FIELDS = b"content-type: application/json\r\ncache-control: no-cache, private\r\ncontent-length: %d\r\n"
 
 
 class Head(NamedTuple):
@@ -108,13 +110,28 @@ def _quoted(text: str) -> bytes:
     return f'299 - "{escaped}"'.encode("latin-1", "replace")
 
 
-async def send_reply(send: Send, reply: Reply, warnings: list[str], zipped: bool, *, bodiless: bool = False) -> None:
+async def send_reply(
+    send: Send,
+    reply: Reply,
+    warnings: list[str],
+    zipped: bool,
+    *,
+    bodiless: bool = False,
+    whole: Whole | None = None,
+    fields: bytes = b"",
+) -> None:
+    """Most replies are JSON as it is: they leave with `whole`, where there is one, with `fields` (lines) among their headers, which `send` adds by itself."""
     body = reply.body
+    zipped = zipped and len(body) > _GZIP_FROM
+    plain = not zipped and not warnings and reply.content_type == "application/json"
+    shown = b"" if bodiless else body
+    if plain and whole is not None and whole(reply.code, _JSON_FIELDS % len(body) + fields, shown):
+        return
     headers = [
         (b"content-type", _JSON if reply.content_type == "application/json" else reply.content_type.encode()),
         _NO_CACHE,
     ]
-    if zipped and len(body) > _GZIP_FROM:
+    if zipped:
         body = await asyncio.to_thread(gzip.compress, body, 1)
         headers.append((b"content-encoding", b"gzip"))
         headers.append((b"vary", b"Accept-Encoding"))

@@ -138,7 +138,11 @@ def tracked(fields: FieldSet, subresource: str, *, has_status: bool, status_meta
 
 def created(node: Node, document: Document, who: Who, version: str, now: str, *, has_status: bool) -> list[Document]:
     """The managedFields of a new object: all that it has is its creator's."""
-    fields = tracked(all_fields(document, node), "", has_status=has_status)
+    # What is nobody's isn't looked at.
+    own = {key: value for key, value in document.items() if key not in _UNTRACKED}
+    if type(metadata := own.get("metadata")) is dict:
+        own["metadata"] = {key: value for key, value in metadata.items() if key not in _UNTRACKED_METADATA}
+    fields = tracked(all_fields(own, node), "", has_status=has_status)
     return write({who: Entry(fields, version, now)}) if fields else []
 
 

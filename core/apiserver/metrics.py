@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from core.apiserver.dispatch import RequestInfo
 
@@ -30,35 +35,60 @@ def labels(info: RequestInfo, known: bool, dry_run: bool) -> tuple[str, ...]:
     return ("apiserver", run, info.group, info.resource, scope, info.subresource, verb, info.version)
 
 
+class _Timer:
+    """How many requests took how long: of each of `_SECONDS` those that took no longer and longer than the one before, and the rest."""
+
+    __slots__ = ("counts", "seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_SECONDS) + 1)
+        self.seconds = 0.0
+
+
+class _Requests(Collector):
+    """Counted with two look-ups a request, and put into Prometheus' form when somebody asks."""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[tuple[str, ...], int], int] = {}
+        self.timers: dict[tuple[str, ...], _Timer] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        counter = CounterMetricFamily(
+            "apiserver_request", "Requests by verb, resource and code.", labels=(*_LABELS, "code")
+        )
+        for (what, code), count in tuple(self.counts.items()):
+            counter.add_metric((*what, str(code)), count)
+        yield counter
+        durations = HistogramMetricFamily(
+            "apiserver_request_duration_seconds", "Time to answer, watches and logs left out.", labels=_LABELS
+        )
+        bounds = [*map(floatToGoString, _SECONDS), "+Inf"]
+        for what, timer in tuple(self.timers.items()):
+            durations.add_metric(what, list(zip(bounds, accumulate(timer.counts), strict=True)), timer.seconds)
+        yield durations
+
+
 class Metrics:
-    """A registry of its own, so that several servers can live in one process. Label sets are looked up once and kept."""
+    """A registry of its own, so that several servers can live in one process."""
 
     def __init__(self, watching: Callable[[], int], revision: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "apiserver_request", "Requests by verb, resource and code.", (*_LABELS, "code"), registry=self._registry
-        )
-        self._durations = Histogram(
-            "apiserver_request_duration_seconds", "Time to answer, watches and logs left out.", _LABELS,
-            registry=self._registry, buckets=_SECONDS,
-        )  # fmt: skip
+        self._requests = _Requests()
+        self._registry.register(self._requests)
         Gauge("apiserver_longrunning_requests", "Watches that run.", registry=self._registry).set_function(watching)
         Gauge("apiserver_storage_revision", "The newest revision.", registry=self._registry).set_function(revision)
-        self._counters: dict[tuple[tuple[str, ...], int], Counter] = {}
-        self._timers: dict[tuple[str, ...], Histogram] = {}
 
     def answered(self, what: tuple[str, ...], code: int, seconds: float | None) -> None:
         """`what` are `labels`; `seconds` is None for what runs long."""
-        counter = self._counters.get((what, code))
-        if counter is None:
-            counter = self._counters[what, code] = self._requests.labels(*what, str(code))
-        counter.inc()
+        counts, at = self._requests.counts, (what, code)
+        counts[at] = counts.get(at, 0) + 1
         if seconds is None:
             return
-        timer = self._timers.get(what)
+        timer = self._requests.timers.get(what)
         if timer is None:
-            timer = self._timers[what] = self._durations.labels(*what)
-        timer.observe(seconds)
+            timer = self._requests.timers[what] = _Timer()
+        timer.counts[bisect_left(_SECONDS, seconds)] += 1
+        timer.seconds += seconds
 
     def collect(self, collector: Collector) -> None:
         """Show what this says, too."""

@@ -49,6 +49,8 @@ Document = dict[str, object]
 _Verb = Callable[[ApiRequest, Registry], Awaitable[Answer]]
 
 _LIST_OPTIONS = Kind("meta.k8s.io", "v1", "ListOptions", "")
+_UNUSUAL = frozenset((each.group, each.plural) for each in (*VIRTUAL, *MEASURED, BINDING, COMPONENT_STATUS))
+"""Kinds of which nothing is stored: a request for any other needs one look for all of them."""
 _encode = msgspec.json.encode
 
 
@@ -111,14 +113,15 @@ class Resources:
         if registry is None:
             raise no_resource()
         kind = registry.kind
-        if kind in VIRTUAL:
-            return await self._review(request, kind)
-        if kind == BINDING and info.verb == "create" and not info.name:
-            return await self._subresources.bind_named(request, self._served.of(POD))
-        if kind == COMPONENT_STATUS:
-            return self._components(request, registry)
-        if kind in MEASURED and not info.subresource:
-            return await self._measured.answer(request, registry)
+        if (info.group, info.resource) in _UNUSUAL:
+            if kind in VIRTUAL:
+                return await self._review(request, kind)
+            if kind == BINDING and info.verb == "create" and not info.name:
+                return await self._subresources.bind_named(request, self._served.of(POD))
+            if kind == COMPONENT_STATUS:
+                return self._components(request, registry)
+            if kind in MEASURED and not info.subresource:
+                return await self._measured.answer(request, registry)
         if info.namespace and not kind.namespaced and info.resource != "namespaces":
             raise no_resource()
         if info.subresource:

@@ -43,11 +43,12 @@ Scope = MutableMapping[str, Any]
 
 
 class Place(NamedTuple):
-    """Where a request belongs: `level` is "" for what is exempt. `headers` say so in its reply."""
+    """Where a request belongs: `level` is "" for what is exempt. `headers` say so in its reply, and so do `fields`, which are their lines."""
 
     level: str
     flow: tuple[str, str]
     headers: tuple[tuple[bytes, bytes], ...]
+    fields: bytes
 
 
 def long_running(info: RequestInfo) -> bool:
@@ -207,8 +208,9 @@ class FlowControl:
             (b"x-kubernetes-pf-flowschema-uid", schema.uid.encode()),
             (b"x-kubernetes-pf-prioritylevel-uid", uid.encode()),
         )
+        fields = b"".join(b"%b: %b\r\n" % each for each in headers)
         exempt = spec.get("type") == "Exempt"
-        return Place("" if exempt else schema.level, (schema.name, schema.flow(user, info)), headers)
+        return Place("" if exempt else schema.level, (schema.name, schema.flow(user, info)), headers, fields)
 
     async def enter(self, place: Place, info: RequestInfo, query: Mapping[str, str], scope: Scope) -> Ticket | None:
         """Returns when the request may run; None for what is exempt. `leave` is the caller's duty. Raises `TooManyRequests`."""

@@ -135,7 +135,7 @@ async def _serve(certificate: str, key: str) -> None:
 
     async def held() -> Held:
         async with asyncio.timeout(60):
-            while any(each._guards.total or each._state.tasks for each in servers):  # noqa: ASYNC110
+            while any(each._guards.total or each._guards.tasks for each in servers):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await store.compact(
             store.revision

@@ -74,7 +74,7 @@ class Running:
 
         async def count() -> tuple[int, int, int]:
             async with asyncio.timeout(20):
-                while any(each._guards.total or each._state.tasks for each in self.servers):  # noqa: ASYNC110
+                while any(each._guards.total or each._guards.tasks for each in self.servers):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             gc.collect()
             return (

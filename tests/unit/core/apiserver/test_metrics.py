@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from core.apiserver import dispatch
@@ -51,3 +53,16 @@ def test_counts_and_times():
     assert "apiserver_longrunning_requests 3.0" in text and "apiserver_storage_revision 7.0" in text
     rest = told.replace('code="200",', "")
     assert f"apiserver_request_duration_seconds_count{rest} 1.0" in text
+    assert f"apiserver_request_duration_seconds_sum{rest} 0.002" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "first"), [(0.0, "0.001"), (0.001, "0.001"), (0.0011, "0.0025"), (10.0, "10.0"), (11.0, "+Inf")]
+)
+def test_a_bucket_counts_what_took_no_longer(seconds, first):
+    metrics = Metrics(lambda: 0, lambda: 0)
+    metrics.answered(labels(dispatch.parse("GET", f"{ROOT}/pods", {}), True, False), 200, seconds)
+    found = re.findall(r'duration_seconds_bucket\{[^}]*le="([^"]+)"[^}]*\} (\d)', metrics.text()[0].decode())
+    bounds = [bound for bound, _ in found]
+    assert bounds[0] == "0.001" and bounds[-1] == "+Inf" and len(bounds) == 14
+    assert [bound for bound, count in found if count == "1"] == bounds[bounds.index(first) :]
