@@ -26,9 +26,9 @@ from core.api.kinds import REPLICA_SET
 from core.api.views import ReplicaSet
 from core.client.events import Recorder, reference
 from core.client.informer import Informers
-from core.client.lull import LULL
 from core.client.rest import Client
 from core.errors import ApiError, NotFound
+from core.lull import LULL
 from faaslite.api.names import ANNOTATION_SCALE, LABEL_FUNCTION
 from faaslite.api.wire import Notice, Poke, Report, ScalePolicy
 

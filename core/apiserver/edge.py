@@ -15,11 +15,13 @@ from typing import Any, Protocol
 
 import msgspec
 
+from core.api.kinds import POD
 from core.apiserver import dispatch, http
 from core.apiserver.audit import Audit, Trail
 from core.apiserver.authn import Authenticator, User, impersonation
 from core.apiserver.authn.certificates import peer_certificate
 from core.apiserver.authz import Authorizer
+from core.apiserver.authz.node import NODES
 from core.apiserver.deadlines import Deadline, Deadlines, expired
 from core.apiserver.dispatch import RequestInfo
 from core.apiserver.fanout import Fanout, Feed
@@ -138,7 +140,7 @@ class Edge:
         self.metrics.answered(self._labels(info, head.query), code, None)
         trail.started(code)
         try:
-            await self._stream(answer, scope, receive, send, turn)
+            await self._stream(answer, scope, receive, send, turn, user)
         finally:
             trail.done(code)
 
@@ -181,6 +183,7 @@ class Edge:
         receive: Receive,
         send: Send,
         turn: Turn,
+        user: User,
     ) -> None:
         try:
             if isinstance(answer, Tunnel):
@@ -188,7 +191,9 @@ class Edge:
             elif isinstance(answer, WatchStream):
                 answer.watcher.begun = turn.begun
                 with self.resources.running(answer.watcher):
-                    await http.send_watch(receive, send, answer, Feed(self.fanout, answer, chunks_of(scope)))
+                    urgent = NODES in user.groups and answer.registry.kind == POD
+                    feed = Feed(self.fanout, answer, chunks_of(scope), urgent)
+                    await http.send_watch(receive, send, answer, feed)
             elif isinstance(answer, Proxied):
                 await http.send_chunks(receive, send, answer.status, answer.headers, answer.chunks)
             else:

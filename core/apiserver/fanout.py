@@ -2,7 +2,8 @@
 
 A commit may be told to thousands of watches. Were each to wake a task, that would cost more than sending does; so a watch that only waits is put
 in line here instead, and the line is served some watches a turn of the event loop: the first clients read while the last are written to, and
-requests get their turn in between. A client that doesn't keep up, and all that isn't an event (the beginning, bookmarks, the end), is its task's.
+requests get their turn in between. While a Pod is on its way that a caller waits for, only its node is told of each step (`urgent`); the others are
+told some milliseconds later, of all steps at once. A client that doesn't keep up, and all that isn't an event (the beginning, bookmarks, the end), is its task's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from weakref import WeakValueDictionary
 from core.apiserver.events import line
 from core.apiserver.request import WatchStream
 from core.apiserver.watch import Change
+from core.lull import LULL
 from core.serving import Chunks, framed
 from core.store.base import Event
 
@@ -21,6 +23,10 @@ __all__ = ["Fanout", "Feed"]
 
 SLICE = 64
 """Watches served in a turn of the event loop."""
+
+
+HOLD = 0.006
+"""Seconds in which a Pod is made and bound, about."""
 
 
 class _Shared:
@@ -39,6 +45,7 @@ class Fanout:
     def __init__(self) -> None:
         self.line: deque[Feed] = deque()
         self.serving = False
+        self._held: list[Feed] = []
         self._shared: WeakValueDictionary[tuple[object, ...], _Shared] = WeakValueDictionary()
 
     def shared(self, stream: WatchStream) -> _Shared:
@@ -48,6 +55,23 @@ class Fanout:
         if found is None:
             found = self._shared[at] = _Shared()
         return found
+
+    def add(self, feed: Feed) -> None:
+        """In line, or (it isn't urgent, and a Pod is on its way) in line some milliseconds later."""
+        if feed.urgent or (not self._held and LULL.since() >= HOLD):
+            self.line.append(feed)
+            if not self.serving:
+                self.begin()
+            return
+        if not self._held:
+            asyncio.get_running_loop().call_later(HOLD, self._release)
+        self._held.append(feed)
+
+    def _release(self) -> None:
+        self.line += self._held
+        self._held.clear()
+        if not self.serving:
+            self.begin()
 
     def begin(self) -> None:
         self.serving = True
@@ -64,11 +88,14 @@ class Fanout:
 
 
 class Feed:
-    """One watch on its way to its client. `chunks` is None where the server can't be written to but by ASGI: its task then sends everything."""
+    """One watch on its way to its client. `chunks` is None where the server can't be written to but by ASGI: its task then sends everything.
+    `urgent`: somebody may wait for what the client does next.
+    """
 
-    __slots__ = ("_again", "_chunks", "_fanout", "_first", "_in_line", "_shared", "_stream", "_watcher")
+    __slots__ = ("_again", "_chunks", "_fanout", "_first", "_in_line", "_shared", "_stream", "_watcher", "urgent")
 
-    def __init__(self, fanout: Fanout, stream: WatchStream, chunks: Chunks | None) -> None:
+    def __init__(self, fanout: Fanout, stream: WatchStream, chunks: Chunks | None, urgent: bool = False) -> None:
+        self.urgent = urgent
         self._fanout = fanout
         self._stream = stream
         self._watcher = stream.watcher
@@ -93,10 +120,7 @@ class Feed:
             self._again = True
         else:
             self._in_line = True
-            fanout = self._fanout
-            fanout.line.append(self)
-            if not fanout.serving:
-                fanout.begin()
+            self._fanout.add(self)
 
     def deliver(self) -> None:
         """Write what has come; leave it to the watch's task where the client isn't ready for it."""

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from core.api.kinds import EVENT, Kind
 from core.api.meta import Document
 from core.api.views import ObjectView
-from core.client.lull import LULL
 from core.client.rest import Client
 from core.clock import monotonic, timestamp, wall
 from core.errors import ApiError, NotFound, ServiceUnavailable
+from core.lull import LULL
 
 __all__ = ["Recorder", "reference"]
 

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from core.client.lull import LULL
 from core.client.workqueue import QueueClosed, WorkQueue
 from core.errors import ApiError, Conflict
+from core.lull import LULL
 
 __all__ = ["Reconciler"]
 
@@ -20,7 +20,7 @@ class Reconciler:
 
     What it returns is the seconds after which it wants to see the key again, or None. What it raises is logged once per
     failure and retried with the queue's back-off; a `Conflict` means that somebody else wrote first and is only retried. A `late` one
-    waits for a lull before each key (`core.client.lull`).
+    waits for a lull before each key (`core.lull`).
     """
 
     def __init__(

@@ -23,11 +23,11 @@ from core.api.kinds import POD, SERVICE
 from core.api.meta import Document
 from core.client.events import Recorder
 from core.client.informer import Informers
-from core.client.lull import LULL
 from core.client.readiness import HintSender
 from core.client.rest import Client
 from core.clock import wall
 from core.errors import ApiError, Conflict, NotFound
+from core.lull import LULL
 from core.node import logs
 from core.node.addresses import AddressPool
 from core.node.context import NodeContext

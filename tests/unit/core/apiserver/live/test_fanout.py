@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from core.apiserver import fanout
+from core.apiserver.app import ApiServer
+from core.apiserver.authn import User
 from core.apiserver.events import line
+from core.lull import Lull
 from core.serving import AsgiServer
 
 CM = "/api/v1/namespaces/default/configmaps"
@@ -191,3 +194,67 @@ async def test_the_end_of_the_store_is_found_behind_an_event(connect, admin, sto
         assert (await found.next())["type"] == "ERROR"
         with pytest.raises(EOFError):
             await found.next()
+
+
+async def test_while_a_pod_is_on_its_way_only_who_starts_it_is_told_at_once(monkeypatch):
+    lull = Lull()
+    monkeypatch.setattr(fanout, "LULL", lull)
+    line_of = fanout.Fanout()
+    told: list[str] = []
+    over = asyncio.Event()
+
+    class Watch:
+        def __init__(self, name: str, urgent: bool) -> None:
+            self.name, self.urgent = name, urgent
+
+        def deliver(self) -> None:
+            told.append(self.name)
+            if len(told) == 3:
+                over.set()
+
+    lull.disturb()
+    for each in (Watch("gateway", False), Watch("node", True), Watch("jobs", False)):
+        line_of.add(each)  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert told == ["node"]
+    async with asyncio.timeout(10):
+        await over.wait()
+    assert told == ["node", "gateway", "jobs"]
+    monkeypatch.setattr(fanout, "LULL", Lull())
+    line_of.add(Watch("gateway", False))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert told[3:] == ["gateway"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "urgent"), [(("system:nodes", "system:masters"), True), (("system:masters",), False)]
+)
+async def test_a_nodes_watch_of_pods_is_urgent(store, monkeypatch, groups, urgent):
+    made: list[tuple[str, bool]] = []
+
+    class Told(fanout.Feed):
+        def __init__(self, line_of: Any, stream: Any, chunks: Any, urgent: bool = False) -> None:
+            made.append((stream.registry.kind.kind, urgent))
+            super().__init__(line_of, stream, chunks, urgent)
+
+    monkeypatch.setattr("core.apiserver.edge.Feed", Told)
+    listener = socket.create_server(("127.0.0.1", 0))
+    api = ApiServer(store, tokens={"secret": User("system:node:n1", groups, "u-8")})
+    await api.start()
+    server = AsgiServer(api, listener, drain=0.2)
+    await server.start()
+    for path in ("/api/v1/pods", "/api/v1/nodes"):
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        query = (
+            "watch=true&fieldSelector=spec.nodeName%3Dn1"
+            if path.endswith("pods")
+            else "watch=true&fieldSelector=metadata.name%3Dn1"
+        )
+        writer.write(f"GET {path}?{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\n\r\n".encode())
+        async with asyncio.timeout(30):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+        await writer.wait_closed()
+    await server.stop()
+    await api.stop()
+    assert made == [("Pod", urgent), ("Node", False)]

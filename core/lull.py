@@ -29,6 +29,10 @@ class Lull:
     def disturb(self) -> None:
         self._until = self._clock() + self._seconds
 
+    def since(self) -> float:
+        """Seconds since the last disturbance; infinite before the first."""
+        return self._clock() - self._until + self._seconds
+
     def left(self, began: float, at_most: float = AT_MOST) -> float:
         """Seconds that one who waits since `began` has yet to wait, 0 where it may go on."""
         now = self._clock()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from core.client.lull import Lull
+from core.lull import Lull
 
 
 class Clock:
