@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from core.api.kinds import Kind
 from core.apiserver import body
 from core.apiserver.patch_json import json_patch
 from core.apiserver.patch_merge import merge_patch
 from core.apiserver.patch_strategic import strategic_merge
 from core.apiserver.schema import Schemas
-from core.errors import BadRequest, UnsupportedMediaType
+from core.apiserver.shapes import Mismatch
+from core.apiserver.status import invalid_value
+from core.errors import BadRequest, Invalid, UnsupportedMediaType
 
-__all__ = ["APPLY_PATCH", "JSON_PATCH", "MERGE_PATCH", "STRATEGIC_PATCH", "apply_patch"]
+__all__ = ["APPLY_PATCH", "JSON_PATCH", "MERGE_PATCH", "STRATEGIC_PATCH", "apply_patch", "unfit"]
 
 APPLY_PATCH = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
@@ -52,3 +56,31 @@ def apply_patch(
 def _accepted(kind: Kind, schema: Schemas) -> str:
     types = [JSON_PATCH, MERGE_PATCH] + ([STRATEGIC_PATCH] if schema.struct(kind) is not None else []) + [APPLY_PATCH]
     return f"the body of the request was in an unknown format - accepted media types include: {', '.join(types)}"
+
+
+def unfit(patch: Any, patched: Any, content_type: str, error: BadRequest) -> Invalid:
+    """Why what a patch made of an object is no object of its kind: about the patch itself, or else about the whole outcome, as JSON."""
+    found = error.__cause__
+    if body.media_type(content_type) == STRATEGIC_PATCH:
+        shown = _go(patch)
+        why = found.conversion() if isinstance(found, Mismatch) else error.message
+    else:
+        shown = msgspec.json.encode(patched).decode()
+        why = found.message() if isinstance(found, Mismatch) else error.message
+    at = why.find(_STRICT)
+    each = invalid_value("patch", shown, why[at:] if at > 0 else why)
+    return Invalid(f' "" is invalid: patch: {each["message"]}', {"causes": [each]})
+
+
+_STRICT = "strict decoding error: "
+
+
+def _go(value: Any) -> str:
+    """As Go's `%+v` writes a decoded document."""
+    if type(value) is dict:
+        return f"map[{' '.join(f'{key}:{_go(each)}' for key, each in sorted(value.items()))}]"
+    if type(value) is list:
+        return f"[{' '.join(map(_go, value))}]"
+    if value is None:
+        return "<nil>"
+    return str(value).lower() if type(value) is bool else str(value)

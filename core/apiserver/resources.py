@@ -16,7 +16,7 @@ from core.apiserver.authz import Authorizer
 from core.apiserver.cache import encode
 from core.apiserver.documents import parse_document, parse_options, reshaped, shaped
 from core.apiserver.forms import ListMeta, negotiate, render_list, render_object
-from core.apiserver.patch import JSON_PATCH, MERGE_PATCH, apply_patch
+from core.apiserver.patch import JSON_PATCH, MERGE_PATCH, apply_patch, unfit
 from core.apiserver.patch_merge import merge_given
 from core.apiserver.registry.deletion import delete_options
 from core.apiserver.registry.generic import Registry, Written
@@ -39,7 +39,7 @@ from core.apiserver.streams.connect import Tunnel
 from core.apiserver.subresources import Subresources
 from core.apiserver.usage import MEASURED, Measured
 from core.apiserver.watch import Watcher, WatchOptions
-from core.errors import ApiError, MethodNotAllowed, NotFound
+from core.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
 from core.store.base import Entry, Store
 
 __all__ = ["Answer", "Resources"]
@@ -245,10 +245,13 @@ class Resources:
         known = merges and registry.open_schema is None and self._schemas.struct(kind) is not None
 
         def change(old: dict[str, object]) -> dict[str, object]:
-            if known:
-                return reshaped(request, registry, merge_given(old, patch), old, options)  # type: ignore[arg-type]
-            patched = apply_patch(kind, old, patch, content_type, self._schemas)
-            return shaped(request, registry, patched, options)
+            patched = merge_given(old, patch) if known else apply_patch(kind, old, patch, content_type, self._schemas)  # type: ignore[arg-type]
+            try:
+                if known:
+                    return reshaped(request, registry, patched, old, options)
+                return shaped(request, registry, patched, options)
+            except BadRequest as error:
+                raise unfit(patch, patched, content_type, error) from error
 
         written = await registry.update(
             _namespace(request, registry),

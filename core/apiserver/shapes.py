@@ -36,7 +36,23 @@ class Mismatch(Exception):
         field = f"Go struct field {self.struct}.{'.'.join(reversed(self.path))}" if self.path else "Go value"
         return f"json: cannot unmarshal {_json_name(self.value)} into {field} of type {self.go}"
 
+    def conversion(self) -> str:
+        """In the words in which Kubernetes refuses a strategic merge patch: those of its converter of decoded objects, which don't tell the field."""
+        if self.text:
+            return self.text
+        found = _GO_KINDS.get(type(self.value), "interface")
+        if self.go.startswith("map["):
+            return f"cannot restore map from {found}"
+        if self.go.startswith("[]"):
+            return f"cannot restore slice from {found}"
+        if self.go in _CONVERTIBLE.get(found, ()):
+            return f"cannot convert {found} to {self.go}"
+        return f"unrecognized type: {self.go}" if self.go in _GO_SCALARS else f"cannot restore struct from: {found}"
 
+
+_GO_KINDS: dict[type, str] = {str: "string", bool: "bool", int: "int64", float: "float64", dict: "map", list: "slice"}
+_GO_SCALARS = ("string", "bool", "int32", "int64", "float64")
+_CONVERTIBLE = {"int64": ("string",), "float64": ("int32", "int64")}
 _JSON_NAMES: dict[type, str] = {str: "string", dict: "object", list: "array"}
 
 

@@ -231,11 +231,38 @@ async def test_a_patch_of_the_status_checks_what_it_changes_and_keeps_the_rest(a
     assert await admin.get(f"{pods}/p") == ready
     assert await admin.patch(f"{pods}/p/status", {"status": {"phase": "Running"}}) == ready, "nothing was written"
     for bad in ({"status": {"phase": 7}}, {"status": "Running"}, {"spec": {"containers": "c"}}, {"spec": []}):
-        with pytest.raises(BadRequest, match="cannot be handled as a Pod"):
+        with pytest.raises(Invalid, match=r'^ "" is invalid: patch: Invalid value: .*: json: cannot unmarshal'):
             await admin.patch(f"{pods}/p/status", bad)
-    with pytest.raises(BadRequest, match=r'unknown field "status.nothing"'):
+    with pytest.raises(Invalid, match=r': strict decoding error: unknown field "status.nothing"$'):
         await admin.patch(f"{pods}/p/status", {"status": {"nothing": 1}}, fieldValidation="Strict")
     with pytest.raises(BadRequest, match="merge patch is an object"):
         await admin.patch(f"{pods}/p/status", [])
     gone = await admin.patch(f"{pods}/p/status", {"status": {"podIP": None}, "spec": {"nodeName": "ignored"}})
     assert "podIP" not in gone["status"] and gone["spec"] == made["spec"]
+
+
+@pytest.mark.parametrize(
+    ("patch", "why"),
+    [
+        ({"metadata": {"labels": "invalid"}}, '"map[metadata:map[labels:invalid]]": cannot restore map from string'),
+        ({"spec": {"containers": "x"}}, '"map[spec:map[containers:x]]": cannot restore slice from string'),
+        ({"spec": [None, True, 1.5]}, '"map[spec:[<nil> true 1.5]]": cannot restore struct from: slice'),
+        ({"spec": {"nodeName": 7}}, '"map[spec:map[nodeName:7]]": cannot convert int64 to string'),
+        ({"spec": {"priority": "7"}}, '"map[spec:map[priority:7]]": unrecognized type: int32'),
+        ({"spec": {"hostNetwork": {}}}, '"map[spec:map[hostNetwork:map[]]]": unrecognized type: bool'),
+    ],
+)
+async def test_a_patch_of_wrong_types_is_invalid_in_the_words_of_its_way(admin, pod, patch, why):
+    pods = "/api/v1/namespaces/default/pods"
+    await admin.post(pods, pod("p"))
+    with pytest.raises(Invalid) as found:
+        await admin.patch(f"{pods}/p", patch, "strategic-merge-patch")
+    assert found.value.message == f' "" is invalid: patch: Invalid value: {why}'
+    assert found.value.details == {
+        "causes": [{"reason": "FieldValueInvalid", "message": f"Invalid value: {why}", "field": "patch"}]
+    }
+    with pytest.raises(Invalid, match=r"patch: Invalid value: .*\\\"name\\\":\\\"p\\\".*: json: cannot unmarshal "):
+        await admin.patch(f"{pods}/p", patch)
+    operations = [{"op": "add", "path": f"/{key}", "value": value} for key, value in patch.items()]
+    with pytest.raises(Invalid, match="patch: Invalid value: "):
+        await admin.patch(f"{pods}/p", operations, "json-patch")
