@@ -21,6 +21,10 @@ STABILIZATION = 300.0
 """Seconds for which the highest of the recommendations is kept to before replicas are taken away."""
 _LONGEST = 3600.0
 """Recommendations and changes are kept for so many seconds: no window is longer."""
+_DEFAULT_METRICS: Sequence[Document] = (
+    {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}},
+)
+"""The API server sets them; an object of an earlier release may lack them."""
 _WITHIN = ("DesiredWithinRange", "the desired count is within the acceptable range")
 _TOO_MANY = ("TooManyReplicas", "the desired replica count is more than the maximum replica count")
 _TOO_FEW = ("TooFewReplicas", "the desired replica count is less than the minimum replica count")
@@ -106,13 +110,13 @@ def decide(found: HorizontalPodAutoscaler, world: World, history: History, now: 
         text = str(first)
         if first.reason not in ("InvalidSelector", "AmbiguousSelector"):
             prefix = "the HPA was unable to compute the replica count: "
-            of = len(found.spec.metrics)
+            of = len(statuses)
             summary = f"invalid metrics ({len(failures)} invalid out of {of}), first error is: {text}"
             events.append(("Warning", "FailedComputeMetricsReplicas", summary))
             text = prefix + text
         say("ScalingActive", False, first.reason, text)
         return Decision(None, "", conditions, statuses, history, None, events)
-    assert wanted is not None
+    assert wanted is not None  # a metric that neither fails nor asks for anything there isn't
     say(
         "ScalingActive",
         True,
@@ -138,7 +142,8 @@ def _wanted(
     found: HorizontalPodAutoscaler, world: World, now: float
 ) -> tuple[int | None, str, list[Document], list[MetricError]]:
     """(the most that any metric asks for, that metric's name, currentMetrics, what failed)."""
-    statuses: list[Document] = [{"type": ""} for _ in found.spec.metrics]
+    metrics = found.spec.metrics or _DEFAULT_METRICS
+    statuses: list[Document] = [{"type": ""} for _ in metrics]
     if not world.selector:
         return None, "", statuses, [MetricError("InvalidSelector", "the HPA target's scale is missing a selector")]
     if world.rivals:
@@ -147,7 +152,7 @@ def _wanted(
         return None, "", statuses, [MetricError("AmbiguousSelector", text)]
     best: Proposal | None = None
     failures = []
-    for index, each in enumerate(found.spec.metrics):
+    for index, each in enumerate(metrics):
         try:
             proposal = propose(each, world.replicas, world.pods, world.metrics, now, _tolerances(found))
         except MetricError as error:

@@ -21,6 +21,8 @@ _CONDITIONS = "autoscaling.alpha.kubernetes.io/conditions"
 _SOURCES = {
     "Resource": "resource", "ContainerResource": "containerResource", "Pods": "pods", "Object": "object", "External": "external",
 }  # fmt: skip
+_USED = 80
+"""Per cent of the requested CPU that an autoscaler without metrics aims at, in either version."""
 _encode = msgspec.json.encode
 
 
@@ -77,7 +79,7 @@ def _write(document: Document) -> Document:
     if (used := status.pop("currentCPUUtilizationPercentage", None)) is not None:
         current.insert(0, {"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": used}}})
     for into, key, value in (
-        (spec, "metrics", metrics), (spec, "behavior", _kept(notes, _BEHAVIOR, dict)), (status, "currentMetrics", current),
+        (spec, "metrics", metrics or [_cpu(_USED)]), (spec, "behavior", _kept(notes, _BEHAVIOR, dict)), (status, "currentMetrics", current),
         (status, "conditions", _kept(notes, _CONDITIONS, list)),
     ):  # fmt: skip
         if value:
@@ -107,7 +109,7 @@ class AutoscalerStrategy(Strategy):
             spec["minReplicas"] = 1
         if self.kind.version == "v2":
             if not spec.get("metrics"):
-                spec["metrics"] = [_cpu(80)]
+                spec["metrics"] = [_cpu(_USED)]
             self._behavior(spec.get("behavior"))
 
     def _behavior(self, behavior: Document | None) -> None:

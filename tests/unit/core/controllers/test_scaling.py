@@ -235,3 +235,12 @@ def test_the_status_remembers_when_it_was_scaled():
     assert new_status(found, done, done.conditions, 2, NOW, scaled=True)["lastScaleTime"] == timestamp(NOW)
     failed = new_status(found, done, done.conditions, 2, NOW, scaled=False)
     assert (failed["desiredReplicas"], failed["lastScaleTime"]) == (2, "2020-01-01T00:00:00Z")
+
+
+def test_an_autoscaler_without_metrics_goes_by_cpu():
+    """As the API server would have it; one that was stored without them must not stop the controller."""
+    found = autoscaler(spec=None)
+    found.spec.metrics = []
+    world = World(1, "app=a", [pod("p0")], [metrics("p0", "160m")])
+    assert decide(found, world, History(), NOW).replicas == 2
+    assert decide(found, World(1, "app=a", [], []), History(), NOW).replicas is None

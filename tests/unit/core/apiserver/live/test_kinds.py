@@ -339,3 +339,13 @@ async def test_secrets_hold_what_their_type_says(admin, kind, data, said):
         await admin.post(f"{CORE}/secrets", body)
     assert said in refused.value.message
     assert "eA==" not in refused.value.message
+
+
+async def test_an_autoscaler_without_metrics_aims_at_four_fifths_of_the_cpu_in_either_version(admin):
+    at = "/apis/autoscaling/{}/namespaces/default/horizontalpodautoscalers"
+    spec = {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}}
+    for version in ("v1", "v2"):
+        await admin.post(at.format(version), {"metadata": {"name": version}, "spec": spec})
+        assert (await admin.get(f"{at.format('v1')}/{version}"))["spec"]["targetCPUUtilizationPercentage"] == 80
+        [metric] = (await admin.get(f"{at.format('v2')}/{version}"))["spec"]["metrics"]
+        assert metric["resource"] == {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}
