@@ -51,7 +51,7 @@ class ApiError(FaasliteError):
         return found
 
     def status(self) -> dict[str, Any]:
-        """The `Status` document that says this error on the wire."""
+        """The `Status` document that says this error on the wire, its keys in Kubernetes' order: there are clients that compare the text."""
         found: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
@@ -59,10 +59,10 @@ class ApiError(FaasliteError):
             "status": "Failure",
             "message": self.message,
             "reason": self.status_reason,
-            "code": self.status_code,
         }
         if self.details:
             found["details"] = self.details
+        found["code"] = self.status_code
         return found
 
 

@@ -128,11 +128,13 @@ class Edge:
                 raise
             failure = _as_api_error(error, method, path)
             self.metrics.answered(self._labels(info, head.query), failure.status_code, monotonic() - began)
-            trail.done(failure.status_code, msgspec.json.encode(failure.status()))
+            said = Reply(msgspec.json.encode(failure.status()))
+            trail.done(failure.status_code, said.body)
             if isinstance(failure, NotFound) and self._unknown(info):
                 await http.send_plain(send, 404, "404 page not found\n")
             else:
-                await http.send_error(send, failure, request.warnings if request is not None else ())
+                said = presented(said, head.accept, head.query, head.user_agent)
+                await http.send_error(send, failure, said, request.warnings if request is not None else ())
             return
         finally:
             self.deadlines.end(deadline)

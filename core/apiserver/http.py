@@ -13,8 +13,6 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-import msgspec
-
 from core.apiserver.events import error_line
 from core.apiserver.fanout import Feed
 from core.apiserver.request import Headers, Reply, TextStream, WatchStream
@@ -141,16 +139,17 @@ async def send_reply(
     await send({"type": "http.response.body", "body": b"" if bodiless else body})
 
 
-async def send_error(send: Send, error: ApiError, warnings: Sequence[str] = ()) -> None:
-    headers = [(b"content-type", _JSON), _NO_CACHE, *((b"warning", _quoted(each)) for each in warnings)]
+async def send_error(send: Send, error: ApiError, said: Reply, warnings: Sequence[str] = ()) -> None:
+    """`said` is the error's `Status`, in the form for who asked."""
+    headers = [(b"content-type", said.content_type.encode()), _NO_CACHE]
+    headers += [(b"warning", _quoted(each)) for each in warnings]
     if seconds := error.details.get("retryAfterSeconds"):
         headers.append((b"retry-after", b"%d" % seconds))
     if error.status_code == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    body = msgspec.json.encode(error.status())
-    headers.append((b"content-length", b"%d" % len(body)))
+    headers.append((b"content-length", b"%d" % len(said.body)))
     await send({"type": "http.response.start", "status": error.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": said.body})
 
 
 async def send_plain(send: Send, code: int, text: str) -> None:

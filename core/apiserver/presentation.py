@@ -1,4 +1,4 @@
-"""How an answer is written for who asked: JSON as it is, JSON for people to read, or YAML. Pure."""
+"""How an answer is written for who asked: JSON in a line, JSON for people to read, or YAML. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _pretty(query: Mapping[str, str], user_agent: str | None) -> bool:
 
 
 def presented(reply: Reply, accept: str, query: Mapping[str, str], user_agent: str | None) -> Reply:
-    """`reply` in YAML or with line breaks where that is asked for; what isn't JSON stays as it is."""
+    """`reply` in YAML or with line breaks where that is asked for, else a line that ends, as Kubernetes' do; what isn't JSON stays as it is."""
     if reply.content_type != JSON or not reply.body:
         return reply
     if wants_yaml(accept):
@@ -45,4 +45,4 @@ def presented(reply: Reply, accept: str, query: Mapping[str, str], user_agent: s
         return reply._replace(body=text.encode(), content_type=YAML)
     if _pretty(query, user_agent):
         return reply._replace(body=msgspec.json.format(reply.body, indent=2))
-    return reply
+    return reply._replace(body=b"%b\n" % reply.body)

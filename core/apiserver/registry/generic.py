@@ -204,7 +204,8 @@ class Registry:
 
     def _fresh_metadata(self, namespace: str, document: Document) -> Document:
         metadata: Document = document.setdefault("metadata", {})
-        if metadata.get("resourceVersion"):
+        # What can't be a version of ours is let pass, as Kubernetes does: it is dropped below.
+        if str(metadata.get("resourceVersion") or "").strip("0").isdigit():
             raise BadRequest("resourceVersion should not be set on objects to be created")
         for key in metadata.keys() & _GIVEN_BY_SERVER:
             del metadata[key]

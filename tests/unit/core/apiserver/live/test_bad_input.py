@@ -263,6 +263,18 @@ async def test_people_get_line_breaks(ask):
         _, _, said = await ask("GET", f"{MAPS}/a", query=query, user_agent=agent)
         assert (b"\n  " in said) is broken
         assert json.loads(said)["metadata"]["name"] == "a"
+        _, _, refusal = await ask("GET", f"{MAPS}/none", query=query, user_agent=agent)
+        assert (b"\n  " in refusal) is broken
+
+
+async def test_programs_get_a_line_in_the_order_of_kubernetes(ask):
+    _, _, said = await ask("GET", f"{MAPS}/a")
+    assert said.endswith(b"}\n") and said.count(b"\n") == 1
+    _, _, said = await ask("GET", "/apis/apps/v1/namespaces/default/replicasets/none")
+    assert said == (
+        b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"replicasets.apps \\"none\\" not found",'
+        b'"reason":"NotFound","details":{"name":"none","group":"apps","kind":"replicasets"},"code":404}\n'
+    )
 
 
 def test_the_first_form_that_is_acceptable_counts():

@@ -11,6 +11,7 @@ import pytest
 
 from core.api import release
 from core.apiserver import http, openapi, schema
+from core.apiserver.request import Reply
 from core.errors import NotFound
 
 CM = "/api/v1/namespaces/default/configmaps"
@@ -177,5 +178,5 @@ async def test_warnings_hold_nothing_that_a_header_may_not(api):
     async def send(message):
         sent.append(message)
 
-    await http.send_error(send, NotFound("x"), ['unknown field "a\x7f\x00\r\nb: c\\é\u20ac"'])
+    await http.send_error(send, NotFound("x"), Reply(b""), ['unknown field "a\x7f\x00\r\nb: c\\é\u20ac"'])
     assert dict(sent[0]["headers"])[b"warning"] == b'299 - "unknown field \\"ab: c\\\\\xe9?\\""'

@@ -42,6 +42,9 @@ async def test_names_are_checked_in_the_words_of_kubernetes(admin):
         await admin.post(CM, {"metadata": {"name": "b", "namespace": "other"}})
     with pytest.raises(BadRequest, match="resourceVersion should not be set on objects to be created"):
         await admin.post(CM, {"metadata": {"name": "b", "resourceVersion": "1"}})
+    for never in ("0", "v1"):
+        made = await admin.post(CM, {"metadata": {"generateName": "b", "resourceVersion": never}})
+        assert made["metadata"]["resourceVersion"].isdigit(), "what is no version is let pass"
 
 
 async def test_generated_names_have_five_characters(admin, monkeypatch):
