@@ -25,6 +25,8 @@ _SET = re.compile(r"\s*(\S+)\s+(in|notin)\s*\(([^()]*)\)\s*")
 _EQUALITY = re.compile(r"\s*([^\s=!<>()]+)\s*(==|=|!=|>|<)\s*([^\s=!<>()]*)\s*")
 _EXISTS = re.compile(r"\s*(!?)\s*([^\s=!<>()]+)\s*")
 _COMMA = re.compile(r",(?![^(]*\))")
+_TERMS = re.compile(r"(?:[^,\\]|\\.?)+", re.DOTALL)
+_ESCAPES = re.compile(r"\\.?|=", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +133,23 @@ class FieldSelector:
 
 
 def parse_fields(text: str) -> FieldSelector:
-    """A selector from its query form `a.b=c,d!=e`. ValueError says what is wrong."""
+    """A selector from its query form `a.b=c,d!=e`. ValueError says what is wrong.
+
+    Empty terms are passed over, as some clients end theirs with a comma; `\\\\`, `\\,` and `\\=` in a value stand for the character.
+    """
     terms = []
-    for part in text.split(",") if text.strip() else ():
-        matched = re.fullmatch(r"\s*([^=!\s]+)\s*(==|=|!=)\s*(.*?)\s*", part)
+    for part in _TERMS.findall(text) if text.strip() else ():
+        matched = re.fullmatch(r"\s*([^=!\s]+)\s*(==|=|!=)\s*(.*?)\s*", part, re.DOTALL)
         if matched is None:
-            raise ValueError(f"invalid selector: {text!r}; can't understand {part!r}")
-        terms.append(FieldTerm(matched[1], matched[2] != "!=", matched[3]))
+            raise ValueError(f"invalid selector: '{text}'; can't understand '{part}'")
+        terms.append(FieldTerm(matched[1], matched[2] != "!=", _unescaped(matched[3])))
     return FieldSelector(tuple(terms))
+
+
+def _unescaped(value: str) -> str:
+    for each in _ESCAPES.finditer(value):
+        if each[0] == "=":
+            raise ValueError("invalid field selector: unescaped character in value: =")
+        if each[0] not in ("\\\\", "\\,", "\\="):
+            raise ValueError(f"invalid field selector: invalid escape sequence: {each[0]}")
+    return _ESCAPES.sub(lambda each: each[0][1:], value)

@@ -135,6 +135,9 @@ class IntOrString(Shape):
         return 0
 
 
+_BREAKS = str.maketrans("", "", "\r\n")
+
+
 class Bytes(Shape):
     __slots__ = ()
 
@@ -142,10 +145,10 @@ class Bytes(Shape):
         if type(value) is not str:
             raise Mismatch(value, self.go)
         try:
-            base64.b64decode(value, validate=True)
+            # Line breaks may be in it, as `base64` writes them; what is kept has none.
+            return base64.b64encode(base64.b64decode(value.translate(_BREAKS), validate=True)).decode()
         except (binascii.Error, ValueError) as error:
             raise Mismatch(value, self.go, "illegal base64 data") from error
-        return value
 
     def zero(self) -> Any:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -99,6 +100,27 @@ def test_field_selectors(all_of: list[tuple[str, str, str]], found: dict[str, st
     selector = parse_fields(",".join("".join(each) for each in all_of))
     expected = all((found.get(path, "") == value) == (operator != "!=") for path, operator, value in all_of)
     assert selector(lambda path: found.get(path, "")) == expected
+
+
+def test_field_selectors_may_end_with_a_comma_and_escape() -> None:
+    found = {"metadata.name": "a,b=c\\"}
+    for text in ("metadata.name=a\\,b\\=c\\\\,", ",metadata.name!=x,,metadata.name==a\\,b\\=c\\\\"):
+        assert parse_fields(text)(lambda path: found.get(path, ""))
+    assert not parse_fields("metadata.name=a,")(lambda path: found.get(path, ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("metadata.name", "invalid selector: 'metadata.name'; can't understand 'metadata.name'"),
+        ("a=b=c", "invalid field selector: unescaped character in value: ="),
+        ("a=b\\c", "invalid field selector: invalid escape sequence: \\c"),
+        ("a=b\\", "invalid field selector: invalid escape sequence: \\"),
+    ],
+)
+def test_field_selectors_that_say_nothing(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(why) + "$"):
+        parse_fields(text)
 
 
 @pytest.mark.parametrize("text", ["a=b=c", "!", "a in x", "a in (x", "-a=b", "a=-b", "a,,b", "a=b,", "=b", "a in ()x"])

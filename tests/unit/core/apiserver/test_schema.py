@@ -63,6 +63,8 @@ def test_unknown_fields_below_maps_have_their_key_in_the_path() -> None:
         ({"metadata": {"deletionTimestamp": "2024-01-01T02:00:00.5+02:00"}}, POD, {"metadata": {"deletionTimestamp": "2024-01-01T00:00:00Z"}}),
         ({"spec": {"renewTime": "2024-01-01T00:00:00Z"}}, LEASE, {"spec": {"renewTime": "2024-01-01T00:00:00.000000Z"}}),
         ({"spec": {"renewTime": "2024-01-01T00:00:00.123456789Z"}}, LEASE, {"spec": {"renewTime": "2024-01-01T00:00:00.123456Z"}}),
+        # Base64 may be in lines, as `base64` writes it.
+        ({"data": {"a": "aGVs\nbG8=\r\n", "b": "aGl="}}, SECRET, {"data": {"a": "aGVsbG8=", "b": "aGk="}}),
         # What may be anything stays as it is.
         ({"metadata": {"managedFields": [{"fieldsV1": {"f:a": {}, "x": None}}]}}, POD, {"metadata": {"managedFields": [{"fieldsV1": {"f:a": {}, "x": None}}]}}),
     ],
