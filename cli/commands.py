@@ -65,7 +65,7 @@ COMMANDS = (
     (
         "why",
         "why",
-        "Say what happened to a call and why, or (`faas why scaled NAME`) why a function was scaled as it was.",
+        "Say what happened to a call and why, what is wrong with a function, or (`faas why scaled NAME`) why it was scaled as it was.",
     ),
     ("usage", "usage", "What functions have used, by function; with -o json by day too."),
     ("cron", "cron", "Cron triggers of functions."),

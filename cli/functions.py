@@ -16,7 +16,7 @@ from core.api.meta import Document
 if TYPE_CHECKING:
     from core.client.rest import Client
 
-__all__ = ["register"]
+__all__ = ["register", "state_of"]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +30,14 @@ def condition(document: Document, type_: str) -> Document:
     """A condition of an object, {} where it has none of that type."""
     conditions = (document.get("status") or {}).get("conditions") or ()
     return next((each for each in conditions if each.get("type") == type_), {})
+
+
+def state_of(document: Document) -> str:
+    """A function's state in a word: what is wrong with it, or with its instances; else that it serves."""
+    ready, healthy = condition(document, "Ready"), condition(document, "Healthy")
+    if ready.get("status") != "True":
+        return str(ready.get("reason") or "Unknown")
+    return str(healthy.get("reason")) if healthy.get("status") == "False" else "Serving"
 
 
 def list_(
@@ -53,13 +61,23 @@ def list_(
                 *((meta["namespace"],) if all_namespaces else ()),
                 meta["name"],
                 condition(each, "Ready").get("status") or "Unknown",
+                state_of(each),
                 status.get("latestReadyRevision") or "-",
                 status.get("replicas") or 0,
                 target.function_url(meta["namespace"], meta["name"]),
                 age(meta.get("creationTimestamp"), now),
             )
         )
-    headers = (*(("NAMESPACE",) if all_namespaces else ()), "NAME", "READY", "REVISION", "REPLICAS", "URL", "AGE")
+    headers = (
+        *(("NAMESPACE",) if all_namespaces else ()),
+        "NAME",
+        "READY",
+        "STATE",
+        "REVISION",
+        "REPLICAS",
+        "URL",
+        "AGE",
+    )
     table(headers, rows, f"no functions in {namespace}; `faas deploy PATH` makes one")
 
 
@@ -83,8 +101,8 @@ def describe(name: str, namespace: Namespace = "default", output: Output = Forma
     if output is not Format.table:
         emit(found, output)
         return
-    _print_function(found["function"], namespace)
     now = time.time()
+    _print_function(found["function"], namespace, now)
     echo("Revisions:")
     for each in found["revisions"]:
         ready = (each.get("status") or {}).get("readyReplicas") or 0
@@ -116,7 +134,7 @@ def ended_before(status: Document) -> str:
     return ""
 
 
-def _print_function(function: Document, namespace: str) -> None:
+def _print_function(function: Document, namespace: str, now: float) -> None:
     meta, spec, status = function["metadata"], function["spec"], function.get("status") or {}
     echo(f"Name:       {meta['name']}")
     echo(f"Namespace:  {meta['namespace']}")
@@ -133,7 +151,8 @@ def _print_function(function: Document, namespace: str) -> None:
     echo("Conditions:")
     for each in status.get("conditions") or ():
         because = " ".join(part for part in (each.get("reason"), each.get("message")) if part)
-        echo(f"  {each['type']}: {each['status']}{'  ' + because if because else ''}")
+        since = f"  (for {age(each['lastTransitionTime'], now)})" if each.get("lastTransitionTime") else ""
+        echo(f"  {each['type']}: {each['status']}{'  ' + because if because else ''}{since}")
 
 
 def scale(

@@ -1,4 +1,4 @@
-"""`faas why`: what happened to a call and why it waited; why a function was scaled as it was."""
+"""`faas why`: what happened to a call and why it waited; what is wrong with a function; why it was scaled as it was."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import typer
 
 from cli import calls
 from cli.context import run
+from cli.errors import NotThere
+from cli.functions import state_of
 from cli.options import Namespace, Output
 from cli.output import Format, age, echo, emit, note, table
+from core.api.meta import Document
 from core.clock import parse_time
 
 if TYPE_CHECKING:
@@ -27,16 +30,23 @@ def register(app: typer.Typer) -> None:
 
 
 def why(
-    what: Annotated[str, typer.Argument(metavar="CALL|scaled", help="A call's id, or the word `scaled`.")],
+    what: Annotated[
+        str, typer.Argument(metavar="CALL|NAME|scaled", help="A call's id, a function, or the word `scaled`.")
+    ],
     name: Annotated[str, typer.Argument(help="With `scaled`: the function.")] = "",
     namespace: Namespace = "default",
     output: Output = Format.table,
 ) -> None:
-    """Say what happened to a call and why, or (`faas why scaled NAME`) why a function was scaled as it was."""
+    """Say what happened to a call and why, what is wrong with a function, or (`faas why scaled NAME`) why it was scaled as it was."""
     if what == "scaled" and name:
         _scaled(name, namespace, output)
         return
-    record = calls.fetch(what)
+    try:
+        record = calls.fetch(what)
+    except NotThere as error:
+        if not _explained(what, namespace, output):
+            raise NotThere(f"{error}, nor a function of that name in {namespace}") from None
+        return
     if output is not Format.table:
         emit({"call": record, "story": [f"{at} {text}".strip() for at, text in story(record)]}, output)
         return
@@ -46,6 +56,55 @@ def why(
     echo("  ".join(f"{each} {calls.seconds(value)}" for each, value in named if value is not None) or "not run yet")
     echo()
     table(("WHEN", "WHAT"), story(record))
+
+
+def _explained(name: str, namespace: str, output: Format) -> bool:
+    """Say what is wrong with a function; False where there is none of that name."""
+
+    async def ask(client: Client) -> tuple[Document | None, list[Document]]:
+        from core.api.kinds import EVENT
+        from core.errors import BadRequest, NotFound
+        from faaslite.api.names import FUNCTION
+
+        try:
+            found = await client.get(FUNCTION, name, namespace)
+        except (NotFound, BadRequest):
+            return None, []
+        events, _ = await client.list(EVENT, namespace, fields="involvedObject.kind=Function")
+        return found, [each for each in events if (each.get("involvedObject") or {}).get("name") == name]
+
+    function, events = run(ask)
+    if function is None:
+        return False
+    conditions = (function.get("status") or {}).get("conditions") or []
+    wrong = [each for each in conditions if each["status"] != "True"]
+    warnings = sorted(
+        (each for each in events if each.get("type") == "Warning"),
+        key=lambda each: each.get("lastTimestamp") or "",
+        reverse=True,
+    )
+    if output is not Format.table:
+        emit({"function": name, "conditions": conditions, "warnings": warnings}, output)
+        return True
+    now = time.time()
+    echo(f"{name}.{namespace}  {state_of(function)}")
+    # What is not ready follows from the others: it says nothing that they don't.
+    said: set[str] = set()
+    for each in wrong:
+        text = str(each.get("message") or "")
+        if text not in said:
+            said.add(text)
+            echo(f"  {each['type']} is {each['status']}: {each.get('reason') or ''}{': ' + text if text else ''}")
+    if not wrong:
+        echo("  nothing is wrong that the cluster knows of")
+    if warnings:
+        echo()
+        rows = [
+            (age(each.get("lastTimestamp"), now), each.get("count") or 1, each.get("reason"), each.get("message"))
+            for each in warnings[:10]
+        ]
+        table(("AGE", "TIMES", "WARNING", "WHAT"), rows)
+    return True
 
 
 def story(record: dict[str, Any]) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from core.api import views
+from core.api.strain import LOST
 from core.clock import parse_time
 from core.node.backoff import RESET_AFTER, restart_delay
 from core.node.runtime.base import ContainerInfo, ContainerState
@@ -410,5 +411,5 @@ def lose_sandbox(observed: Observed, now: float) -> None:
             each.info = None
         elif info is not None and info.state is not ContainerState.EXITED:
             each.info = replace(info, state=ContainerState.EXITED, finished_at=now, exit_code=137)
-            each.ended_message = "The container could not be located when its sandbox was lost"
+            each.ended_message = LOST
     observed.sandbox_id = observed.address = ""

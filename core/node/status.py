@@ -7,6 +7,7 @@ from typing import Any
 
 from core.api import views
 from core.api.meta import Document, set_condition
+from core.api.strain import STRAINS, WITHIN_LIMITS
 from core.clock import timestamp
 from core.node.backoff import restart_delay
 from core.node.lifecycle import ContainerRecord, Observed, phase, restarts
@@ -99,6 +100,11 @@ def _conditions(observed: Observed, conditions: list[Document], current: str, no
         found = _set(found, "ContainersReady", True, "", "", now)
     if not any(each["type"] == "PodScheduled" for each in found):
         found = _set(found, "PodScheduled", True, "", "", now)
+    strains = {said for each in observed.containers.values() if each.running and each.info for said in each.info.over}
+    if strains or any(each["type"] == WITHIN_LIMITS for each in found):
+        reasons = [each for each in STRAINS if each in strains]
+        said = "; ".join(STRAINS[each] for each in reasons)
+        found = _set(found, WITHIN_LIMITS, not strains, reasons[0] if reasons else "", said, now)
     return found
 
 

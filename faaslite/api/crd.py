@@ -125,6 +125,7 @@ def function_definition() -> dict[str, Any]:
                     "additionalPrinterColumns": [
                         _column("Ready", "string", '.status.conditions[?(@.type=="Ready")].status'),
                         _column("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1),
+                        _column("Healthy", "string", '.status.conditions[?(@.type=="Healthy")].reason', 1),
                         _column("URL", "string", ".status.url"),
                         _column("Replicas", "integer", ".status.replicas"),
                         _column("Revision", "string", ".status.latestReadyRevision"),

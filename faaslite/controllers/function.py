@@ -19,7 +19,7 @@ from core.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, N
 from faaslite.api import names
 from faaslite.api.function import Function, FunctionInvalid, validate
 from faaslite.api.versions import version_name
-from faaslite.controllers import resources, revisions, routes
+from faaslite.controllers import health, resources, revisions, routes
 from faaslite.controllers.builds import Builds, wanted_by
 from faaslite.controllers.layers import Decision, remembered, with_layer
 from faaslite.controllers.objects import FunctionObject
@@ -34,6 +34,8 @@ POD_DELAY = 0.02
 LATE = 0.1
 """The same where they change only what the status tells: calls that wait for an instance have better use for the processor."""
 WORKERS = 16
+SAME_TROUBLE = 30.0
+"""Seconds within which trouble of the same reason is told of as it was first, so that it costs no write each time."""
 REPLICAS_DELAY = 1.0
 """Seconds that a change of `status.replicas` alone may wait: it is for people, and scaling must not wait for its write."""
 
@@ -64,6 +66,8 @@ class FunctionController:
         self._late: dict[str, float] = {}
         # How often crashed Pods of a Function were replaced in a row, and when last.
         self._crashes: dict[str, tuple[int, float]] = {}
+        # The last trouble of instances of a Function, and when it was there.
+        self._troubles: dict[str, tuple[health.Trouble, float]] = {}
         # What a spec was read as, by key, with the uid and generation that it is of: Pods change far more often than specs.
         self._read: dict[str, tuple[str, int, Function]] = {}
         self.queue = WorkQueue()
@@ -138,13 +142,25 @@ class FunctionController:
             return
         key = f"{found.namespace}/{function}"
         known = self._functions.get(key)
-        if known is not None and (said := revisions.out_of_memory(old, new)):
-            self._recorder.event(reference(names.FUNCTION, known), "Warning", "OOMKilled", said)
         revision = found.metadata.labels.get(names.LABEL_REVISION)
         serves = known is not None and known.status.get("latestReadyRevision") == revision
-        if serves and known is not None and _is_ready(known) and not _fails(old) and not _fails(new):
+        troubled = known is not None and self._notice(known, old, new)
+        if serves and known is not None and not troubled and _is_ready(known) and not _fails(old) and not _fails(new):
             return  # an instance that comes or goes as it should: its set counts it
         self.queue.add_after(key, LATE if serves or not found.ready else POD_DELAY)
+
+    def _notice(self, found: FunctionObject, old: Pod | None, new: Pod | None) -> bool:
+        """Whether an instance that takes calls has trouble that it hadn't before."""
+        trouble = health.fresh(old, new, self._clock())
+        if trouble is None or trouble.revision not in _serving(found):
+            return False
+        known, at = self._troubles.get(found.key, (trouble, 0.0))
+        if old is not None:
+            self._recorder.event(reference(names.FUNCTION, found), "Warning", trouble.reason, trouble.message)
+        if known.reason != trouble.reason or known.revision != trouble.revision or self._clock() - at > SAME_TROUBLE:
+            known = trouble
+        self._troubles[found.key] = (known, self._clock())
+        return True
 
     # One reconcile
 
@@ -155,6 +171,7 @@ class FunctionController:
             self._late.pop(key, None)
             self._read.pop(key, None)
             self._crashes.pop(key, None)
+            self._troubles.pop(key, None)
             return None
         try:
             function = self._validated(found)
@@ -294,7 +311,9 @@ class FunctionController:
         serving = [str(each["revision"]) for each in traffic]
         if failure is not None and failure.reason in ("PackageNotFound", "FailedMount"):
             packaged = Verdict("False", failure.reason, failure.message)
+        healthy, calm_in = self._healthy(found, serving, known)
         verdicts = {
+            **({"Healthy": healthy} if healthy is not None else {}),
             "Packaged": packaged,
             "Built": built,
             "RoutesReady": routes_ready,
@@ -318,13 +337,34 @@ class FunctionController:
         keys = routes.invocation_keys(function, self._keys.by_index("namespace", found.namespace))
         if keys or old.get("keys"):
             fields["keys"] = keys
-        again = await self._write(found, fields, verdicts)
+        again = _sooner(await self._write(found, fields, verdicts), calm_in)
         again = _sooner(again, await self._replace_crashed(found, [known[each] for each in serving if each in known]))
         again = _sooner(again, await self._builds.tidy(found, wanted))
         live = {*serving, newest}
         await self._write_policies(function, known, live)
         await self._prune(found, known.values(), {*live, latest_ready})
         return again
+
+    def _healthy(
+        self, found: FunctionObject, serving: list[str], known: Mapping[str, ReplicaSet]
+    ) -> tuple[Verdict | None, float | None]:
+        """The condition Healthy (None: as it is), and the seconds after which it is to be looked at again."""
+        conditions, now = found.status.get("conditions") or (), self._clock()
+        if found.key in self._troubles:
+            trouble, last = self._troubles[found.key]
+        elif (told := health.remembered(conditions, serving[0] if serving else "")) is not None:
+            trouble, last = told, now
+        else:
+            return None, None
+        pods = (pod for each in serving if each in known for pod in self._pods_of(known[each]))
+        if any(seen is not None and seen.lasts for seen in map(health.trouble_of, pods)):
+            last = now
+        self._troubles[found.key] = (trouble, last)
+        verdict = health.healthy_condition(conditions, trouble, last, serving, now)
+        if verdict is not None and verdict.status == "False":
+            return verdict, max(last + health.HEALTHY_AFTER - now, 0.0) + 1.0
+        self._troubles.pop(found.key)
+        return verdict, None
 
     async def _replace_crashed(self, found: FunctionObject, serving: Iterable[ReplicaSet]) -> float | None:
         """Replace Pods of good revisions that died repeatedly, so that one bad call doesn't cost a node's long back-off.
@@ -433,6 +473,11 @@ def _packaged(function: Function) -> Verdict:
             "False", "PackageMissing", "spec.package.digest is not set: upload a package, or run faas deploy"
         )
     return Verdict("True", "PackageSet", spec.package.digest)
+
+
+def _serving(found: FunctionObject) -> set[str]:
+    """The revisions that take calls."""
+    return {str(each.get("revision")) for each in found.status.get("traffic") or ()}
 
 
 def _is_ready(found: FunctionObject) -> bool:

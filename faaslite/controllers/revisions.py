@@ -20,7 +20,6 @@ __all__ = [
     "crashed",
     "diagnose",
     "number_of",
-    "out_of_memory",
     "replace_delay",
     "resolve_traffic",
     "to_prune",
@@ -109,18 +108,6 @@ def crashed(pods: Iterable[Pod]) -> list[Pod]:
             (each.state.waiting or {}).get("reason") == "CrashLoopBackOff" for each in pod.status.container_statuses
         )
     ]
-
-
-def out_of_memory(old: Pod | None, new: Pod | None) -> str:
-    """What is to be told of an instance that was killed for its memory since `old`, and starts again; "" where none was."""
-    if old is None or new is None:
-        return ""
-    before = {each.name: each.restart_count for each in old.status.container_statuses}
-    for each in new.status.container_statuses:
-        ended = each.last_state.terminated or {}
-        if each.restart_count > before.get(each.name, 0) and ended.get("reason") == "OOMKilled":
-            return f"Instance {new.name} ran out of memory and was started again: raise spec.resources.limits.memory"
-    return ""
 
 
 def replace_delay(count: int) -> float:

@@ -11,7 +11,7 @@ from faaslite.controllers.revisions import Failure
 
 __all__ = ["Verdict", "new_status", "only_replicas_differ", "ready_condition"]
 
-CONDITIONS = ("Packaged", "Built", "RoutesReady", "Ready")
+CONDITIONS = ("Packaged", "Built", "RoutesReady", "Healthy", "Ready")
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,8 @@ class ContainerInfo:
     announced_ready: bool = False
     announces: bool = False
     """Whether it is going to say so (`announced_ready`) once it is ready, so that nobody need ask it meanwhile."""
+    over: tuple[str, ...] = ()
+    """Limits that it ran into a short while ago: reasons of `core.api.strain.STRAINS`, as far as the runtime looks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,8 @@ class RuntimeEventType(enum.Enum):
     READY = "ready"
     """The workload itself says that it serves: the agent takes it as the first success of its startup and readiness probes."""
     EXITED = "exited"
+    STRAINED = "strained"
+    """The limits that a container has run into (`over`) are others than before."""
     NOTED = "noted"
     """Something that whoever looks at the Pod should know: the agent records it as an event of the Pod."""
     LOST = "lost"

@@ -265,6 +265,8 @@ class TestWhatDoesNotBehave:
         witness.deploy("bomb", code)
         assert 0 < int(witness.call("/function/bomb").body) < 600
         assert witness.call("/function/witness").body == b"fine"
+        wait_until("the state", lambda: "TooManyProcesses" in witness.faas("list").out, 60)
+        assert "reached the limit of processes and threads" in witness.faas("why", "bomb").out
         witness.faas("delete", "bomb")
         wait_until("its end", lambda: not witness.pods("bomb"), 60)
 
@@ -312,9 +314,35 @@ class TestWhatDoesNotBehave:
         assert witness.call("/function/hungry?mb=1").body == b"1048576"
         reply = witness.call("/function/hungry?mb=200")
         assert (reply.status, reply.json["error"]) == (502, "InstanceDied")
-        wait_until("describe saying so", lambda: "OOMKilled" in witness.faas("describe", "hungry").out)
+        wait_until("describe saying so", lambda: "Healthy: False  OOMKilled" in witness.faas("describe", "hungry").out)
         wait_until("answers again", lambda: witness.call("/function/hungry?mb=1").status == 200)
+        assert "OOMKilled" in witness.faas("list").out
+        assert "raise spec.resources.limits.memory" in witness.faas("why", "hungry").out
+        # It is ready all the while, and a new revision begins anew.
+        assert "Ready: True" in witness.faas("describe", "hungry").out
+        witness.deploy("hungry", code, "--memory", "128Mi")
+        wait_until("health", lambda: "Healthy: True  NoTrouble" in witness.faas("describe", "hungry").out)
         witness.faas("delete", "hungry")
+
+    def test_a_full_disk_is_said_so(self, witness: Any, wait_until: Callable[..., Any]) -> None:
+        if os.geteuid() or "mount" not in str(witness.status()["nodes"]):
+            pytest.skip("this node bounds no temporary files")
+        code = """
+            import os
+
+            def handle(event, context):
+                fd = os.open(os.environ["TMPDIR"] + "/big", os.O_CREAT | os.O_WRONLY)
+                os.posix_fallocate(fd, 0, int(event.query["mb"]) << 20)
+                return "fits"
+        """
+        witness.deploy("filler", code)
+        assert witness.call("/function/filler?mb=1").body == b"fits"
+        reply = witness.call("/function/filler?mb=600")
+        assert reply.status == 500 and "No space left on device" in reply.json["message"]
+        # What was allocated until there was no more is let go; this takes all there is.
+        assert witness.call("/function/filler?mb=512").body == b"fits"
+        wait_until("the state", lambda: "DiskFull" in witness.faas("list").out, 60)
+        witness.faas("delete", "filler")
 
 
 def below_sandboxer(platform: Any) -> set[int]:

@@ -80,6 +80,10 @@ class Cgroup:
         """How many processes of the group were killed because its memory ran out."""
         return self._field("memory", "memory.events" if self._unified else "memory.oom_control", "oom_kill")
 
+    def forks_refused(self) -> int:
+        """How many processes and threads weren't made because there were too many."""
+        return self._field("pids", "pids.events", "max")
+
     def memory(self) -> int | None:
         """Bytes in use, without what is only cache; None where memory isn't counted."""
         if "memory" not in self._folders:

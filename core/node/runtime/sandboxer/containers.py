@@ -32,6 +32,7 @@ from .logfile import LogFile
 from .node import Node
 from .protocol import Call, Reply
 from .slots import rewrite_environment
+from .strain import Strain, look
 from .streams import Attachment, Driver
 from .zygotes import Child
 
@@ -117,6 +118,7 @@ class Container:
         self.beside: set[Child] = set()
         """Commands that run beside it, and end with it."""
         self._loading = False
+        self._strain = Strain()
         self.adopted: dict[str, Any] = {}
 
     def info(self) -> ContainerInfo:
@@ -365,6 +367,13 @@ class Container:
         ticks = sum(int(each) for each in fields[11:15])
         exact = _scheduled(self.child.pid)  # of the threads that live; ticks count ended ones and children as well
         return Stats(cpu_ns=max(exact, ticks * 1_000_000_000 // _TICKS), memory=max(resident, counted or 0))
+
+    def look(self, now: float) -> None:
+        """See which limits it has run into (`now` of the monotonic clock), and say so where that has changed."""
+        if self.running and self.child is not None:
+            over = self._strain.take(look(self.child), now)
+            if over != self._info.over:
+                self._change(RuntimeEventType.STRAINED, over=over)
 
     # End
 

@@ -27,6 +27,7 @@ from .node import Node, Settings
 from .server import Connections, DriverConnection
 from .service import Service
 from .state import FIRST_UID, Processes, UserIds
+from .strain import LOOK_SECONDS
 
 __all__ = ["main", "prepare", "run"]
 
@@ -107,6 +108,7 @@ async def main(socket_path: Path | str, state_dir: Path | str, *, settings: Sett
     finally:
         os.umask(mask)
     sweeper = asyncio.create_task(_sweep(service))
+    looker = asyncio.create_task(_look(service))
     try:
         log.info("sandboxer %d serves %s with %s", os.getpid(), path, " ".join(held))
         if on_ready is not None:
@@ -114,6 +116,7 @@ async def main(socket_path: Path | str, state_dir: Path | str, *, settings: Sett
         await stop.wait()
     finally:
         sweeper.cancel()
+        looker.cancel()
         server.close()
         await service.stop()
         for each in [*connections.open, *connections.streaming]:
@@ -133,6 +136,12 @@ async def _sweep(service: Service) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         service.sweep(monotonic())
+
+
+async def _look(service: Service) -> None:
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        await service.look()
 
 
 def run(

@@ -30,6 +30,7 @@ __all__ = ["Service"]
 log = logging.getLogger(__name__)
 LEARN_SECONDS = 0.25
 """After a start: by then its call has been answered."""
+LOOKS_AT_ONCE = 20
 
 
 class Service:
@@ -75,6 +76,13 @@ class Service:
                 self._old.remove(zygote)
         for zygote in self._zygotes.values():
             zygote.refill()
+
+    async def look(self) -> None:
+        """Look at the limits of everything that runs, a few at a time: starts must not wait for it."""
+        for number, container in enumerate(list(self._containers.values()), 1):
+            container.look(monotonic())
+            if number % LOOKS_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     # Operations
 

@@ -1,12 +1,14 @@
-"""What a Pod's status says of containers that were added to it."""
+"""What a Pod's status says of containers that were added to it, and of limits that were reached."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from core.api import views
+from core.api.strain import STRAINS, WITHIN_LIMITS
 from core.node import lifecycle
 from core.node.lifecycle import Start, Stop
 from core.node.runtime.base import ContainerInfo, ContainerState
@@ -93,3 +95,20 @@ def test_a_pod_that_a_finalizer_keeps_has_a_final_phase_when_its_node_is_done_wi
         assert lifecycle.phase(found) == phase
         found.pod.metadata.finalizers = []
         assert lifecycle.phase(found) == "Running"
+
+
+def test_limits_that_a_running_container_ran_into_are_a_condition_from_then_on() -> None:
+    found = observed()
+    put(found, "a", ContainerState.RUNNING)
+    assert not [each for each in status(found)["conditions"] if each["type"] == WITHIN_LIMITS]
+    record = found.containers["a"]
+    assert record.info is not None
+    record.info = replace(record.info, over=("DiskFull", "OOMKilled"))
+    conditions = status(found)["conditions"]
+    (told,) = (each for each in conditions if each["type"] == WITHIN_LIMITS)
+    assert (told["status"], told["reason"]) == ("False", "OOMKilled")
+    assert STRAINS["OOMKilled"] in told["message"] and STRAINS["DiskFull"] in told["message"]
+    record.info = replace(record.info, over=())
+    later = pod_status(found, conditions, now=NOW + 9, host_ip="127.0.0.1", runtime="fake")
+    (told,) = (each for each in later["conditions"] if each["type"] == WITHIN_LIMITS)
+    assert told["status"] == "True" and "message" not in told

@@ -10,6 +10,7 @@ import pytest
 
 from core.api.kinds import CUSTOM_RESOURCE_DEFINITION, POD, REPLICA_SET, SERVICE
 from core.api.views import Pod, ReplicaSet
+from core.clock import timestamp
 from core.controllers.garbagecollector import GarbageCollector
 from core.controllers.replicaset import ReplicaSetController
 from core.scheduler.scheduler import Scheduler
@@ -361,3 +362,29 @@ async def test_scaling_a_revision_that_serves_leaves_its_function_alone_for_a_mo
         REPLICA_SET, "hello-00001", "default", {"metadata": {"annotations": {"faaslite.dev/scale": "{}"}}}
     )
     await plane.until(lambda: world.sets.get("default/hello-00001").metadata.annotations["faaslite.dev/scale"] != "{}")
+
+
+async def test_an_instance_that_dies_in_a_call_is_a_condition_until_another_revision_serves(
+    world: World, plane: Any
+) -> None:
+    await world.apply()
+    await world.make_ready("hello-00001")
+    await world.condition_is("True", "RevisionReady")
+    assert not world.condition("Healthy")
+    died = {"reason": "OOMKilled", "exitCode": 137, "containerID": "fake://1", "finishedAt": timestamp()}
+    (pod,) = world.pods.values()
+    again = {
+        "name": "function",
+        "ready": True,
+        "restartCount": 1,
+        "state": {"running": {}},
+        "lastState": {"terminated": died},
+    }
+    await plane.pod_ready(pod.name, ip="127.64.0.1", containerStatuses=[again])
+    told = await world.condition_is("False", "OOMKilled", "Healthy")
+    assert "raise spec.resources.limits.memory" in told["message"]
+    assert world.condition()["status"] == "True"
+    await world.apply(package={"digest": OTHER})
+    await world.make_ready("hello-00002")
+    told = await world.condition_is("True", "NoTrouble", "Healthy")
+    assert told["message"].startswith("hello-00001 takes no calls any more; the last was OOMKilled")

@@ -16,7 +16,6 @@ from faaslite.controllers.revisions import (
     crashed,
     diagnose,
     number_of,
-    out_of_memory,
     replace_delay,
     resolve_traffic,
     to_prune,
@@ -178,15 +177,3 @@ def test_crashed_pods_are_those_whose_node_waits_and_delays_double() -> None:
     waits, going = pod(**waiting("CrashLoopBackOff")), pod(going=True, **waiting("CrashLoopBackOff"))
     assert crashed([waits, pod(), going, pod(**waiting("ContainerCreating"))]) == [waits]
     assert [replace_delay(count) for count in (0, 1, 2, 9, 1000)] == [0.5, 1.0, 2.0, 60.0, 60.0]
-
-
-def test_an_instance_that_was_killed_for_its_memory_is_told_of_once() -> None:
-    def pod(restarts: int, reason: str) -> Pod:
-        last = {"terminated": {"reason": reason, "exitCode": 137}}
-        status = {"containerStatuses": [{"name": "function", "restartCount": restarts, "lastState": last}]}
-        return msgspec.convert({"metadata": {"name": "hello-00001-x"}, "status": status}, Pod)
-
-    assert out_of_memory(pod(1, "Error"), pod(2, "OOMKilled")).startswith("Instance hello-00001-x ran out of memory")
-    assert out_of_memory(pod(2, "OOMKilled"), pod(2, "OOMKilled")) == ""
-    assert out_of_memory(pod(1, "OOMKilled"), pod(2, "Error")) == ""
-    assert out_of_memory(None, pod(1, "OOMKilled")) == ""
