@@ -32,6 +32,15 @@ def handle(event, context):
         return "made", 201, {"X-Made": "yes"}
     if path == "/stream":
         return (f"part {n};" for n in range(3))
+    if path == "/odd-parts":
+        return (each for each in [{"no": "part"}])
+    if path == "/odd-later":
+        return (each for each in ["a", {"no": "part"}])
+    if path == "/odd-error":
+        class Odd(Exception):
+            def __str__(self):
+                raise ValueError("no words")
+        raise Odd
     if path == "/slow":
         time.sleep(float(event.query["s"]))
         return "late"
@@ -51,6 +60,9 @@ export async function handle(event, context) {
     case '/set': return new Set([1, 2]);
     case '/tuple': return new Response('made', { status: 201, headers: { 'X-Made': 'yes' } });
     case '/stream': return (function* () { for (const n of [0, 1, 2]) yield `part ${n};`; })();
+    case '/odd-parts': return (function* () { yield { no: 'part' }; })();
+    case '/odd-later': return (function* () { yield 'a'; yield { no: 'part' }; })();
+    case '/odd-error': throw Object.defineProperty(new Error(), 'message', { get() { throw new Error('no words'); } });
     case '/slow': await sleep(Number(event.query.s) * 1000); return 'late';
     case '/print': console.log('from the handler'); return context.callId;
   }
@@ -193,7 +205,13 @@ def test_generators_are_streamed(start):
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "reason"), [("/raise", 500, "HandlerError"), ("/set", 500, "InvalidResponse")]
+    ("path", "status", "reason"),
+    [
+        ("/raise", 500, "HandlerError"),
+        ("/set", 500, "InvalidResponse"),
+        ("/odd-parts", 500, "InvalidResponse"),
+        ("/odd-error", 500, "HandlerError"),
+    ],
 )
 def test_failures_are_json_without_a_traceback(start, language, path, status, reason):
     shim = start()
@@ -201,10 +219,18 @@ def test_failures_are_json_without_a_traceback(start, language, path, status, re
     document = json.loads(body)
     assert (got, document["error"], document["callId"], headers["x-call-id"]) == (status, reason, "c-7", "c-7")
     assert b"Traceback" not in body
-    if reason == "HandlerError":
+    if path == "/raise":
         log = shim.log()
         assert f"[call c-7] {RAISED[language]}" in log
         assert all(line.startswith("[call c-7] ") for line in log.splitlines())
+
+
+def test_what_goes_wrong_in_the_middle_of_a_reply_is_in_the_log(start):
+    shim = start()
+    whole = b"GET /odd-later HTTP/1.1\r\nHost: x\r\nX-Call-Id: c-8\r\n\r\n"
+    answer = shim.raw(whole)
+    assert not answer.endswith(b"0\r\n\r\n")  # node's may end before anything of it is out
+    assert "[call c-8] " in shim.log() and "yielded" in shim.log()
 
 
 def test_prints_carry_the_call_id(start):

@@ -157,10 +157,11 @@ export class Calls {
 
   #fail(exchange, error) {
     const invalid = error instanceof InvalidResponse;
-    if (!invalid && !exchange.over) writeStack(exchange.callId, error);
+    // Who gets half a reply is told nothing.
+    if (!exchange.over && (!invalid || exchange.response.headersSent)) writeStack(exchange.callId, error);
     if (exchange.over) return;
     if (exchange.response.headersSent) return this.#break(exchange);
-    const message = invalid ? error.message : error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    const message = invalid ? error.message : said(error);
     this.#send(exchange, failure(500, invalid ? 'InvalidResponse' : 'HandlerError', message, exchange.callId));
   }
 
@@ -178,6 +179,15 @@ export class Calls {
     }
     this.#inFlight -= 1;
     if (this.#draining && !this.#inFlight) this.#watchIdle();
+  }
+}
+
+/** What an error says, which is its own code and may fail as well. */
+function said(error) {
+  try {
+    return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  } catch {
+    return "Error: it can't say what it is";
   }
 }
 

@@ -56,7 +56,12 @@ export function install() {
 /** The stack of a failed call, each line with the call's id; frames of the shim are left out. */
 export function writeStack(id, error) {
   const own = new URL('.', import.meta.url).href;
-  const stack = error instanceof Error ? String(error.stack) : String(error);
+  let stack = "Error: it can't say what it is";
+  try {
+    stack = error instanceof Error ? String(error.stack) : String(error);
+  } catch {
+    // Its own code says what it is, and failed as well.
+  }
   const lines = stack.split('\n').filter((line) => !line.includes(own) && !line.includes('node:internal'));
   if (error instanceof Error && error.cause !== undefined) lines.push(`cause: ${error.cause}`);
   const prefix = id ? `[call ${id}] ` : '';

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .http import Exchange
-from .logs import CallLog, current, write_traceback
+from .logs import CallLog, current, said, write_traceback
 from .reply import InvalidResponse, Reply, failure, to_reply
 from .request import Context, Event
 from .settings import Settings
@@ -108,7 +108,7 @@ class Calls:
             return self._describe()
         except Exception as error:  # what an application's own description raises
             write_traceback("", error)
-            return failure(500, "HandlerError", f"the function can't be described: {type(error).__name__}: {error}", "")
+            return failure(500, "HandlerError", f"the function can't be described: {said(error)}", "")
 
     def _deadline(self, wanted: bytes | None) -> float | None:
         own = time.time() + self._settings.timeout if self._settings.timeout else None
@@ -235,10 +235,12 @@ class Calls:
         step = stream.__anext__ if inspect.isasyncgen(stream) else lambda: self._step(exchange, stream)
         try:
             part = await _next_part(step)
+            data = b"" if part is _END else _encode(part)
             exchange.start(reply.status, reply.headers)
             while part is not _END:
-                await exchange.write(_encode(part))
-                part = await _next_part(step)
+                await exchange.write(data)
+                if (part := await _next_part(step)) is not _END:
+                    data = _encode(part)
             exchange.finish()
         finally:
             if inspect.isasyncgen(stream):
@@ -307,14 +309,14 @@ class Calls:
             )
 
     def _fail(self, exchange: Exchange, error: BaseException) -> None:
-        if not isinstance(error, InvalidResponse):
+        if exchange.started or not isinstance(error, InvalidResponse):  # who gets half a reply is told nothing
             write_traceback(exchange.call_id, error)
         if exchange.started:
             exchange.finish(broken=True)
         elif isinstance(error, InvalidResponse):
             exchange.send(failure(500, "InvalidResponse", str(error), exchange.call_id))
         else:
-            exchange.send(failure(500, "HandlerError", f"{type(error).__name__}: {error}", exchange.call_id))
+            exchange.send(failure(500, "HandlerError", said(error), exchange.call_id))
 
 
 async def _next_part(step: Callable[[], Any]) -> Any:

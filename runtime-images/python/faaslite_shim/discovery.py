@@ -9,6 +9,8 @@ import traceback
 from functools import cache
 from typing import Any
 
+from .logs import said
+
 __all__ = ["StartFailure", "find_module", "load", "take_path"]
 
 MODULES = ("handler", "app", "main", "index")
@@ -67,6 +69,7 @@ def load(handler: str, package: str) -> Any:
     module_name = module_name or find_module(package)
     label = f"handler {module_name}:{attribute}" if attribute else f"handler {module_name}"
     module = _import(module_name, label, package)
+    _not_shadowed(module, module_name, label, package)
     if not attribute:
         for name in ATTRIBUTES:
             if callable(getattr(module, name, None)):
@@ -103,7 +106,15 @@ def _import(name: str, label: str, package: str) -> Any:
         raise StartFailure(f"{label}: the module called sys.exit({error.code!r}) while it was imported{_where(error, package)}") from error  # fmt: skip
     except BaseException as error:
         traceback.print_exc()
-        raise StartFailure(f"{label}: {type(error).__name__}: {error}{_where(error, package)}") from error
+        raise StartFailure(f"{label}: {said(error).replace(package + os.sep, '')}{_where(error, package)}") from error
+
+
+def _not_shadowed(module: Any, name: str, label: str, package: str) -> None:
+    """A file of the package that is called like a module which Python has loaded long before is never looked at."""
+    top = name.partition(".")[0]
+    file = getattr(module, "__file__", None) or ""
+    if top in sys.stdlib_module_names and not file.startswith(package + os.sep):
+        raise StartFailure(f"{label}: {top} is a module of Python's standard library: give {top}.py another name")
 
 
 def _where(error: BaseException, package: str) -> str:

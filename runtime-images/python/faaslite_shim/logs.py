@@ -82,6 +82,15 @@ def install() -> None:
     root.setLevel(logging.INFO)
 
 
+def said(error: BaseException) -> str:
+    """The type of an exception and what it says, which is its own code and may fail as well."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "it can't say what it is"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def write_traceback(call_id: str, error: BaseException) -> None:
     """The traceback of a failed call, from user code down, each line with the call's id."""
     trace = error.__traceback__
