@@ -75,7 +75,13 @@ def decide(policy: ScalePolicy, seen: Observation, state: State, now: float) -> 
 
 
 def _decide(policy: ScalePolicy, seen: Observation, state: State, now: float) -> Decision:
-    if seen.starting and seen.waiting == 0 and seen.in_flight == 0 and now - seen.last_active < FIRST_START:
+    if (
+        seen.starting
+        and policy.live
+        and seen.waiting == 0
+        and seen.in_flight == 0
+        and now - seen.last_active < FIRST_START
+    ):
         return _bounded(policy, max(seen.replicas, policy.min), state, "waits for its first instance to become ready")
     if _idle(policy, seen, now):
         quiet = f"no calls for {now - seen.last_active:.0f} s (idle is {policy.idle:g} s)"

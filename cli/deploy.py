@@ -105,7 +105,7 @@ def deploy(
         bool, typer.Option("--dry-run", help="Build and check, show what would change, send nothing.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it serves.")] = True,
-    wait_timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 120.0,
+    wait_timeout: Annotated[float, typer.Option(help="Seconds to wait at most.", min=0)] = 120.0,
     output: Output = Format.table,
 ) -> None:
     """Deploy a folder or file as functions, and wait until they serve."""

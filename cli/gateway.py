@@ -16,6 +16,8 @@ from cli.errors import CallFailed, NotThere, Unreachable
 __all__ = ["Gateway"]
 
 Response = http.client.HTTPResponse
+_AS_IT_IS = "%/?&=:@!$'()*+,;~[]"
+"""In a path with its query, beside letters and digits; whatever else people type is escaped."""
 
 
 class Gateway:
@@ -39,7 +41,7 @@ class Gateway:
     def function_url(self, namespace: str, name: str, path: str = "") -> str:
         """Where people call it; the default namespace goes without saying."""
         where = name if namespace == "default" else f"{name}.{namespace}"
-        return f"{self.url}/function/{quote(where)}{'/' + path.lstrip('/') if path else ''}"
+        return f"{self.url}/function/{quote(where)}{'/' + quote(path.lstrip('/'), _AS_IT_IS) if path else ''}"
 
     @contextmanager
     def request(

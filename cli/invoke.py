@@ -80,5 +80,9 @@ def _headers(lines: list[str]) -> dict[str, str]:
         key, separator, value = line.partition(":")
         if not separator or not key.strip():
             raise Usage(f"-H {line!r} is not 'Name: value'")
+        try:
+            line.encode("latin-1")
+        except UnicodeEncodeError:
+            raise Usage(f"-H {line!r} has characters that headers can't have") from None
         headers[key.strip()] = value.strip()
     return headers

@@ -38,6 +38,7 @@ def revisions(name: str, namespace: Namespace = "default", output: Output = Form
     rows = [
         (
             each["name"],
+            "yes" if each["ready"] else "never",
             f"{each['percent']}%",
             ",".join(each["tags"]) or "-",
             each["replicas"],
@@ -46,12 +47,14 @@ def revisions(name: str, namespace: Namespace = "default", output: Output = Form
         )
         for each in found
     ]
-    table(("REVISION", "TRAFFIC", "TAGS", "REPLICAS", "AGE", "URL"), rows, f"{name} has no revision yet")
+    table(("REVISION", "READY", "TRAFFIC", "TAGS", "REPLICAS", "AGE", "URL"), rows, f"{name} has no revision yet")
 
 
 def rollback(
     name: str,
-    to: Annotated[str, typer.Option(help="A revision's number or name.", show_default="the one before")] = "",
+    to: Annotated[
+        str, typer.Option(help="A revision's number or name.", show_default="the last before that was ready")
+    ] = "",
     namespace: Namespace = "default",
 ) -> None:
     """Give all calls to an earlier revision. `faas traffic NAME latest=100` goes back to the newest."""
@@ -62,9 +65,9 @@ def rollback(
             chosen = _named(to, name, [each["name"] for each in listed])
         else:
             at = max((index for index, each in enumerate(listed) if each["percent"]), default=len(listed))
-            earlier = [each["name"] for each in listed[at + 1 :]]
+            earlier = [each["name"] for each in listed[at + 1 :] if each["ready"]]
             if not earlier:
-                raise CallFailed(f"{name} has no revision before the one that takes the calls")
+                raise CallFailed(f"{name} has no revision before the one that takes the calls which was ever ready")
             chosen = earlier[0]
         kept = await _tags(client, name, namespace)
         await _set(client, name, namespace, [{"revision": chosen, "percent": 100}, *kept])
@@ -112,7 +115,7 @@ def traffic(
 async def _listed(client: Client, name: str, namespace: str) -> list[dict[str, Any]]:
     """The newest first."""
     from core.api.kinds import REPLICA_SET
-    from faaslite.api.names import FUNCTION, LABEL_FUNCTION
+    from faaslite.api.names import ANNOTATION_WAS_READY, FUNCTION, LABEL_FUNCTION
 
     status = (await client.get(FUNCTION, name, namespace)).get("status") or {}
     sets, _ = await client.list(REPLICA_SET, namespace, labels=f"{LABEL_FUNCTION}={name}")
@@ -127,6 +130,7 @@ async def _listed(client: Client, name: str, namespace: str) -> list[dict[str, A
                 "name": meta["name"],
                 "percent": row.get("percent", 0),
                 "tags": row.get("tags", []),
+                "ready": ANNOTATION_WAS_READY in (meta.get("annotations") or {}),
                 "replicas": (each.get("status") or {}).get("replicas", 0),
                 "created": meta["creationTimestamp"],
                 "url": f"{url}:{meta['name'].rpartition('-')[2]}",

@@ -37,6 +37,8 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _HANDLER = re.compile(r"[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?")
 _RUNTIME = re.compile(r"python(3\.(?P<minor>\d+))?|node([1-9]\d)?|image")
 _RESERVED = "FAASLITE_"
+LEAST_MEMORY = 6 << 20
+"""Bytes; as Docker has it."""
 OLDEST_PYTHON = 11
 
 
@@ -457,6 +459,9 @@ def _cross_checks(spec: FunctionSpec) -> Iterable[str]:
     total = sum(each.percent for each in spec.traffic)
     if spec.traffic and total != 100:
         yield f"spec.traffic: percentages sum to {total}, not to 100"
+    memory = spec.resources.limits.get("memory")
+    if memory is not None and 0 < quantity.parse(memory) < LEAST_MEMORY:
+        yield f"spec.resources.limits.memory: {memory} is less than {LEAST_MEMORY >> 20}Mi, with which nothing starts"
     for name, amount in spec.resources.requests.items():
         limit = spec.resources.limits.get(name)
         if limit is not None and quantity.parse(amount) > quantity.parse(limit):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.api.kinds import Kind
 
 __all__ = [
-    "ANNOTATION_BUILD_ASKED", "ANNOTATION_CONCURRENCY", "ANNOTATION_RESOLVED", "ANNOTATION_REVISION_HASH", "ANNOTATION_RPS", "ANNOTATION_SCALE", "ANNOTATION_SECRET_VERSION", "ANNOTATION_WEIGHT",
+    "ANNOTATION_BUILD_ASKED", "ANNOTATION_CONCURRENCY", "ANNOTATION_RESOLVED", "ANNOTATION_REVISION_HASH", "ANNOTATION_RPS", "ANNOTATION_SCALE", "ANNOTATION_SECRET_VERSION", "ANNOTATION_WAS_READY", "ANNOTATION_WEIGHT",
     "BUILD_COMMAND", "BUILD_PATH", "CONTAINER_NAME", "FUNCTION", "GROUP", "HEADER_BUSY", "HEADER_CALL_ID", "HEADER_COLD_START", "HEADER_CRON", "HEADER_DEADLINE", "HEADER_REVISION", "LABEL_BUILD", "LABEL_BUILD_OF", "LABEL_FUNCTION", "LABEL_KEY", "LABEL_REVISION", "LABEL_VERSIONED", "LABEL_VERSION_OF", "LAYER_PATH", "LIVE_PATH", "MODULES_PATH", "NO_ROUTE_TAINT", "PACKAGE_DRIVER", "PACKAGE_PATH", "PORT", "PROCESS_TAINT",
     "READY_PATH", "SECRETS_PATH", "SYSTEM_NAMESPACE", "revision_name",
 ]  # fmt: skip
@@ -39,6 +39,8 @@ ANNOTATION_BUILD_ASKED = "faaslite.dev/build-asked"
 ANNOTATION_RESOLVED = "faaslite.dev/resolved"
 """On a Function: any text. When it changes, its requirements are resolved anew."""
 ANNOTATION_REVISION_HASH = "faaslite.dev/template-hash"
+ANNOTATION_WAS_READY = "faaslite.dev/was-ready"
+"""On a revision's ReplicaSet: `true` once it was good enough to take the calls."""
 PROCESS_TAINT = "faaslite.dev/process-runtime"
 """Taint (NoSchedule) of process nodes, tolerated by function Pods: only `faaslite/<runtime>` images run there."""
 NO_ROUTE_TAINT = "faaslite.dev/no-route"

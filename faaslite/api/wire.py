@@ -30,7 +30,7 @@ class ScalePolicy(msgspec.Struct, frozen=True, omit_defaults=True):
     `target` is the load per instance that is aimed at, in calls in flight or calls per second as `metric` says.
     `min` and `max` bound the replicas (`max` 0 is no bound); `idle` is how long a revision without calls keeps its last
     instance; `stable` is the averaging window (KPA's stable window; the panic window is a tenth of it).
-    `initial` is how many replicas a new revision starts with.
+    `initial` is how many replicas a new revision starts with. One that isn't `live` gets no calls as traffic goes, and isn't the newest.
     """
 
     target: float = 7.0
@@ -40,6 +40,7 @@ class ScalePolicy(msgspec.Struct, frozen=True, omit_defaults=True):
     idle: float = 30.0
     stable: float = 60.0
     initial: int = 1
+    live: bool = True
     limit: int = 0
     """The hard limit of calls in flight per instance, 0 for none: what a poke's waiting calls are divided by."""
     down_delay: float = 0.0

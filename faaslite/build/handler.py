@@ -24,6 +24,8 @@ def find_handler(source: Path, asked: str = "") -> str:
     module, _, attribute = asked.partition(":")
     path = module_file(source, module) if module else _guess_module(source)
     module = module or path.stem
+    if not all(each.isidentifier() for each in module.split(".")):
+        raise BuildError(f"{path.name} can't be imported by Python: name it with letters, digits and _ alone")
     names = _top_level_names(path)
     if attribute:
         if names is not None and attribute.split(".")[0] not in names:
@@ -79,7 +81,8 @@ def _top_level_names(path: Path) -> set[str] | None:
     try:
         tree = ast.parse(path.read_bytes(), str(path.name))
     except SyntaxError as error:
-        raise BuildError(f"{path.name}:{error.lineno}: {error.msg}") from error
+        where = f"{path.name}:{error.lineno}" if error.lineno else path.name
+        raise BuildError(f"{where}: {error.msg}") from error
     except ValueError as error:
         raise BuildError(f"{path.name} can't be read as Python: {error}") from error
     names: set[str] = set()

@@ -21,6 +21,7 @@ from faaslite.build.npm import declared_modules
 __all__ = ["Asked", "Planned", "function_name", "merge_specs", "plan"]
 
 _SCRIPTS = (".js", ".mjs", ".cjs")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,13 @@ def plan(path: Path, asked: Asked, progress: Callable[[str], None] = lambda _: N
 
     if not path.exists():
         raise BuildError(f"{path} doesn't exist")
+    if not _LABEL.fullmatch(asked.namespace):
+        raise BuildError(f"{asked.namespace!r} can't be a namespace's name: use a-z, 0-9 and -")
+    runtime_said = asked.spec.get("runtime")
+    if path.is_file() and path.suffix not in (".py", *_SCRIPTS) and runtime_said != "image":
+        raise BuildError(
+            f"{path} is not code: a function is a Python or JavaScript file, or the folder that holds one with all it needs"
+        )
     manifest = read_manifest(path)
     base: dict[str, Any] = merge_specs(manifest.get("spec") or {}, dict(asked.spec))
     runtime = str(base.get("runtime") or _guess_runtime(path))

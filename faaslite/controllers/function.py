@@ -341,7 +341,7 @@ class FunctionController:
         again = _sooner(again, await self._replace_crashed(found, [known[each] for each in serving if each in known]))
         again = _sooner(again, await self._builds.tidy(found, wanted))
         live = {*serving, newest}
-        await self._write_policies(function, known, live)
+        await self._write_policies(function, known, live, latest_ready)
         await self._prune(found, known.values(), {*live, latest_ready})
         return again
 
@@ -428,14 +428,19 @@ class FunctionController:
             log.debug("%s is gone, its status needn't be written", found.key)
         return None
 
-    async def _write_policies(self, function: Function, known: Mapping[str, ReplicaSet], live: set[str]) -> None:
+    async def _write_policies(
+        self, function: Function, known: Mapping[str, ReplicaSet], live: set[str], latest_ready: str
+    ) -> None:
+        """How each revision is to scale, and that it was ready once: it can be gone back to."""
         for name, each in known.items():
             concurrency, _ = resources.limits_of(each.spec.template)
             policy = resources.scale_policy(function, limit=concurrency, live=name in live)
-            text = resources.policy_text(policy)
-            if each.metadata.annotations.get(names.ANNOTATION_SCALE) == text:
+            wanted = {names.ANNOTATION_SCALE: resources.policy_text(policy)}
+            if name == latest_ready:
+                wanted[names.ANNOTATION_WAS_READY] = "true"
+            if all(each.metadata.annotations.get(key) == value for key, value in wanted.items()):
                 continue
-            patch = {"metadata": {"uid": each.metadata.uid, "annotations": {names.ANNOTATION_SCALE: text}}}
+            patch = {"metadata": {"uid": each.metadata.uid, "annotations": wanted}}
             try:
                 await self._client.patch(REPLICA_SET, name, each.namespace, patch)
             except NotFound:

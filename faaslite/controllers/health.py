@@ -94,10 +94,12 @@ def _seconds(text: object) -> float:
 
 
 def fresh(old: Pod | None, new: Pod | None, now: float) -> Trouble | None:
-    """The trouble of an instance that its earlier state (None: unknown) didn't tell of."""
+    """The trouble of an instance that its earlier state (None: unknown) didn't tell of; ends of instances that weren't ready are none."""
     found = trouble_of(new) if new is not None else None
     if found is None or (not found.lasts and found.at and now - found.at > HEALTHY_AFTER):
         return None
+    if found.reason == "InstanceDied" and not (old.ready if old is not None else new is not None and new.ready):
+        return None  # it never came to serve: the condition Ready says why
     before = trouble_of(old) if old is not None else None
     return None if before is not None and before.mark == found.mark else found
 

@@ -207,6 +207,7 @@ def scale_policy(function: Function, *, limit: int | None = None, live: bool = T
         idle=scale.idle,
         stable=scale.window,
         initial=scale.initial,
+        live=live,
         limit=spec.concurrency if limit is None else limit,
         down_delay=scale.down_delay,
         up_rate=scale.up_rate,

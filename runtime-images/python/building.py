@@ -301,6 +301,10 @@ def _add(tar: tarfile.TarFile, name: str, path: str) -> None:
         tar.addfile(info, data)
 
 
+def _size(count: int) -> str:
+    return f"{count / 1024:.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.1f} MiB"
+
+
 def upload(archive: Path, digest: str, size: int, environment: Mapping[str, str]) -> None:
     """Raises Failed with what the store says. A gateway that isn't there is waited for: it may be starting again."""
     began = time.monotonic()
@@ -321,7 +325,7 @@ def upload(archive: Path, digest: str, size: int, environment: Mapping[str, str]
             time.sleep(0.25)
             continue
         if reply.status < 400:
-            say(f"uploaded the layer: {size / 1024 / 1024:.1f} MiB in {time.monotonic() - began:.1f} s")
+            say(f"uploaded the layer: {_size(size)} in {time.monotonic() - began:.1f} s")
             return
         if reply.status < 500 or not left:
             raise Failed(f"the package store refused the layer: {_message(said) or reply.status}")

@@ -5,6 +5,7 @@ The standard library alone is imported here: build Pods carry a copy of this fil
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import shutil
@@ -77,10 +78,19 @@ def npm_reason(tail: Sequence[str]) -> str:
 
 
 def prune_modules(modules: Path) -> list[str]:
-    """Take from a `node_modules` what functions have no use for; the names of what stays, at most 500."""
+    """Take from a `node_modules` what functions have no use for; `name@version` of what stays, at most 500."""
     shutil.rmtree(modules / ".bin", ignore_errors=True)
     (modules / ".package-lock.json").unlink(missing_ok=True)
-    return sorted(each.parent.relative_to(modules).as_posix() for each in modules.glob("**/package.json"))[:500]
+    found = []
+    for each in modules.glob("**/package.json"):
+        name = each.parent.relative_to(modules).as_posix()
+        try:
+            version = json.loads(each.read_bytes()).get("version")
+        except (ValueError, OSError, AttributeError):
+            version = None
+        if version:  # folders of a package may have such a file, without one
+            found.append(f"{name}@{version}")
+    return sorted(found)[:500]
 
 
 def installed(target: Path) -> list[str]:

@@ -58,6 +58,7 @@ ROWS = [
     ("zero stays zero", POLICY, seen(last_active=NOW - 500, replicas=0, ready=0), State(), 0),
     ("the minimum is raised to", ScalePolicy(min=3), seen(replicas=0, ready=0, last_active=NOW - 500), State(), 3),
     ("a first start is not idle", POLICY, seen(ready=0, starting=True, last_active=NOW - 300), State(), 1),
+    ("unless another has taken its place", ScalePolicy(live=False), seen(ready=0, starting=True, last_active=NOW - 300), State(), 0),
     ("but not for ever", POLICY, seen(ready=0, starting=True, last_active=NOW - FIRST_START), State(), 0),
     ("a first start can be poked higher", POLICY, seen(ready=0, starting=True, waiting=50), State(), 5),
     ("rps", ScalePolicy(metric="rps", target=100), seen(stable=350, panic=350, replicas=4, ready=4), State(), 4),

@@ -94,6 +94,7 @@ def test_everything_that_the_design_shows_is_read() -> None:
         ({"secrets": ["No Name"]}, "spec.secrets[0]: "),
         ({"resources": {"limits": {"cpu": "lots"}}}, 'spec.resources.limits: cpu "lots" is not a quantity'),
         ({"resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1500m"}}}, "spec.resources.requests.cpu: 2 is over its limit"),
+        ({"resources": {"limits": {"memory": "1"}}}, "spec.resources.limits.memory: 1 is less than 6Mi"),
         ({"concurrency": -1}, "spec.concurrency: -1 is under 0"),
         ({"timeout": "soon"}, 'spec.timeout: "soon" is not a duration'),
         ({"timeout": 0}, "spec.timeout: 0 must be over 0"),

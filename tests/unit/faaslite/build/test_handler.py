@@ -37,7 +37,8 @@ def test_finds(tmp_path, files, asked, found):
         ({"app.py": "def handle(): pass"}, "app:main", "has no 'main'"),
         ({"app.py": "def handle(): pass"}, "web:main", "module 'web' is not in"),
         ({"a.py": "", "b.py": ""}, "", "several modules"),
-        ({"app.py": "def handle(): pass\0"}, "", r"app\.py"),
+        ({"app.py": "def handle(): pass\0"}, "", r"app\.py: source"),
+        ({"my app.py": "def handle(): pass"}, "", r"my app\.py can't be imported"),
     ],
 )
 def test_says_what_is_wrong(tmp_path, files, asked, message):

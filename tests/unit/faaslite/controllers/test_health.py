@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from core.api.strain import LOST, STRAINS, WITHIN_LIMITS
-from core.api.views import Pod
+from core.api.views import Condition, Pod
 from core.clock import timestamp
 from faaslite.controllers.health import HEALTHY_AFTER, Trouble, fresh, healthy_condition, remembered, trouble_of
 
@@ -63,6 +63,10 @@ def test_what_is_trouble(found: Pod, reason: str, said: str) -> None:
 
 def test_trouble_is_told_of_once() -> None:
     good, bad = pod(state={"running": {}}), pod(lastState={"terminated": OOM})
+    died = pod(lastState=ended(9, finishedAt=timestamp(NOW)))
+    assert fresh(good, died, NOW) is None  # it was never ready
+    good.status.conditions.append(Condition(type="Ready", status="True"))
+    assert fresh(good, died, NOW) is not None
     assert fresh(good, bad, NOW) is not None
     assert fresh(bad, bad, NOW) is None
     assert fresh(bad, pod(lastState={"terminated": {**OOM, "containerID": "process://2"}}), NOW) is not None
