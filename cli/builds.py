@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from cli.context import connect
 from cli.output import note
 from core.api.meta import Document
 
 if TYPE_CHECKING:
-    from core.client.http import HttpTransport
+    from core.client.light import LightTransport
+    from core.client.rest import Client
 
 __all__ = ["BUILD_ENDED", "BuildLogs", "BuildPlace", "annotations_for", "built", "cluster_builds", "current_build"]
 
@@ -31,21 +31,16 @@ class BuildPlace(StrEnum):
     local = "local"
 
 
-def cluster_builds() -> bool:
+async def cluster_builds(client: Client) -> bool:
     """Whether the cluster says that it builds dependencies (`kube-public/cluster-info`)."""
+    from core.api.kinds import CONFIG_MAP
+    from core.errors import Forbidden, NotFound
 
-    async def ask() -> bool:
-        from core.api.kinds import CONFIG_MAP
-        from core.errors import Forbidden, NotFound
-
-        async with connect() as (client, _):
-            try:
-                found = await client.get(CONFIG_MAP, "cluster-info", "kube-public")
-            except (NotFound, Forbidden):
-                return False
-            return (found.get("data") or {}).get("builds") == BuildPlace.cluster
-
-    return asyncio.run(ask())
+    try:
+        found = await client.get(CONFIG_MAP, "cluster-info", "kube-public")
+    except (NotFound, Forbidden):
+        return False
+    return (found.get("data") or {}).get("builds") == BuildPlace.cluster
 
 
 def built(document: Mapping[str, Any]) -> tuple[str, str]:
@@ -78,7 +73,7 @@ def current_build(document: Mapping[str, Any]) -> bool:
 class BuildLogs:
     """Prints the log of each build Pod once, whichever of the functions waits for it. `tasks` end with their logs."""
 
-    def __init__(self, transport: HttpTransport, namespace: str) -> None:
+    def __init__(self, transport: LightTransport, namespace: str) -> None:
         self._transport = transport
         self._namespace = namespace
         self._tasks: dict[str, asyncio.Task[None]] = {}

@@ -16,7 +16,7 @@ from cli.options import AllNamespaces, Namespace, Output
 from cli.output import Format, age, echo, emit, note, table
 
 if TYPE_CHECKING:
-    from core.client.http import HttpTransport
+    from core.client.light import LightTransport
 
 __all__ = ["app", "ended", "fetch", "seconds"]
 
@@ -172,7 +172,7 @@ async def _print_logs(record: dict[str, Any]) -> int:
     return found
 
 
-async def _lines(transport: HttpTransport, path: str) -> Any:
+async def _lines(transport: LightTransport, path: str) -> Any:
     rest = b""
     async with aclosing(transport.stream(path, {})) as chunks:
         async for chunk in chunks:

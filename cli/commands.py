@@ -39,7 +39,7 @@ COMMANDS = (
     ("describe", "functions", "Show a function with its revisions, instances and recent events."),
     ("scale", "functions", "Change how far a function scales."),
     ("delete", "functions", "Delete functions with their revisions and instances."),
-    ("logs", "logs", "Print the logs of a function's instances."),
+    ("logs", "logs", "Print the logs of a function's instances, those that are gone first."),
     (
         "exec",
         "shell",

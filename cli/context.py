@@ -7,16 +7,16 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cli.errors import CallFailed, Unreachable
 
 if TYPE_CHECKING:
     from cli.gateway import Gateway
-    from core.client.http import HttpTransport
+    from core.client.light import LightTransport
     from core.client.rest import Client
 
-__all__ = ["connect", "gateway", "home_folder", "kubeconfig_file", "run"]
+__all__ = ["Session", "connect", "gateway", "home_folder", "kubeconfig_file", "run"]
 
 T = TypeVar("T")
 
@@ -42,17 +42,28 @@ def kubeconfig_file() -> Path:
 
 
 @asynccontextmanager
-async def connect(config: Path | None = None) -> AsyncIterator[tuple[Client, HttpTransport]]:
+async def connect(config: Path | None = None) -> AsyncIterator[tuple[Client, LightTransport]]:
     """A client of the cluster's API, and the transport under it. `config` names the kubeconfig."""
-    from core.client.http import HttpTransport
+    from core.client.light import LightTransport
     from core.client.rest import Client
-    from core.errors import ServiceUnavailable, Unauthorized
 
     file = config or kubeconfig_file()
-    transport = HttpTransport.from_kubeconfig(file)
+    transport = LightTransport.from_kubeconfig(file)
     client = Client(transport)
     try:
-        yield client, transport
+        async with _explained(file):
+            yield client, transport
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def _explained(file: Path) -> AsyncIterator[None]:
+    """What is wrong with credentials and certificates, with the file that they are in."""
+    from core.errors import ServiceUnavailable, Unauthorized
+
+    try:
+        yield
     except Unauthorized as error:
         raise CallFailed(
             f"the API refused the credentials in {file} ({error.message}): they have expired, or were taken back; get new ones with `faas login`, "
@@ -65,8 +76,40 @@ async def connect(config: Path | None = None) -> AsyncIterator[tuple[Client, Htt
             f"{error.message}; the API's certificate has expired, or is of a CA that {file} doesn't trust: get a new kubeconfig with `faas login`, "
             "or `faas kubeconfig` on the cluster's machine"
         ) from error
-    finally:
-        await client.close()
+
+
+class Session:
+    """Several questions over one connection, which is made with the first. For commands that ask now and then, on the main thread."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._file: Path | None = None
+        self._client: Client | None = None
+        self._transport: LightTransport | None = None
+
+    def run(self, work: Callable[[Client, LightTransport], Awaitable[T]]) -> T:
+        """Do something with a client, and the transport under it; what came of it. Raises as `connect` does."""
+
+        async def main() -> T:
+            if self._file is None or self._client is None or self._transport is None:
+                from core.client.light import LightTransport
+                from core.client.rest import Client
+
+                self._file = kubeconfig_file()
+                self._transport = LightTransport.from_kubeconfig(self._file)
+                self._client = Client(self._transport)
+            async with _explained(self._file):
+                return await work(self._client, self._transport)
+
+        return self._runner.run(main())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._client is not None:
+            self._runner.run(self._client.close())
+        self._runner.close()
 
 
 def run(work: Callable[[Client], Awaitable[T]], config: Path | None = None) -> T:

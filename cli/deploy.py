@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.builds import BUILD_ENDED, BuildLogs, BuildPlace, annotations_for, built, cluster_builds, current_build
-from cli.context import connect, gateway, home_folder
+from cli.context import Session, gateway, home_folder
 from cli.errors import CliError, TimedOut, Usage
 from cli.options import (
     Build,
@@ -37,6 +37,8 @@ from cli.output import Format, echo, emit, note
 from core.api.meta import Document
 
 if TYPE_CHECKING:
+    from cli.gateway import Gateway
+    from core.client.light import LightTransport
     from core.client.rest import Client
     from faaslite.build.plan import Asked, Planned
 
@@ -116,23 +118,28 @@ def deploy(
         runtime=runtime, env=env or [], secret=secret or [], cron=cron or [], minimum=minimum, maximum=maximum,
         concurrency=concurrency, timeout=timeout, memory=memory, cpu=cpu,
     )  # fmt: skip
-    planned = plan(path, asked(namespace, name, handler, spec, preview=preview, fresh=upgrade, build=build), note)
-    if dry_run:
-        from cli.diff import compare, show
+    with Session() as session:
+        wanted = asked(namespace, name, handler, spec, session, preview=preview, fresh=upgrade, build=build)
+        planned = plan(path, wanted, note)
+        target = gateway()
+        documents = [each.document for each in planned]
+        if dry_run:
+            from cli.diff import compare, show
 
-        found = asyncio.run(compare(planned, gateway()))
-        emit([each.document for each in planned], output) if output is not Format.table else show(found)
-        return
-    upload(planned, namespace)
-    done = asyncio.run(
-        _apply_and_wait([each.document for each in planned], wait_timeout if wait else 0.0, fresh=upgrade)
-    )
+            found = session.run(lambda client, _: compare(client, planned, target))
+            emit(documents, output) if output is not Format.table else show(found)
+            return
+        upload(planned, namespace, target)
+        patience = wait_timeout if wait else 0.0
+        done = session.run(
+            lambda client, transport: _apply_and_wait(client, transport, documents, patience, fresh=upgrade)
+        )
     if output is not Format.table:
         emit(done[0] if len(done) == 1 else done, output)
         return
     took = f" in {time.monotonic() - started:.1f} s" if wait else ""
     for each in done:
-        url = gateway().function_url(namespace, each["metadata"]["name"])
+        url = target.function_url(namespace, each["metadata"]["name"])
         echo(f"{each['metadata']['name']} {'serves' if wait else 'accepted'}{took}: {url}")
 
 
@@ -141,37 +148,80 @@ def asked(
     name: str,
     handler: str,
     spec: dict[str, Any],
+    session: Session | None = None,
     *,
     preview: bool = False,
     fresh: bool = False,
     build: BuildPlace | None = None,
 ) -> Asked:
-    """What flags say, with where this user keeps layers and the logs of builds that failed."""
+    """What flags say, with where this user keeps layers and the logs of builds that failed. `session` is with the cluster to deploy to."""
     from faaslite.build.plan import Asked
 
     home = home_folder()
-    remote = cache(cluster_builds) if build is None else lambda: build is BuildPlace.cluster
-    return Asked(namespace, name, handler, spec, preview, fresh, home / "layers", home / "logs" / "builds", remote)
+    if build is not None or session is None:
+        remote = lambda: build is BuildPlace.cluster  # noqa: E731
+    else:
+        remote = cache(lambda: session.run(lambda client, _: cluster_builds(client)))
+    known = same_but_code(partial(accepted, session)) if session is not None else lambda _: False
+    layers, logs = home / "layers", home / "logs" / "builds"
+    return Asked(namespace, name, handler, spec, preview, fresh, layers, logs, remote, known)
 
 
-def upload(planned: Sequence[Planned], namespace: str) -> None:
+def same_but_code(known: Callable[[str, str], Document]) -> Callable[[Document], bool]:
+    """Whether the spec that `known` gives for a document's namespace and name is the document's, but for the code in it."""
+    asks = cache(known)
+
+    def same(document: Document) -> bool:
+        meta, spec = document["metadata"], document["spec"]
+        has = asks(meta["namespace"], meta["name"])
+        if "package" in spec and _requirements(has) != _requirements(spec):
+            return False
+        return bool(has) and _but_code(has) == _but_code(spec)
+
+    return same
+
+
+def _but_code(spec: Document) -> Document:
+    return {key: value for key, value in spec.items() if key not in ("handler", "package")}
+
+
+def _requirements(spec: Document) -> str:
+    return str((spec.get("package") or {}).get("requirements") or "")
+
+
+def accepted(session: Session, namespace: str, name: str) -> Document:
+    """The spec of the Function as the cluster has it and found it valid; {} where it hasn't, or can't be asked."""
+    from core.errors import FaasliteError
+    from faaslite.api.names import FUNCTION
+
+    try:
+        found = session.run(lambda client, _: client.get(FUNCTION, name, namespace))
+    except FaasliteError:
+        return {}  # who deploys is told of it when it matters
+    status = found.get("status") or {}
+    seen = status.get("observedGeneration") == found["metadata"].get("generation")
+    conditions = status.get("conditions") or ()
+    refused = any(each.get("reason") == "InvalidSpec" for each in conditions)
+    spec: Document = found["spec"]
+    return spec if seen and not refused else {}
+
+
+def upload(planned: Sequence[Planned], namespace: str, target: Gateway) -> None:
     """Hand to the package store what it doesn't have: for a change of code alone, the code."""
-    target = gateway()
     sent: set[str] = set()
     for each in planned:
-        parts = ((each.archive, "package"), (each.layer, "dependency layer"))
-        for part, what in parts:
-            if part is None or part.digest in sent:
-                continue
-            sent.add(part.digest)
-            if target.has_package(part.digest, namespace):
-                continue
-            data = part.data
-            target.put_package(part.digest, data, namespace)
-            files = (
-                f", {each.archive.files} file{'s' if each.archive.files != 1 else ''}" if part is each.archive else ""
-            )
-            note(f"uploaded the {what}: {_size(len(data))}{files}")
+        if each.archive is not None and each.archive.digest not in sent:
+            sent.add(each.archive.digest)
+            if target.put_package(each.archive.digest, each.archive.data, namespace):
+                files = f"{each.archive.files} file{'s' if each.archive.files != 1 else ''}"
+                note(f"uploaded the package: {_size(len(each.archive.data))}, {files}")
+        if each.layer is not None and each.layer.digest not in sent:
+            sent.add(each.layer.digest)
+            if target.has_package(each.layer.digest, namespace):
+                continue  # its data needn't be read
+            data = each.layer.data
+            target.put_package(each.layer.digest, data, namespace)
+            note(f"uploaded the dependency layer: {_size(len(data))}")
 
 
 def spec_from_flags(
@@ -222,39 +272,40 @@ def _size(count: int) -> str:
     return f"{count / 1024:.1f} KiB" if count < 1024 * 1024 else f"{count / 1024 / 1024:.1f} MiB"
 
 
-async def _apply_and_wait(documents: Sequence[Document], patience: float, *, fresh: bool) -> list[Document]:
+async def _apply_and_wait(
+    client: Client, transport: LightTransport, documents: Sequence[Document], patience: float, *, fresh: bool
+) -> list[Document]:
     """Write the Functions, then wait for all of them; the first that fails ends the wait with its reason. Builds that run are waited for,
     however long they take: they have a bound of their own."""
-    async with connect() as (client, transport):
-        applied = [await _apply(client, each, fresh=fresh) for each in documents]
-        if not patience:
-            return applied
-        logs = BuildLogs(transport, documents[0]["metadata"]["namespace"])
-        loop = asyncio.get_running_loop()
-        waiting: dict[str, asyncio.Task[Document]] = {}
-        try:
-            async with asyncio.timeout(patience) as bound:
+    applied = [await _apply(client, each, fresh=fresh) for each in documents]
+    if not patience:
+        return applied
+    logs = BuildLogs(transport, documents[0]["metadata"]["namespace"])
+    loop = asyncio.get_running_loop()
+    waiting: dict[str, asyncio.Task[Document]] = {}
+    try:
+        async with asyncio.timeout(patience) as bound:
 
-                def see(document: Document) -> None:
-                    before = logs.building
-                    logs.see(document)
-                    if logs.building != before and not bound.expired():
-                        bound.reschedule(None if logs.building else loop.time() + patience)
+            def see(document: Document) -> None:
+                before = logs.building
+                logs.see(document)
+                if logs.building != before and not bound.expired():
+                    bound.reschedule(None if logs.building else loop.time() + patience)
 
-                for each in applied:
-                    waiting[each["metadata"]["name"]] = asyncio.create_task(_until_ready(client, each, see))
-                return await asyncio.gather(*waiting.values())
-        except TimeoutError:
-            late = [name for name, task in waiting.items() if task.cancelled() or not task.done()]
-            verb = "does" if len(late) == 1 else "do"
-            raise TimedOut(
-                f"{', '.join(late)} {verb} not serve after {patience:.0f} s; `faas describe {late[0]}` and `faas logs {late[0]}` say more"
-            ) from None
-        finally:
-            for task in waiting.values():
-                task.cancel()
-            await asyncio.gather(*waiting.values(), return_exceptions=True)
-            await logs.finish()
+            for each in applied:
+                waiting[each["metadata"]["name"]] = asyncio.create_task(_until_ready(client, each, see))
+            return await asyncio.gather(*waiting.values())
+    except TimeoutError:
+        late = [name for name, task in waiting.items() if task.cancelled() or not task.done()]
+        verb = "does" if len(late) == 1 else "do"
+        raise TimedOut(
+            f"{', '.join(late)} {verb} not serve after {patience:.0f} s; `faas describe {late[0]}` and `faas logs {late[0]}` say more"
+        ) from None
+    finally:
+        for task in waiting.values():
+            task.cancel()
+        await asyncio.gather(*waiting.values(), return_exceptions=True)
+        await logs.finish()
 
 
 async def _apply(client: Client, document: Document, *, fresh: bool) -> Document:
@@ -295,8 +346,11 @@ async def _until_ready(client: Client, applied: Document, see: Callable[[Documen
     query = {"resourceVersion": meta["resourceVersion"], "fieldSelector": f"metadata.name={meta['name']}"}
     current: Document = applied
     said = ""
-    if readiness(applied, meta["generation"])[0] is True:
+    verdict, reason = readiness(applied, meta["generation"])
+    if verdict is True:
         return applied  # nothing was changed
+    if verdict is False:
+        raise CliError(f"{meta['name']} is deployed like this already, and fails: {reason}")
     while True:
         async with aclosing(client.transport.watch(FUNCTION.path(meta["namespace"]), query)) as batches:
             async for batch in batches:

@@ -32,7 +32,9 @@ def register(app: typer.Typer) -> None:
 
 def dev(
     path: Annotated[Path, typer.Argument(help="A folder, or one file; as for `faas deploy`.")],
-    port: Annotated[int, typer.Option(help="Where to listen on 127.0.0.1; 0 picks a free port.")] = 8080,
+    port: Annotated[
+        int, typer.Option(help="Where to listen on 127.0.0.1; 0 picks a free port.", min=0, max=65535)
+    ] = 8080,
     at: Annotated[str, typer.Option(help="What time it is to be for cron, such as 2026-01-31T02:59:50+01:00.")] = "",
     secret: Annotated[
         list[str] | None, typer.Option(help="NAME/KEY=VALUE; may be repeated, beside .secrets/NAME/KEY.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.context import connect, gateway
+from cli.context import Session, gateway
 from cli.deploy import asked, spec_from_flags
 from cli.errors import NotThere
 from cli.options import (
@@ -38,6 +38,7 @@ from cli.output import echo, note
 
 if TYPE_CHECKING:
     from cli.gateway import Gateway
+    from core.client.rest import Client
     from faaslite.build.plan import Planned
 
 __all__ = ["Difference", "compare", "register", "show"]
@@ -82,33 +83,35 @@ def diff(
         runtime=runtime, env=env or [], secret=secret or [], cron=cron or [], minimum=minimum, maximum=maximum,
         concurrency=concurrency, timeout=timeout, memory=memory, cpu=cpu,
     )  # fmt: skip
-    planned = plan(path, asked(namespace, name, handler, spec, preview=preview, fresh=upgrade, build=build), note)
-    found = asyncio.run(compare(planned, gateway()))
+    with Session() as session:
+        wanted = asked(namespace, name, handler, spec, session, preview=preview, fresh=upgrade, build=build)
+        planned = plan(path, wanted, note)
+        target = gateway()
+        found = session.run(lambda client, _: compare(client, planned, target))
     show(found)
     if any(each.new or each.lines for each in found):
         raise typer.Exit(1)
 
 
-async def compare(planned: Sequence[Planned], target: Gateway) -> list[Difference]:
+async def compare(client: Client, planned: Sequence[Planned], target: Gateway) -> list[Difference]:
     """What is deployed beside what would be."""
     from core.errors import NotFound
     from faaslite.api.names import FUNCTION
 
     found = []
-    async with connect() as (client, _):
-        for each in planned:
-            try:
-                current = await client.get(FUNCTION, each.name, each.document["metadata"]["namespace"])
-            except NotFound:
-                found.append(Difference(each.name, True, spec_lines({}, each.document["spec"])))
-                continue
-            old, new = current["spec"], each.document["spec"]
-            lines = spec_lines(old, new)
-            if each.archive is not None and (old.get("package") or {}).get("digest") != each.archive.digest:
-                digest, namespace = (old.get("package") or {}).get("digest", ""), each.document["metadata"]["namespace"]
-                before = await asyncio.to_thread(_files_of, target, digest, namespace)
-                lines += [f"file {each}" for each in file_lines(before, _files(each.archive.data))]
-            found.append(Difference(each.name, False, lines))
+    for each in planned:
+        try:
+            current = await client.get(FUNCTION, each.name, each.document["metadata"]["namespace"])
+        except NotFound:
+            found.append(Difference(each.name, True, spec_lines({}, each.document["spec"])))
+            continue
+        old, new = current["spec"], each.document["spec"]
+        lines = spec_lines(old, new)
+        if each.archive is not None and (old.get("package") or {}).get("digest") != each.archive.digest:
+            digest, namespace = (old.get("package") or {}).get("digest", ""), each.document["metadata"]["namespace"]
+            before = await asyncio.to_thread(_files_of, target, digest, namespace)
+            lines += [f"file {each}" for each in file_lines(before, _files(each.archive.data))]
+        found.append(Difference(each.name, False, lines))
     return found
 
 

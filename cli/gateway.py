@@ -15,6 +15,8 @@ from cli.errors import CallFailed, NotThere, Unreachable
 
 __all__ = ["Gateway"]
 
+ASKED_FOR = 64 << 10
+"""Bytes: whether the store has a smaller package costs more to ask than to send it."""
 Response = http.client.HTTPResponse
 _AS_IT_IS = "%/?&=:@!$'()*+,;~[]"
 """In a path with its query, beside letters and digits; whatever else people type is escaped."""
@@ -101,10 +103,17 @@ class Gateway:
                 raise found(_message(data) or f"the package store answered {response.status}")
             return data
 
-    def put_package(self, digest: str, data: bytes, namespace: str) -> None:
-        """Hand an archive to the package store, unless it has it."""
-        if not self.has_package(digest, namespace):
-            self.system("PUT", f"/system/packages/{digest}?namespace={quote(namespace)}", body=data)
+    def put_package(self, digest: str, data: bytes, namespace: str) -> bool:
+        """Hand an archive to the package store; False where the namespace has it already."""
+        if len(data) > ASKED_FOR and self.has_package(digest, namespace):
+            return False
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        path = f"/system/packages/{digest}?namespace={quote(namespace)}"
+        with self.request("PUT", path, body=data, headers=headers) as response:
+            said = response.read()
+            if response.status >= 400:
+                raise CallFailed(_message(said) or f"the package store answered {response.status} {response.reason}")
+            return response.status == 201
 
 
 def _message(data: bytes) -> str:

@@ -185,11 +185,11 @@ async def _who(url: str, authority: bytes | None, token: str) -> tuple[dict[str,
 
 
 async def _with_client(url: str, context: ssl.SSLContext, token: str, work: Any) -> Document:
-    from core.client.http import HttpTransport
+    from core.client.light import LightTransport
     from core.client.rest import Client
     from core.errors import ServiceUnavailable
 
-    client = Client(HttpTransport(url, token=token, ssl=context))
+    client = Client(LightTransport(url, token=token, ssl=context))
     try:
         found: Document = await work(client)
         return found

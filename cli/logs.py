@@ -18,7 +18,7 @@ from cli.output import echo, note
 from core.errors import ApiError, NotFound
 
 if TYPE_CHECKING:
-    from core.client.http import HttpTransport
+    from core.client.light import LightTransport
     from core.client.rest import Client
 
 __all__ = ["kept_logs", "plain_lines", "print_kept", "register"]
@@ -43,7 +43,7 @@ def logs(
     ] = False,
     namespace: Namespace = "default",
 ) -> None:
-    """Print the logs of a function's instances."""
+    """Print the logs of a function's instances, those that are gone first."""
     query = {
         key: value
         for key, value in (
@@ -68,12 +68,22 @@ async def _print(name: str, namespace: str, query: dict[str, str]) -> None:
     async with connect() as (client, transport):
         await client.get(FUNCTION, name, namespace)
         pods, _ = await client.list(POD, namespace, labels=f"{LABEL_FUNCTION}={name}", as_=views.Pod)
+        here = {pod.name for pod in pods}
+        gone = [each for each in kept_logs(name, namespace) if _pod_of(each) not in here]
+        if not pods and not gone:
+            raise NotThere(f"{name} has no instances now; call it, or follow what comes with `faas logs -f {name}`")
+        several = len(here | {_pod_of(each) for each in gone}) > 1
+        if "previous" not in query:
+            print_kept(gone, query, named=several)
         if not pods:
-            if not print_kept(kept_logs(name, namespace), query):
-                raise NotThere(f"{name} has no instances now; call it, or follow what comes with `faas logs -f {name}`")
             note(f"{name} has no instances now; this is what the last ones wrote")
         for pod in pods:
-            prefix = f"{pod.name}  " if len(pods) > 1 else ""
+            prefix = f"{pod.name}  " if several else ""
+            if "previous" not in query and any(each.restart_count for each in pod.status.container_statuses):
+                await _stream(
+                    transport, POD.path(namespace, pod.name, "log"), {**query, "previous": "true"}, prefix, quiet=True
+                )
+                note(f"{prefix}was started again here")
             await _stream(transport, POD.path(namespace, pod.name, "log"), query, prefix)
 
 
@@ -107,16 +117,19 @@ def kept_logs(name: str, namespace: str) -> list[Path]:
     return sorted(files, key=lambda file: file.stat().st_mtime)
 
 
-def print_kept(files: Sequence[Path], query: Mapping[str, str]) -> bool:
-    """Print log files of instances that are gone; whether there were any."""
-    several = len({each.parents[1] for each in files}) > 1
+def _pod_of(file: Path) -> str:
+    """Whose log it is: files are `NAMESPACE_POD_UID/CONTAINER/RESTARTS.log`."""
+    return file.parents[1].name.split("_")[1]
+
+
+def print_kept(files: Sequence[Path], query: Mapping[str, str], *, named: bool) -> None:
+    """Print log files of instances that are gone; `named`: each line begins with whose it is."""
     for file in files:
-        prefix = f"{file.parents[1].name.split('_')[1]}  " if several else ""
+        prefix = f"{_pod_of(file)}  " if named else ""
         lines = plain_lines(file.read_text(errors="replace"), timestamps="timestamps" in query)
         first = max(0, len(lines) - int(query["tailLines"])) if "tailLines" in query else 0
         for line in lines[first:]:
             echo(prefix + line)
-    return bool(files)
 
 
 def plain_lines(text: str, *, timestamps: bool = False) -> list[str]:
@@ -135,7 +148,7 @@ def plain_lines(text: str, *, timestamps: bool = False) -> list[str]:
 
 
 async def _follow(name: str, namespace: str, query: dict[str, str]) -> None:
-    """One task per instance, begun when the instance runs and ended with it."""
+    """One task per run of an instance, begun and ended with it."""
     from core.api import views
     from core.api.kinds import POD
     from core.client.informer import Informers
@@ -148,15 +161,12 @@ async def _follow(name: str, namespace: str, query: dict[str, str]) -> None:
         tasks: dict[str, asyncio.Task[None]] = {}
 
         def on_pod(_: views.Pod | None, pod: views.Pod | None) -> None:
-            if (
-                pod is None
-                or pod.metadata.uid in tasks
-                or not any(each.state.running for each in pod.status.container_statuses)
-            ):
+            running = [each.container_id for each in pod.status.container_statuses if each.state.running] if pod else []
+            if pod is None or not running or running[0] in tasks:
                 return
             path = POD.path(namespace, pod.name, "log")
             work = _stream(transport, path, {**query, "follow": "true"}, f"{pod.name}  ")
-            tasks[pod.metadata.uid] = asyncio.get_running_loop().create_task(work)
+            tasks[running[0]] = asyncio.get_running_loop().create_task(work)
 
         pods.add_handler(on_pod)
         await informers.start()
@@ -172,8 +182,10 @@ async def _exists(client: Client, path: str) -> None:
     await client.request("GET", path)
 
 
-async def _stream(transport: HttpTransport, path: str, query: dict[str, str], prefix: str) -> None:
-    """Print a log as it comes, whole lines at a time."""
+async def _stream(
+    transport: LightTransport, path: str, query: dict[str, str], prefix: str, *, quiet: bool = False
+) -> None:
+    """Print a log as it comes, whole lines at a time; `quiet`: where there is none, nothing is said of that."""
     rest = b""
     try:
         async with aclosing(transport.stream(path, query)) as chunks:
@@ -182,8 +194,10 @@ async def _stream(transport: HttpTransport, path: str, query: dict[str, str], pr
                 for line in lines:
                     echo(prefix + line.decode(errors="replace"))
     except NotFound:
-        note(f"{prefix}is gone")
+        if not quiet:
+            note(f"{prefix}is gone")
     except ApiError as error:
-        note(f"{prefix}{error}")
+        if not quiet:
+            note(f"{prefix}{error}")
     if rest:
         echo(prefix + rest.decode(errors="replace"))

@@ -38,8 +38,12 @@ def up(
     runtime: Annotated[str | None, typer.Option(help="auto, process or docker.", show_default="auto")] = None,
     nodes: Annotated[int | None, typer.Option(help="How many nodes.", show_default="1")] = None,
     workers: Annotated[int | None, typer.Option(help="How many gateway workers.", show_default="1")] = None,
-    api_port: Annotated[int | None, typer.Option(help="0 takes a free one.", show_default="6443")] = None,
-    gateway_port: Annotated[int | None, typer.Option(help="0 takes a free one.", show_default="8080")] = None,
+    api_port: Annotated[
+        int | None, typer.Option(help="0 takes a free one.", show_default="6443", min=0, max=65535)
+    ] = None,
+    gateway_port: Annotated[
+        int | None, typer.Option(help="0 takes a free one.", show_default="8080", min=0, max=65535)
+    ] = None,
     listen: Annotated[str | None, typer.Option(help="The address to listen on.", show_default="127.0.0.1")] = None,
     domain: Annotated[
         str | None, typer.Option(help="Functions are also at the hosts NAME.NAMESPACE.DOMAIN.", show_default="none")

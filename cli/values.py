@@ -35,18 +35,27 @@ class _Lightly:
             return () if param.multiple or param.nargs == -1 else None
         described = self._parameter.type_descriptor
         made = _UNMADE if _has_rules(described.parameter_info) else _made(described.annotation, value)
-        if made is _UNMADE:
+        if made is _UNMADE or not _within(described.parameter_info, made):
             self._parameter._runtime_param = None
             return self._parameter.get_runtime_param().coerce(value, param=param, ctx=ctx)
         return made
 
 
 def _has_rules(said: Any) -> bool:
-    """Whether an option asks more of its values than their type does."""
+    """Whether an option asks more of its values than their type and its bounds do."""
     return bool(
-        said.parser or said.min is not None or said.max is not None or said.exists or said.writable or said.resolve_path
+        said.parser or said.exists or said.writable or said.resolve_path
         or said.allow_dash or said.path_type or not said.file_okay or not said.dir_okay
     )  # fmt: skip
+
+
+def _within(said: Any, value: Any) -> bool:
+    """Whether a value keeps an option's bounds; only of single numbers it is known."""
+    if said.min is None and said.max is None:
+        return True
+    if type(value) not in (int, float) or said.clamp:
+        return False
+    return (said.min is None or value >= said.min) and (said.max is None or value <= said.max)
 
 
 def _made(annotation: Any, value: Any) -> Any:

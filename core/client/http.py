@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import ssl as tls
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import aiohttp
-import msgspec
 from yarl import URL
 
-from core.client.kubeconfig import read_kubeconfig
-from core.client.transport import JSON, RawEvent
-from core.errors import ApiError, ServiceUnavailable, api_error
+from core.client.remote import RemoteTransport, refused
+from core.client.transport import JSON
+from core.errors import ApiError
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -31,19 +29,12 @@ _CONNECTIONS = 16
 """At once; past that requests wait their turn, which costs less than further connections, the more so with TLS."""
 _CONNECT_SECONDS = 10.0
 _STREAM_SLACK = 30.0
-_PATH_SAFE = "/:@!$&'()*+,;=~"
 
 
-class _WatchLine(msgspec.Struct):
-    type: str
-    object: msgspec.Raw
-
-
-_decode_line = msgspec.json.Decoder(_WatchLine).decode
 _NO_ANSWER = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 
 
-class HttpTransport:
+class HttpTransport(RemoteTransport):
     """Speaks to the API at `base_url` (`https://127.0.0.1:6443`).
 
     `token` is sent as a bearer token. `ssl`: a context, False to trust any certificate, None for the system's
@@ -64,33 +55,12 @@ class HttpTransport:
         server_name: str = "",
         unix_socket: str = "",
     ) -> None:
-        self.base_url = base_url.rstrip("/")
-        self.namespace = "default"
-        self._headers = {"Accept": JSON, "Accept-Encoding": "identity", "User-Agent": "faaslite"}
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
-        self._ssl = _context(ssl, client_cert)
-        self._server_name = server_name or None
+        super().__init__(
+            base_url, token=token, ssl=_context(ssl, client_cert), timeout=timeout, server_name=server_name
+        )
         self._unix_socket = unix_socket
-        self._timeout = timeout
         self._requests: aiohttp.ClientSession | None = None
         self._streams: aiohttp.ClientSession | None = None
-        self._closed = False
-
-    @classmethod
-    def from_kubeconfig(
-        cls, path: str | os.PathLike[str], context: str | None = None, *, timeout: float = 30.0
-    ) -> HttpTransport:
-        """A transport as the file's context (None: its current one) says; `namespace` is that context's.
-
-        Raises `core.client.kubeconfig.KubeconfigError`.
-        """
-        access = read_kubeconfig(path, context)
-        transport = cls(
-            access.server, token=access.token, ssl=access.ssl, timeout=timeout, server_name=access.server_name
-        )
-        transport.namespace = access.namespace
-        return transport
 
     async def request(
         self,
@@ -117,23 +87,6 @@ class HttpTransport:
                 return found
         except _NO_ANSWER as error:
             raise self._unavailable(method, path, error) from error
-
-    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[list[RawEvent], None]:
-        rest: list[bytes] = []
-        async with contextlib.aclosing(self.stream(path, {**query, "watch": "true"})) as chunks:
-            async for chunk in chunks:
-                head, newline, tail = chunk.rpartition(b"\n")
-                if not newline:
-                    rest.append(chunk)
-                    continue
-                rest.append(head)
-                lines = b"".join(rest).split(b"\n")
-                rest = [tail] if tail else []
-                batch, error = _events(lines)
-                if batch:
-                    yield batch
-                if error is not None:
-                    raise error
 
     async def stream(self, path: str, query: Mapping[str, str] | None = None) -> AsyncGenerator[bytes, None]:
         """The body of a GET as it arrives: Pod logs. Raises as `request` does. Close it with `contextlib.aclosing`."""
@@ -179,8 +132,8 @@ class HttpTransport:
         opening = unix_connect(self._unix_socket, url, **options) if self._unix_socket else connect(url, **options)
         try:
             connection = await opening
-        except InvalidStatus as refused:
-            raise _said(bytes(refused.response.body), refused.response.status_code, f"GET {path}") from refused
+        except InvalidStatus as error:
+            raise refused(bytes(error.response.body), error.response.status_code, f"GET {path}") from error
         except (WebSocketException, *_NO_ANSWER) as error:
             raise self._unavailable("GET", path, error) from error
         try:
@@ -209,16 +162,7 @@ class HttpTransport:
         )
 
     def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
-        text = self.base_url + quote(path, safe=_PATH_SAFE)
-        return URL(f"{text}?{urlencode(query)}" if query else text, encoded=True)
-
-    def _refuse_when_closed(self) -> None:
-        if self._closed:
-            raise ServiceUnavailable("the connection to the API was closed")
-
-    def _unavailable(self, method: str, path: str, error: BaseException) -> ServiceUnavailable:
-        reason = str(error) or type(error).__name__
-        return ServiceUnavailable(f"no answer from {self.base_url} to {method} {path}: {reason}")
+        return URL(self._text(path, query), encoded=True)
 
 
 def _context(ssl: tls.SSLContext | bool | None, client_cert: tuple[str, str] | None) -> tls.SSLContext | bool:
@@ -229,36 +173,8 @@ def _context(ssl: tls.SSLContext | bool | None, client_cert: tuple[str, str] | N
     return ssl
 
 
-def _events(lines: list[bytes]) -> tuple[list[RawEvent], ApiError | None]:
-    """The events of complete lines, and the error that the watch ends with where one of them says so."""
-    batch: list[RawEvent] = []
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            event = _decode_line(line)
-        except msgspec.DecodeError as error:
-            return batch, ServiceUnavailable(f"not a watch event: {error}: {line[:200]!r}")
-        if event.type == "ERROR":
-            return batch, api_error(msgspec.json.decode(event.object))
-        batch.append(RawEvent(event.type, bytes(event.object)))
-    return batch, None
-
-
 def _error(reply: aiohttp.ClientResponse, body: bytes) -> ApiError:
-    return _said(body, reply.status, f"{reply.method} {reply.url.path}: {reply.status} {reply.reason}")
-
-
-def _said(body: bytes, code: int, otherwise: str) -> ApiError:
-    """The error of a reply: its `Status`, or its first words where something else (a proxy) answered."""
-    try:
-        status: Any = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        status = None
-    if not isinstance(status, dict) or status.get("kind") != "Status":
-        text = body[:512].decode("utf-8", "replace").strip()
-        status = {"message": text or otherwise}
-    return api_error(status, code)
+    return refused(body, reply.status, f"{reply.method} {reply.url.path}: {reply.status} {reply.reason}")
 
 
 def _tls(ssl: tls.SSLContext | bool) -> tls.SSLContext:

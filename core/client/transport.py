@@ -1,7 +1,7 @@
 """What a client needs of a connection to the API: requests, and watches.
 
-Two implementations: `core.client.http.HttpTransport` over TLS, and `core.apiserver.local.LocalTransport` in the API
-server's own process, whose watches see writes when they are applied, before they are durable.
+Three implementations: `core.client.http.HttpTransport` over TLS, `core.client.light.LightTransport` for programs that end soon, and
+`core.apiserver.local.LocalTransport` in the API server's own process, whose watches see writes when they are applied, before they are durable.
 """
 
 from __future__ import annotations

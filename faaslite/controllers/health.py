@@ -6,6 +6,7 @@ revision that takes calls is the one that had it; then True, and says what there
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def trouble_of(pod: Pod) -> Trouble | None:
     mark, at = str(ended.get("containerID") or ""), _seconds(ended.get("finishedAt"))
     if ended.get("reason") == "OOMKilled":
         return Trouble(revision, "OOMKilled", _out_of_memory(pod.name), mark, at)
-    said = str(ended.get("message") or "").strip()[:_MESSAGE]
+    said = _gist(str(ended.get("message") or ""))
     if pod.metadata.deletion_timestamp is not None or said == LOST:
         return None
     code = ended.get("exitCode")
@@ -78,6 +79,13 @@ def _advice(name: str, reason: str, otherwise: str) -> str:
         case "DiskFull":
             return f"The temporary files of instance {name} take all the room there is: remove them when a call is done"
     return f"Instance {name}: {otherwise}"
+
+
+def _gist(text: str) -> str:
+    """One line of what a container said last, which may be the end of its log: the last that tells of an error, where one does."""
+    lines = [each.strip() for each in text.splitlines() if each.strip()]
+    telling = [each for each in lines if re.search(r"error|exception|panic|fatal", each, re.IGNORECASE)]
+    return ["", *lines, *telling][-1][:_MESSAGE]
 
 
 def _signal(code: object) -> str:

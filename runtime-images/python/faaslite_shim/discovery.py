@@ -93,11 +93,11 @@ def _import(name: str, label: str, package: str) -> Any:
     try:
         return importlib.import_module(name)
     except SyntaxError as error:
-        traceback.print_exc()
+        _tell(error, package)
         where = f"{_short(error.filename or '?', package)}:{error.lineno}"
         raise StartFailure(f"{label}: SyntaxError: {error.msg} ({where})") from error
     except ModuleNotFoundError as error:
-        traceback.print_exc()
+        _tell(error, package)
         missing = error.name or ""
         own = missing == name or name.startswith(f"{missing}.")
         hint = "is there such a file in the package?" if own else "is it in requirements.txt?"
@@ -105,8 +105,16 @@ def _import(name: str, label: str, package: str) -> Any:
     except SystemExit as error:
         raise StartFailure(f"{label}: the module called sys.exit({error.code!r}) while it was imported{_where(error, package)}") from error  # fmt: skip
     except BaseException as error:
-        traceback.print_exc()
+        _tell(error, package)
         raise StartFailure(f"{label}: {said(error).replace(package + os.sep, '')}{_where(error, package)}") from error
+
+
+def _tell(error: BaseException, package: str) -> None:
+    """The traceback for the log, from the package's own code down: how it came to be imported is of no interest."""
+    trace = error.__traceback__
+    while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(package):
+        trace = trace.tb_next
+    traceback.print_exception(type(error), error, trace)
 
 
 def _not_shadowed(module: Any, name: str, label: str, package: str) -> None:

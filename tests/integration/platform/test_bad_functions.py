@@ -308,6 +308,7 @@ class TestWhatDoesNotBehave:
             pytest.skip("this node has no control groups, so no memory limits")
         code = """
             def handle(event, context):
+                context.logger.info("from the first run" if event.query["mb"] == "1" else "")
                 return str(len(bytearray(int(event.query["mb"]) * 1024 * 1024)))
         """
         witness.deploy("hungry", code, "--memory", "64Mi")
@@ -315,8 +316,9 @@ class TestWhatDoesNotBehave:
         reply = witness.call("/function/hungry?mb=200")
         assert (reply.status, reply.json["error"]) == (502, "InstanceDied")
         wait_until("describe saying so", lambda: "Healthy: False  OOMKilled" in witness.faas("describe", "hungry").out)
-        wait_until("answers again", lambda: witness.call("/function/hungry?mb=1").status == 200)
+        wait_until("answers again", lambda: witness.call("/function/hungry?mb=2").status == 200)
         assert "OOMKilled" in witness.faas("list").out
+        assert "from the first run" in witness.faas("logs", "hungry").out
         assert "raise spec.resources.limits.memory" in witness.faas("why", "hungry").out
         # It is ready all the while, and a new revision begins anew.
         assert "Ready: True" in witness.faas("describe", "hungry").out

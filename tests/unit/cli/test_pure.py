@@ -1,9 +1,11 @@
 """What commands decide before they speak to anybody."""
 
+from typing import Any
+
 import pytest
 from typer.testing import CliRunner
 
-from cli.deploy import readiness
+from cli.deploy import readiness, same_but_code
 from cli.errors import Unreachable, Usage, exit_code
 from cli.gateway import Gateway
 from cli.output import duration
@@ -178,3 +180,25 @@ def test_a_deploy_asks_again_for_what_failed_and_resolves_anew_where_told():
     assert set(annotations_for(built("1", "False"), fresh=False)) == {asked}
     assert annotations_for(built("1", "True"), fresh=False) == {}
     assert set(annotations_for(built("1", "True"), fresh=True)) == {resolved}
+
+
+def test_what_the_cluster_has_taken_is_the_same_but_for_its_code() -> None:
+    has = {"concurrency": 4, "handler": "a:b", "package": {"digest": "1", "requirements": "numpy"}}
+    asked: list[str] = []
+
+    def known(namespace: str, name: str) -> dict[str, Any]:
+        asked.append(f"{namespace}/{name}")
+        return has if name == "known" else {}
+
+    same = same_but_code(known)
+
+    def document(name: str = "known", **spec: Any) -> dict[str, Any]:
+        return {"metadata": {"name": name, "namespace": "team"}, "spec": {"concurrency": 4, **spec}}
+
+    assert same(document())
+    assert same(document(handler="other:b", package={"digest": "2", "requirements": "numpy"}))
+    assert not same(document(package={"digest": "2", "requirements": "numpy\nscipy"}))
+    assert not same(document(concurrency=5))
+    assert not same(document(timeout="1s"))
+    assert not same(document("new"))
+    assert asked == ["team/known", "team/new"]  # once each

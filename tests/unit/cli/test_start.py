@@ -173,7 +173,7 @@ def test_values_are_made_as_typer_makes_them(tmp_path):
     there.write_text("")
     rows = [
         ["a"], ["a", "--number", "12"], ["a", "--number", "-3"], ["a", "--number", " 3 "], ["a", "--number", "x"], ["a", "--least", "1"],
-        ["a", "--least", "3"], ["a", "--share", "2"], ["a", "--path", "nowhere"], ["a", "--path", ""], ["a", "--path", str(there)],
+        ["a", "--least", "3"], ["a", "--least", "2"], ["a", "--share", "2"], ["a", "--path", "nowhere"], ["a", "--path", ""], ["a", "--path", str(there)],
         ["a", "--word", "b", "--word", "c"], ["a", "-o", "json"], ["a", "-o", "JSON"], ["a", "-o", "no"], ["a", "--flag"], ["a", "--no-flag"], [],
     ]  # fmt: skip
     for words in rows:

@@ -48,6 +48,7 @@ def ended(code: int, message: str = "", **more: Any) -> dict[str, Any]:
         (pod(lastState=ended(9)), "InstanceDied", "Instance hello-00001-x ended with exit code 9"),
         (pod(lastState=ended(139)), "InstanceDied", "exit code 139 (SIGSEGV)"),
         (pod(lastState=ended(75, "calls hung\n")), "InstanceDied", "exit code 75: calls hung"),
+        (pod(lastState=ended(1, "a\nError: later\n    at f (x.js:1)\n\nNode.js v20\n")), "InstanceDied", "exit code 1: Error: later"),
         (pod(lastState=ended(0)), "InstanceDied", "exit code 0"),
         (pod(lastState=ended(137), going=True), "", ""),
         (pod(lastState=ended(137, LOST)), "", ""),

@@ -114,6 +114,7 @@ def test_scalars_come_from_query_form_or_body_and_several_bodies_by_name(start):
     assert ask(shim, "/?b=3", {"a": 2})[2] == 5
     form = {"Content_Type": "application/x-www-form-urlencoded"}
     assert ask(shim, "/", b"a=4", **form)[2] == 5.5
+    assert ask(shim, "/", b' {"a": 4}', **form)[2] == 5.5  # as curl -d sends it
     arguments = {"Content_Type": "application/vnd.faaslite.arguments+json"}
     assert ask(shim, "/", {"args": [1], "kwargs": {"b": 2}}, **arguments)[2] == 3
     status, _, found = ask(shim, "/", {"args": [1, 2, 3], "kwargs": {"c": 2}}, **arguments)
