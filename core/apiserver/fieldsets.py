@@ -15,7 +15,7 @@ from typing import Any
 from core.apiserver.fieldtypes import Node
 
 __all__ = [
-    "FieldSet", "below", "difference", "has", "intersection", "item_element", "paths", "shown", "union", "value_element",
+    "FieldSet", "below", "cut", "difference", "has", "intersection", "item_element", "paths", "shown", "union", "value_element",
     "with_named",
 ]  # fmt: skip
 
@@ -72,6 +72,18 @@ def difference(left: FieldSet, right: FieldSet) -> FieldSet:
         elif key != _SELF and (rest := _less(each, right[key])) is not None:
             found[key] = rest
     return found
+
+
+def cut(fields: FieldSet, path: tuple[str, ...]) -> FieldSet:
+    """`fields` without the element at `path` and all that is below it; what only led there goes, too."""
+    key, rest = path[0], path[1:]
+    each = fields.get(key)
+    if each is None or (rest and not each):
+        return fields
+    left = cut(each, rest) if rest else {}
+    if left is each:
+        return fields
+    return {name: left if name == key else value for name, value in fields.items() if name != key or left}
 
 
 def _less(left: FieldSet, right: FieldSet) -> FieldSet | None:

@@ -8,11 +8,11 @@ it insists (`force`). The rules are those of https://kubernetes.io/docs/referenc
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 from core.apiserver.fieldmerge import Difference, all_fields
-from core.apiserver.fieldsets import FieldSet, difference, intersection, paths, shown, union
+from core.apiserver.fieldsets import FieldSet, cut, difference, intersection, paths, shown, union
 from core.apiserver.fieldtypes import Node
 from core.errors import Conflict, cause
 
@@ -136,13 +136,25 @@ def tracked(fields: FieldSet, subresource: str, *, has_status: bool, status_meta
     return found
 
 
-def created(node: Node, document: Document, who: Who, version: str, now: str, *, has_status: bool) -> list[Document]:
-    """The managedFields of a new object: all that it has is its creator's."""
+def created(
+    node: Node,
+    document: Document,
+    who: Who,
+    version: str,
+    now: str,
+    *,
+    has_status: bool,
+    besides: Sequence[tuple[str, ...]] = (),
+) -> list[Document]:
+    """The managedFields of a new object: all that it has is its creator's, but for what is `besides` and below."""
     # What is nobody's isn't looked at.
     own = {key: value for key, value in document.items() if key not in _UNTRACKED}
     if type(metadata := own.get("metadata")) is dict:
         own["metadata"] = {key: value for key, value in metadata.items() if key not in _UNTRACKED_METADATA}
-    fields = tracked(all_fields(own, node), "", has_status=has_status)
+    fields = all_fields(own, node)
+    for path in besides:
+        fields = cut(fields, path)
+    fields = tracked(fields, "", has_status=has_status)
     return write({who: Entry(fields, version, now)}) if fields else []
 
 

@@ -209,12 +209,19 @@ class Resources:
         options = write_options(request.query)
         document = shaped(request, registry, parse_document(request, kind, options, shaped_next=True), options)
         asking = self._admission.webhooks.asking(request, registry, "CREATE")
+        unsaid = registry.strategy.unsaid(document) if request.user_agent is not None else ()
         await self._admission.admit(Attributes(request.user, info, kind, document, asking))
         # What the server's own components make has no managers until somebody applies to it: see docs/decisions/.
         manager = "" if request.user_agent is None else request.manager
         review = self._admission.review(request.user, kind, info)
         written = await registry.create(
-            info.namespace, document, dry_run=options.dry_run, manager=manager, review=review, asking=asking
+            info.namespace,
+            document,
+            dry_run=options.dry_run,
+            manager=manager,
+            unsaid=unsaid,
+            review=review,
+            asking=asking,
         )
         return self._written(request, registry, written, 201)
 

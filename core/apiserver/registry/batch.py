@@ -38,6 +38,12 @@ def _successful(document: Document) -> str:
 
 class JobStrategy(Strategy):
     generation = True
+    allotted = (
+        ("metadata", "labels"),
+        ("spec", "selector"),
+        ("spec", "template", "metadata", "labels"),
+        *(("spec", "template", "metadata", "labels", key) for key in ("controller-uid", "job-name", _NAME, _UID)),
+    )
     fields = MappingProxyType({"status.successful": _successful})
 
     def prepare_create(self, document: Document, now: float) -> None:

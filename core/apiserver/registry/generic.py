@@ -7,7 +7,7 @@ compare and swap: a write that lost a race reads again and decides again, unless
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from core.api.kinds import Kind
@@ -144,13 +144,15 @@ class Registry:
         *,
         dry_run: bool = False,
         manager: str = "",
+        unsaid: Sequence[tuple[str, ...]] = (),
         applier: Applier | None = None,
         review: Review | None = None,
         asking: Asking | None = None,
     ) -> Written:
         """Store a new object. The document is the registry's from here on. Raises `AlreadyExists`, `Invalid`, `BadRequest`.
 
-        Its fields are managed by `manager`, or by the `applier` whose configuration it is; without either by nobody.
+        Its fields are managed by `manager`, but for those that it left `unsaid` (`Strategy.unsaid`), or by the `applier` whose configuration
+        it is; without either by nobody.
         `review` sees what would be stored and may refuse it, and so may those of `asking` who only validate.
         """
         metadata = self._fresh_metadata(namespace, document)
@@ -166,7 +168,7 @@ class Registry:
                     review(document, None)
                 if asking is not None:
                     await asking.validate(document, None)
-                self._manage_new(document, manager, applier)
+                self._manage_new(document, manager, unsaid, applier)
                 try:
                     return await self._insert(namespace, document, dry_run)
                 except AlreadyExists:
@@ -177,12 +179,14 @@ class Registry:
             raise
         raise AssertionError("the last try returns or raises")
 
-    def _manage_new(self, document: Document, manager: str, applier: Applier | None) -> None:
+    def _manage_new(
+        self, document: Document, manager: str, unsaid: Sequence[tuple[str, ...]], applier: Applier | None
+    ) -> None:
         now = timestamp(self._clock())
         if applier is not None:
             managed = self.tracking.applied(applier, now)
         else:
-            managed = self.tracking.created(document, manager, now) if manager else []
+            managed = self.tracking.created(document, manager, unsaid, now) if manager else []
         if managed:
             document["metadata"]["managedFields"] = managed
 

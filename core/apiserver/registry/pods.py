@@ -7,6 +7,7 @@ from typing import Any
 
 from core.api.kinds import POD
 from core.api.meta import set_condition
+from core.apiserver.fieldsets import item_element
 from core.apiserver.registry.pod_defaults import (
     all_containers,
     complete_pod_spec,
@@ -85,6 +86,10 @@ class PodStrategy(Strategy):
     graceful = True
     fields = _POD_FIELDS
 
+    allotted = tuple(
+        ("spec", key)
+        for key in ("nodeName", "preemptionPolicy", "priority", "serviceAccount", "serviceAccountName", "tolerations")
+    )
     parts = ("ephemeralcontainers", "resize")
     narrow = ("binding",)
 
@@ -94,6 +99,16 @@ class PodStrategy(Strategy):
             return False
         owners = document["metadata"].get("ownerReferences") or ()
         return any(each.get("controller") and each.get("kind") == "ReplicaSet" for each in owners)
+
+    def unsaid(self, document: Document) -> list[tuple[str, ...]]:
+        """And the resources of containers that ask for none: those that they get are a LimitRange's."""
+        found = super().unsaid(document)
+        for field in ("containers", "initContainers"):
+            for each in _spec(document).get(field) or ():
+                if not each.get("resources"):
+                    at = ("f:spec", f"f:{field}", item_element({"name": each.get("name", "")}), "f:resources")
+                    found += [(*at, "f:limits"), (*at, "f:requests")]
+        return found
 
     def prepare_part(self, part: str, new: Document, old: Document) -> Document:
         spec, wanted = dict(_spec(old)), _spec(new)

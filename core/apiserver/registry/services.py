@@ -6,11 +6,12 @@ import logging
 from collections.abc import Sequence
 
 from core.api.kinds import Kind
+from core.apiserver.fieldsets import item_element
 from core.apiserver.registry.addresses import AddressPool, AddressTaken, PoolFull, PortPool
 from core.apiserver.registry.names import check_labels, label, label_1035
 from core.apiserver.registry.pods import text
 from core.apiserver.registry.strategy import Cause, Document, Strategy
-from core.apiserver.status import duplicate, immutable, invalid, invalid_value, not_supported, required
+from core.apiserver.status import duplicate, invalid, invalid_value, not_supported, required
 
 __all__ = ["ServiceStrategy"]
 
@@ -27,9 +28,19 @@ def _addressed(spec: Document) -> bool:
 _SERVICE_FIELDS = {"spec.clusterIP": text("spec", "clusterIP"), "spec.type": text("spec", "type")}
 
 
+def _pair(spec: Document, was: Document) -> None:
+    """A client that knows `clusterIP` alone changes or clears `clusterIPs` with it."""
+    before, after = was.get("clusterIP") or "", spec.get("clusterIP") or ""
+    if before != after and spec.get("clusterIPs") == was.get("clusterIPs"):
+        spec["clusterIPs"] = [after] if after else []
+
+
 class ServiceStrategy(Strategy):
     returns_object = True
     tracks_stored = True
+    allotted = tuple(
+        ("spec", key) for key in ("clusterIP", "clusterIPs", "healthCheckNodePort", "ipFamilies", "ipFamilyPolicy")
+    )
     fields = _SERVICE_FIELDS
 
     def __init__(self, kind: Kind, pool: AddressPool, ports: PortPool) -> None:
@@ -39,6 +50,14 @@ class ServiceStrategy(Strategy):
 
     def check_name(self, name: str) -> str:
         return label_1035(name)
+
+    def unsaid(self, document: Document) -> list[tuple[str, ...]]:
+        found = super().unsaid(document)
+        for port in (document.get("spec") or {}).get("ports") or ():
+            if not port.get("nodePort"):
+                keys = {"port": port.get("port"), "protocol": port.get("protocol") or "TCP"}
+                found.append(("f:spec", "f:ports", item_element(keys), "f:nodePort"))
+        return found
 
     def prepare_create(self, document: Document, now: float) -> None:
         document["status"] = {"loadBalancer": {}}
@@ -90,9 +109,11 @@ class ServiceStrategy(Strategy):
         spec, was = new.setdefault("spec", {}), old["spec"]
         spec["type"] = spec.get("type") or "ClusterIP"
         if spec["type"] != "ExternalName":
-            for key in ("clusterIP", "clusterIPs"):
-                if not spec.get(key) and was.get(key):
-                    spec[key] = was[key]
+            _pair(spec, was)
+            if not spec.get("clusterIP") and was.get("clusterIP"):
+                spec["clusterIP"] = was["clusterIP"]
+            if not spec.get("clusterIPs") and spec.get("clusterIP") == was.get("clusterIP") and was.get("clusterIPs"):
+                spec["clusterIPs"] = was["clusterIPs"]
         if _addressed(spec) and not spec.get("clusterIP"):
             self._allocate(old["metadata"]["uid"], new)
         self._allocate_ports(old["metadata"]["uid"], new, was.get("ports") or ())
@@ -161,10 +182,16 @@ class ServiceStrategy(Strategy):
         return found
 
     def validate_update(self, new: Document, old: Document) -> list[Cause]:
-        was, now = old["spec"].get("clusterIP"), new["spec"].get("clusterIP")
-        if was and now != was and "ExternalName" not in (new["spec"]["type"], old["spec"].get("type")):
-            return [immutable("spec.clusterIPs[0]", [now])]
-        return []
+        if "ExternalName" in (new["spec"]["type"], old["spec"].get("type")):
+            return []
+        was, now = old["spec"].get("clusterIPs") or [], new["spec"].get("clusterIPs") or []
+        if was and not now:
+            return [invalid_value("spec.clusterIPs[0]", now, "primary clusterIP can not be unset")]
+        return [
+            invalid_value(f"spec.clusterIPs[{index}]", now, "may not change once set")
+            for index, (before, after) in enumerate(zip(was, now, strict=False))
+            if before != after
+        ]
 
     def stored(self, document: Document) -> None:
         """The address of a stored Service is its own: this is how the table is rebuilt when the server starts."""

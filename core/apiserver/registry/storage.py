@@ -29,6 +29,7 @@ def _access_modes(modes: list[str], at: str) -> list[Cause]:
 
 
 class VolumeStrategy(Strategy):
+    allotted = (("metadata", "finalizers"),)
     returns_object = True
 
     def prepare_create(self, document: Document, now: float) -> None:
@@ -86,6 +87,7 @@ def complete_claim(claim: Document) -> None:
 
 class ClaimStrategy(Strategy):
     returns_object = True
+    allotted = (("metadata", "finalizers"), ("spec", "storageClassName"))
 
     def prepare_create(self, document: Document, now: float) -> None:
         document["status"] = {"phase": "Pending"}

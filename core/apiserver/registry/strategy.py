@@ -29,7 +29,7 @@ class Strategy:
     counts changes of its spec. `returns_object`: a deletion answers the object instead of a Status.
     `tracks_stored`: `stored` is called for every object when the server starts. `parts` are subresources that show the object and
     change a part of it (`prepare_part`). Through `narrow` ones goes a value that is checked where it goes in (a count of replicas, a node): the rest is what
-    was stored, so that it isn't completed and validated again.
+    was stored, so that it isn't completed and validated again. What the server decides of a new object is `allotted` to it.
     """
 
     soft: ClassVar[bool] = False
@@ -43,6 +43,7 @@ class Strategy:
     tracks_stored: ClassVar[bool] = False
     parts: ClassVar[tuple[str, ...]] = ()
     narrow: ClassVar[tuple[str, ...]] = ()
+    allotted: ClassVar[tuple[tuple[str, ...], ...]] = ()
     fields: Mapping[str, FieldReader] = MappingProxyType({})
 
     def __init__(self, kind: Kind) -> None:
@@ -52,6 +53,11 @@ class Strategy:
     def check_name(self, name: str) -> str:
         """Why the name is no name for this kind; "" where it is one."""
         return subdomain(name)
+
+    def unsaid(self, document: Document) -> list[tuple[str, ...]]:
+        """Of a document as its creator sent it: the fields, as ways to elements of a field set, that the server will set because the creator left them
+        out, and that are therefore nobody's. (Defaults are the creator's.)"""
+        return [tuple(f"f:{key}" for key in path) for path in self.allotted if _absent(document, path)]
 
     def prepare_create(self, document: Document, now: float) -> None:
         """Set what the server decides of a new object."""
@@ -115,3 +121,12 @@ class Strategy:
 
     def removed(self, document: Document) -> None:
         """The object is gone, or was prepared and never stored."""
+
+
+def _absent(document: Document, path: tuple[str, ...]) -> bool:
+    found: Any = document
+    for key in path:
+        found = found.get(key) if type(found) is dict else None
+        if found is None:
+            return True
+    return False

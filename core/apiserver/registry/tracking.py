@@ -6,6 +6,7 @@ server's own components make has no managers (docs/decisions/ says why), and wri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from core.api.kinds import Kind
@@ -29,9 +30,11 @@ class Tracking:
         self._strategy = strategy
         self._node = node
 
-    def created(self, document: Document, manager: str, now: str) -> list[Document]:
-        who = Who(manager, "Update", self._kind.api_version)
-        return created(self._node, document, who, self._kind.api_version, now, has_status=self._strategy.has_status)
+    def created(self, document: Document, manager: str, unsaid: Sequence[tuple[str, ...]], now: str) -> list[Document]:
+        """Of an object that `manager` created and in which it left `unsaid` what the server then set."""
+        version = self._kind.api_version
+        who = Who(manager, "Update", version)
+        return created(self._node, document, who, version, now, has_status=self._strategy.has_status, besides=unsaid)
 
     def applied(self, applier: Applier, now: str) -> list[Document]:
         """Of an object that is created by being applied."""

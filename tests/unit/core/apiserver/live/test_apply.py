@@ -430,3 +430,68 @@ def test_spoiled_configurations_are_refused_or_applied(data: st.DataObject) -> N
             await store.close()
 
     asyncio.run(run())
+
+
+async def test_what_the_server_decides_of_a_new_object_is_nobodys_but_defaults_are_its_creators(outside):
+    async def owned(path: str, body: Document) -> Document:
+        made = await outside.send("POST", path, body)
+        [entry] = made["metadata"]["managedFields"]
+        found: Document = entry["fieldsV1"]
+        return found
+
+    container = {"name": "c", "image": "i"}
+    pod = await owned(PODS, {"metadata": {"name": "p"}, "spec": {"containers": [container]}})
+    assert sorted(pod) == ["f:spec"]
+    assert sorted(pod["f:spec"]) == [
+        "f:containers", "f:dnsPolicy", "f:enableServiceLinks", "f:restartPolicy", "f:schedulerName", "f:securityContext",
+        "f:terminationGracePeriodSeconds",
+    ]  # fmt: skip
+    said = {"containers": [container], "tolerations": [], "priority": 0, "serviceAccountName": "default"}
+    pod = await owned(PODS, {"metadata": {"name": "q"}, "spec": said})
+    assert {"f:priority", "f:serviceAccountName"} <= pod["f:spec"].keys()
+
+    services = "/api/v1/namespaces/default/services"
+    ports = [{"port": 80}, {"port": 81, "name": "b", "nodePort": 30081}]
+    service = await owned(
+        services,
+        {"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{**ports[0], "name": "a"}, ports[1]]}},
+    )
+    assert sorted(service["f:spec"]) == [
+        "f:externalTrafficPolicy", "f:internalTrafficPolicy", "f:ports", "f:sessionAffinity", "f:type",
+    ]  # fmt: skip
+    a, b = (each for key, each in service["f:spec"]["f:ports"].items() if key != ".")
+    assert "f:nodePort" not in a and "f:nodePort" in b and "f:protocol" in a
+
+    template = {"spec": {"containers": [container], "restartPolicy": "Never"}}
+    job = await owned(
+        "/apis/batch/v1/namespaces/default/jobs", {"metadata": {"name": "j"}, "spec": {"template": template}}
+    )
+    assert sorted(job) == ["f:spec"] and "f:selector" not in job["f:spec"]
+    assert sorted(job["f:spec"]["f:template"]) == ["f:spec"]
+
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    claims = "/api/v1/namespaces/default/persistentvolumeclaims"
+    assert sorted(await owned(claims, {"metadata": {"name": "c"}, "spec": claim})) == ["f:spec"]
+
+
+async def test_a_pod_of_a_client_that_applied_on_its_own_side_can_be_applied_from_then_on(outside):
+    """kubectl makes what it managed as `kubectl-client-side-apply` an Apply of its own; what isn't in the next configuration goes."""
+    config = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    made = await outside.send("POST", PODS, config, fieldManager="kubectl-client-side-apply")
+    [entry] = made["metadata"]["managedFields"]
+    patch = [
+        {
+            "op": "replace",
+            "path": "/metadata/managedFields",
+            "value": [{**entry, "manager": "kubectl", "operation": "Apply"}],
+        }
+    ]
+    await outside.send("PATCH", f"{PODS}/p", patch, "application/json-patch+json")
+    config["metadata"]["labels"] = {"a": "b"}
+    applied = await outside.apply(PODS, config, "kubectl")
+    assert applied["spec"] == made["spec"] and applied["metadata"]["labels"] == {"a": "b"}

@@ -210,8 +210,15 @@ async def test_services_get_addresses_of_their_own(admin, api):
     with pytest.raises(Invalid, match="is not in the valid range"):
         await admin.post(services, service("two", clusterIP="10.0.0.1"))
     other = "127.32.0.9" if spec["clusterIP"] != "127.32.0.9" else "127.32.0.10"
-    with pytest.raises(Invalid, match=r"spec.clusterIPs\[0\]: Invalid value: .*: field is immutable"):
-        await admin.patch(f"{services}/one", {"spec": {"clusterIP": other, "clusterIPs": [other]}})
+    for changed in ({"clusterIP": other, "clusterIPs": [other]}, {"clusterIP": other}, {"clusterIP": "None"}):
+        with pytest.raises(Invalid) as refused:
+            await admin.patch(f"{services}/one", {"spec": changed})
+        why = f'spec.clusterIPs[0]: Invalid value: []string{{"{changed["clusterIP"]}"}}: may not change once set'
+        assert refused.value.message == f'Service "one" is invalid: {why}'
+    with pytest.raises(Invalid, match=r"spec.clusterIPs\[0\]: .*first value must match `clusterIP`"):
+        await admin.patch(f"{services}/one", {"spec": {"clusterIPs": [other]}})
+    for cleared in ({"clusterIP": None}, {"clusterIPs": None}, {"clusterIP": "", "clusterIPs": []}):
+        assert (await admin.patch(f"{services}/one", {"spec": cleared}))["spec"] == spec
     with pytest.raises(Invalid, match="spec.ports: Required value"):
         await admin.post(services, {"metadata": {"name": "two"}, "spec": {}})
     for number in range(20):  # refused and tried ones leave nothing behind
