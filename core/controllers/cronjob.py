@@ -167,7 +167,10 @@ class CronJobController:
             try:
                 plan = due(found, self._clock())
             except ValueError as error:
-                self._recorder.event(reference(CRON_JOB, found), "Warning", "UnparseableSchedule", str(error))
+                never = isinstance(error.__cause__, CronSimError)
+                reason = "InvalidSchedule" if never else "UnparseableSchedule"
+                text = f"{'invalid' if never else 'unparseable'} schedule: {found.spec.schedule} : {error}"
+                self._recorder.event(reference(CRON_JOB, found), "Warning", reason, text)
                 plan = Due()
             again = plan.again
             if plan.missed > _MISSED_LIMIT:

@@ -151,7 +151,9 @@ def schedule_error(schedule: str, zone: str | None) -> str:
     if len(fields) != 5:
         return f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]"
     try:
-        CronSim(text, datetime.now(UTC))
+        # Without its month: a day that no month of the schedule has (31 February) is read, and never comes.
+        CronSim(" ".join((*fields[:3], "*", fields[4])), datetime.now(UTC))
+        CronSim(f"0 0 1 {fields[3]} *", datetime.now(UTC))
     except CronSimError as error:
         return f"failed to parse schedule {schedule}: {error}"
     return ""

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from cronsim import CronSimError
 
 from core.api.views import Condition, CronJob, Job, Pod
 from core.clock import timestamp
@@ -156,6 +157,12 @@ def test_what_is_due(schedule, last, now, spec, scheduled, missed):
 def test_a_schedule_that_nobody_can_read():
     with pytest.raises(ValueError):
         due(cron("61 * * * *", NOON), NOON + 1)
+
+
+def test_a_day_that_never_comes_is_said_by_the_controller():
+    with pytest.raises(ValueError, match="Bad day-of-month") as found:
+        due(cron("59 23 31 2 *", NOON), NOON + 1)
+    assert isinstance(found.value.__cause__, CronSimError)
 
 
 def test_the_name_of_a_job_says_its_time():

@@ -356,3 +356,26 @@ async def test_an_autoscaler_without_metrics_aims_at_four_fifths_of_the_cpu_in_e
         assert (await admin.get(f"{at.format('v1')}/{version}"))["spec"]["targetCPUUtilizationPercentage"] == 80
         [metric] = (await admin.get(f"{at.format('v2')}/{version}"))["spec"]["metrics"]
         assert metric["resource"] == {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "why"),
+    [
+        ("59 23 31 2 *", ""),
+        ("0 0 30 feb *", ""),
+        ("0 0 1 1 *", ""),
+        ("61 * * * *", "failed to parse schedule 61 * * * *: "),
+        ("0 0 1 13 *", "failed to parse schedule 0 0 1 13 *: "),
+        ("0 0 32 1 *", "failed to parse schedule 0 0 32 1 *: "),
+    ],
+)
+async def test_schedules_are_refused_where_they_cant_be_read_not_where_their_day_never_comes(admin, schedule, why):
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}
+    body = {"metadata": {"name": "c"}, "spec": {"schedule": schedule, "jobTemplate": {"spec": {"template": template}}}}
+    making = admin.post("/apis/batch/v1/namespaces/default/cronjobs", body)
+    if not why:
+        assert (await making)["spec"]["schedule"] == schedule
+        return
+    with pytest.raises(Invalid) as found:
+        await making
+    assert f'spec.schedule: Invalid value: "{schedule}": {why}' in found.value.message
