@@ -13,7 +13,7 @@ from core.apiserver.managedfields import Who
 from core.apiserver.patch import APPLY_PATCH
 from core.apiserver.registry.generic import Registry, Written
 from core.apiserver.request import APPLY_OPTIONS, ApiRequest, WriteOptions, write_options
-from core.apiserver.status import not_found
+from core.apiserver.status import conflict
 from core.errors import AlreadyExists, BadRequest, NotFound
 
 __all__ = ["APPLY_PATCH", "Applies"]
@@ -63,7 +63,8 @@ class Applies:
     ) -> Written:
         info = request.info._replace(verb="create")
         if config["metadata"].get("uid"):
-            raise not_found(registry.kind, info.name)
+            why = f"uid mismatch: the provided object specified uid {config['metadata']['uid']}, and no existing object was found"
+            raise conflict(registry.kind, info.name, why)
         await self._authorizer.check(request.user, info)
         document = shaped(request, registry, {**config, "metadata": dict(config["metadata"])}, options)
         asking = self._admission.webhooks.asking(request, registry, "CREATE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from core.api.kinds import Kind
@@ -14,7 +15,7 @@ from core.apiserver.request import ApiRequest, WriteOptions
 from core.apiserver.schema import Schemas
 from core.errors import BadRequest
 
-__all__ = ["built_in_shape", "custom_shape", "parse_document", "parse_options", "reshaped", "shaped"]
+__all__ = ["built_in_shape", "custom_shape", "looks_twice", "parse_document", "parse_options", "reshaped", "shaped"]
 
 _ALWAYS = ("apiVersion", "kind", "metadata")
 _DELETE_OPTIONS = Kind("", "v1", "DeleteOptions", "")
@@ -44,8 +45,7 @@ def parse_document(request: ApiRequest, kind: Kind, options: WriteOptions, *, sh
         raise BadRequest("the request has no body")
     if body.media_type(request.content_type) == body.APPLY_PATCH:
         raise body.unknown_type()
-    # Looking for duplicate fields reads the body a second time: only where the client asked for it.
-    wanted = options.strict or (options.warn and "fieldValidation" in request.query)
+    wanted = looks_twice(request, options)
     try:
         found, doubts = body.parse(request.body, request.content_type, strict=wanted)
     except BadRequest as error:
@@ -70,6 +70,11 @@ def parse_document(request: ApiRequest, kind: Kind, options: WriteOptions, *, sh
     return found
 
 
+def looks_twice(request: ApiRequest, options: WriteOptions) -> bool:
+    """Looking for duplicate fields reads the body a second time: only where the client asked for it."""
+    return options.strict or (options.warn and "fieldValidation" in request.query)
+
+
 def _unrecognized(kind: Kind, why: str, data: bytes) -> BadRequest:
     """In Kubernetes' words, with the start of what was sent: as text where it looks like JSON, else in hexadecimal."""
     why = why.removeprefix("the object provided is unrecognized: ")
@@ -81,26 +86,59 @@ def _unrecognized(kind: Kind, why: str, data: bytes) -> BadRequest:
     return BadRequest(f"the object provided is unrecognized (must be of type {kind.kind}): {why} ({shown}{more})")
 
 
-def shaped(request: ApiRequest, registry: Registry, document: Document, options: WriteOptions) -> Document:
-    """`document` as the schema has it. Raises `BadRequest`, with fieldValidation=Strict also for unknown fields."""
+def shaped(
+    request: ApiRequest, registry: Registry, document: Document, options: WriteOptions, first: Sequence[str] = ()
+) -> Document:
+    """`document` as the schema has it. Raises `BadRequest`, with fieldValidation=Strict also for unknown fields, and for what is doubtful
+    `first`: in the patch that made the document."""
     found, doubts = registry.shape(document, options.strict or options.warn)
+    if first:
+        doubts = [*first, *doubts]
     before, request.doubts = request.doubts, []
     if before and doubts:
         doubts = sorted(before + doubts, key=lambda each: _place(document, each))
     _doubt(request, registry.kind, options, doubts or before)
+    _single_owners(request, found.get("metadata") or {})
     return found
 
 
+def _single_owners(request: ApiRequest, metadata: Document) -> None:
+    """An owner that is named twice in the same words counts once; the client is told."""
+    owners = metadata.get("ownerReferences")
+    if owners is None or len(owners) < 2:
+        return
+    kept: list[Document] = []
+    twice = []
+    for each in owners:
+        if each in kept:
+            twice.append(str(each.get("uid")))
+        else:
+            kept.append(each)
+    if twice:
+        metadata["ownerReferences"] = kept
+        text = _TWICE + ", ".join(twice)
+        request.warnings += [text] if text not in request.warnings else []
+
+
+_TWICE = (
+    ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as "
+    "early as 1.24; please fix your requests; duplicate UID(s) observed: "
+)
 _STEP = re.compile(r"\[(\d+)\]|[^.\[]+")
 
 
 def reshaped(
-    request: ApiRequest, registry: Registry, document: Document, stored: Document, options: WriteOptions
+    request: ApiRequest,
+    registry: Registry,
+    document: Document,
+    stored: Document,
+    options: WriteOptions,
+    first: Sequence[str] = (),
 ) -> Document:
     """As `shaped`, of a stored object of a built-in kind that was changed in part: fields whose value is the stored one itself were checked
     when it was stored, which spares the spec each time that a status is written."""
     parts = {key: value for key, value in document.items() if key in _ALWAYS or stored.get(key) is not value}
-    found = shaped(request, registry, parts, options)
+    found = shaped(request, registry, parts, options, first)
     return {key: found.get(key, value) for key, value in document.items() if key in found or key not in parts}
 
 

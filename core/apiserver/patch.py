@@ -16,7 +16,7 @@ from core.apiserver.shapes import Mismatch
 from core.apiserver.status import invalid_value
 from core.errors import BadRequest, Invalid, UnsupportedMediaType
 
-__all__ = ["APPLY_PATCH", "JSON_PATCH", "MERGE_PATCH", "STRATEGIC_PATCH", "apply_patch", "unfit"]
+__all__ = ["APPLY_PATCH", "JSON_PATCH", "MERGE_PATCH", "STRATEGIC_PATCH", "apply_patch", "doubtful", "unfit"]
 
 APPLY_PATCH = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
@@ -56,6 +56,25 @@ def apply_patch(
 def _accepted(kind: Kind, schema: Schemas) -> str:
     types = [JSON_PATCH, MERGE_PATCH] + ([STRATEGIC_PATCH] if schema.struct(kind) is not None else []) + [APPLY_PATCH]
     return f"the body of the request was in an unknown format - accepted media types include: {', '.join(types)}"
+
+
+def doubtful(patch: bytes, content_type: str) -> list[str]:
+    """What a patch names twice, and what an operation of a JSON patch says that no operation has, as messages."""
+    found, doubts = body.parse(patch, body.JSON, strict=True)
+    if body.media_type(content_type) != JSON_PATCH:
+        return doubts
+    operations = enumerate(found if type(found) is list else ())
+    doubts += [
+        f'unknown field "[{index}].{key}"'
+        for index, each in operations
+        if type(each) is dict
+        for key in each
+        if key not in _OPERATION
+    ]
+    return [f"json patch {each}" for each in doubts]
+
+
+_OPERATION = ("op", "path", "from", "value")
 
 
 def unfit(patch: Any, patched: Any, content_type: str, error: BadRequest) -> Invalid:

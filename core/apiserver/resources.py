@@ -14,9 +14,9 @@ from core.apiserver.admission import Admission, Attributes
 from core.apiserver.applies import APPLY_PATCH, Applies
 from core.apiserver.authz import Authorizer
 from core.apiserver.cache import encode
-from core.apiserver.documents import parse_document, parse_options, reshaped, shaped
+from core.apiserver.documents import looks_twice, parse_document, parse_options, reshaped, shaped
 from core.apiserver.forms import ListMeta, negotiate, render_list, render_object
-from core.apiserver.patch import JSON_PATCH, MERGE_PATCH, apply_patch, unfit
+from core.apiserver.patch import JSON_PATCH, MERGE_PATCH, apply_patch, doubtful, unfit
 from core.apiserver.patch_merge import merge_given
 from core.apiserver.registry.deletion import delete_options
 from core.apiserver.registry.generic import Registry, Written
@@ -247,7 +247,9 @@ class Resources:
         info, options = request.info, write_options(request.query, "PatchOptions")
         kind, content_type = registry.kind, request.content_type
         patch = parse_patch(request.body, content_type)
-
+        doubts = (
+            doubtful(request.body, content_type) if looks_twice(request, options) and patch is not request.body else ()
+        )
         merges = body.media_type(content_type) == MERGE_PATCH and type(patch) is dict
         known = merges and registry.open_schema is None and self._schemas.struct(kind) is not None
 
@@ -255,8 +257,8 @@ class Resources:
             patched = merge_given(old, patch) if known else apply_patch(kind, old, patch, content_type, self._schemas)  # type: ignore[arg-type]
             try:
                 if known:
-                    return reshaped(request, registry, patched, old, options)
-                return shaped(request, registry, patched, options)
+                    return reshaped(request, registry, patched, old, options, doubts)
+                return shaped(request, registry, patched, options, doubts)
             except BadRequest as error:
                 raise unfit(patch, patched, content_type, error) from error
 

@@ -292,6 +292,13 @@ async def test_the_status_is_applied_apart(outside: Outside) -> None:
         )
 
 
+async def test_an_apply_of_an_object_with_a_uid_makes_no_other_one(outside: Outside) -> None:
+    config = {**config_map(a="1"), "metadata": {"name": "m", "uid": "gone"}}
+    why = 'Operation cannot be fulfilled on configmaps "m": uid mismatch: the provided object specified uid gone, and no existing object'
+    with pytest.raises(Conflict, match=why):
+        await outside.apply(MAPS, config)
+
+
 async def test_a_dry_run_stores_nothing(outside: Outside) -> None:
     tried = await outside.apply(MAPS, config_map(a="1"), dryRun="All")
     assert tried["data"] == {"a": "1"} and managers(tried)

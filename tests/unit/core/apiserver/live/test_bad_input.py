@@ -300,6 +300,46 @@ async def test_doubts_are_told_in_the_order_of_the_document(ask):
     assert message.endswith('strict decoding error: line 4: key "a" already set in map, unknown field "foo"')
 
 
+@pytest.mark.parametrize(
+    ("kind", "patch", "doubts"),
+    [
+        (
+            "merge-patch",
+            b'{"spec":{"unknown":1,"paused":true,"paused":false}}',
+            ['duplicate field "spec.paused"', 'unknown field "spec.unknown"'],
+        ),
+        (
+            "strategic-merge-patch",
+            b'{"spec":{"paused":true,"paused":false,"template":{"spec":{"containers":[{"name":"c","nested":1}]}}}}',
+            ['duplicate field "spec.paused"', 'unknown field "spec.template.spec.containers[0].nested"'],
+        ),
+        (
+            "json-patch",
+            b'[{"op":"add","path":"/spec/one","value":1,"foo":2},{"op":"add","path":"/spec/x","path":"/spec/two","value":1}]',
+            [
+                'json patch duplicate field "[1].path"', 'json patch unknown field "[0].foo"', 'unknown field "spec.one"',
+                'unknown field "spec.two"',
+            ],
+        ),
+    ],
+)  # fmt: skip
+async def test_doubts_about_a_patch_come_before_those_about_its_outcome(ask, kind, patch, doubts):
+    made = (
+        b'{"metadata":{"name":"d"},"spec":{"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},'
+        b'"spec":{"containers":[{"name":"c","image":"x"}]}}}}'
+    )
+    at = "/apis/apps/v1/namespaces/default/deployments"
+    await ask("POST", at, made)
+    content = f"application/{kind}+json"
+    code, reason, message = await refused(ask, "PATCH", f"{at}/d", patch, content, b"fieldValidation=Strict")
+    assert (code, reason) == (422, "Invalid")
+    assert message.partition(": strict decoding error: ")[2] == ", ".join(doubts)
+    status, headers, _ = await ask("PATCH", f"{at}/d", patch, content, b"fieldValidation=Warn")
+    assert status == 200 and headers["warning"].endswith(json.dumps(doubts[-1]))
+    status, headers, _ = await ask("PATCH", f"{at}/d", patch, content, b"fieldValidation=Ignore")
+    assert status == 200 and "warning" not in headers
+
+
 async def test_reviews_have_no_tables(ask):
     review = b'{"spec":{"resourceAttributes":{"verb":"get","resource":"pods"}}}'
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 
 import pytest
 
+from core.apiserver import dispatch
+from core.apiserver.authn import User
+from core.apiserver.request import ApiRequest
 from core.errors import AlreadyExists, BadRequest, Conflict, Forbidden, Invalid, MethodNotAllowed, NotFound
 
 CM = "/api/v1/namespaces/default/configmaps"
@@ -269,3 +273,22 @@ async def test_a_patch_of_wrong_types_is_invalid_in_the_words_of_its_way(admin, 
     operations = [{"op": "add", "path": f"/{key}", "value": value} for key, value in patch.items()]
     with pytest.raises(Invalid, match="patch: Invalid value: "):
         await admin.patch(f"{pods}/p", operations, "json-patch")
+
+
+async def test_an_owner_that_is_named_twice_counts_once(api):
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u1"}
+    other = {**owner, "uid": "u2"}
+    at = "/api/v1/namespaces/default/configmaps"
+
+    async def ask(method: str, path: str, owners: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[str]]:
+        data = json.dumps({"metadata": {"name": "m", "ownerReferences": owners}}).encode()
+        content = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        request = ApiRequest(User("a", ("system:masters",)), dispatch.parse(method, path, {}), {}, data, content)
+        reply = await api.answer(request, applied=True)
+        return json.loads(reply.body)["metadata"]["ownerReferences"], request.warnings
+
+    for method, path in (("POST", at), ("PUT", f"{at}/m"), ("PATCH", f"{at}/m")):
+        owners, warnings = await ask(method, path, [owner, other, owner, {**owner, "controller": True}, other])
+        assert owners == [owner, other, {**owner, "controller": True}]
+        assert len(warnings) == 1 and warnings[0].endswith("; duplicate UID(s) observed: u1, u2")
+        assert await ask("PATCH", f"{at}/m", [owner, other]) == ([owner, other], [])
