@@ -12,7 +12,7 @@ from core.apiserver.cache import Codec, Document
 from core.apiserver.rows import KeptRows, metadata_only, rows
 from core.apiserver.table import partial_metadata, to_table
 from core.clock import wall
-from core.errors import NotAcceptable
+from core.errors import BadRequest, NotAcceptable
 from core.store.base import Entry
 
 __all__ = ["PLAIN", "Form", "ListMeta", "negotiate", "render_list", "render_object"]
@@ -47,10 +47,11 @@ PLAIN = Form()
 
 
 @lru_cache(maxsize=256)
-def negotiate(accept: str, include: str = "", stored: bool = True) -> Form:
+def negotiate(accept: str, include: str = "", stored: bool = True, many: bool | None = None) -> Form:
     """The first form of an Accept header that this server has. Raises `NotAcceptable` where there is none.
 
-    What isn't `stored` has neither columns nor metadata to show: it is there as itself only.
+    What isn't `stored` has neither columns nor metadata to show: it is there as itself only. Metadata alone has a form of its own for
+    `many` objects (None: either will do). Raises `BadRequest` for a Table of objects that there are not.
     """
     if not accept:
         return PLAIN
@@ -65,8 +66,13 @@ def negotiate(accept: str, include: str = "", stored: bool = True) -> Form:
         if not stored or parameters.get("g") != "meta.k8s.io" or parameters.get("v") not in ("v1", "v1beta1"):
             continue
         if name == "Table":
+            if include not in ("", "None", "Metadata", "Object"):
+                raise BadRequest(f"unrecognized includeObject value: {_encode(include).decode()}")
             return Form("Table", include or "Metadata")
         if name in ("PartialObjectMetadata", "PartialObjectMetadataList"):
+            if many is not None and many != name.endswith("List"):
+                what = "a list" if many else "not a list"
+                raise NotAcceptable(f"you requested {name}, but the requested object is {what}")
             return Form("PartialObjectMetadata")
     raise NotAcceptable("only the following media types are accepted: application/json, application/yaml")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 
@@ -21,7 +22,17 @@ from core.apiserver.patch_merge import merge_given
 from core.apiserver.registry.deletion import delete_options
 from core.apiserver.registry.generic import Registry, Written
 from core.apiserver.registry.listing import list_options, list_page, resource_version
-from core.apiserver.request import ApiRequest, Proxied, Reply, TextStream, WatchStream, boolean, number, write_options
+from core.apiserver.request import (
+    ApiRequest,
+    Proxied,
+    Reply,
+    TextStream,
+    WatchStream,
+    WriteOptions,
+    boolean,
+    number,
+    write_options,
+)
 from core.apiserver.reviews import VIRTUAL, Reviews
 from core.apiserver.rows import KeptRows
 from core.apiserver.schema import Schemas
@@ -75,6 +86,7 @@ class Resources:
         self._reviews = reviews
         self._schemas = schemas
         self._subresources = subresources
+        self._authorizer = authorizer
         self._apply = Applies(admission, authorizer)
         self._rows = KeptRows()
         self._watchers: set[Watcher] = set()
@@ -141,7 +153,7 @@ class Resources:
     def _object(
         self, request: ApiRequest, registry: Registry, entry: Entry, code: int = 200, revision: int = -1
     ) -> Reply:
-        form = negotiate(request.accept, request.query.get("includeObject", ""))
+        form = negotiate(request.accept, request.query.get("includeObject", ""), many=False)
         rendered = render_object(registry.codec, entry, form, registry.columns)
         return Reply(rendered, entry.revision if revision < 0 else revision, code)
 
@@ -149,12 +161,15 @@ class Resources:
         return self._object(request, registry, written.entry, code, 0 if written.soft else written.entry.revision)
 
     async def _get(self, request: ApiRequest, registry: Registry) -> Answer:
+        version = resource_version(request.query.get("resourceVersion", ""))
+        if version > self._store.revision:
+            raise too_large_version(version, self._store.revision)
         entry = await registry.get(_namespace(request, registry), request.info.name)
         return self._object(request, registry, entry)
 
     async def _list(self, request: ApiRequest, registry: Registry) -> Answer:
         query, namespace = request.query, request.info.namespace
-        form = negotiate(request.accept, query.get("includeObject", ""))
+        form = negotiate(request.accept, query.get("includeObject", ""), many=True)
         options = list_options(query, registry.prefix(namespace))
         selection = registry.selection(query.get("labelSelector", ""), query.get("fieldSelector", ""))
         entries, meta = await list_page(registry, namespace, selection, options)
@@ -208,6 +223,13 @@ class Resources:
             raise MethodNotAllowed("create not allowed while custom resource definition is terminating")
         options = write_options(request.query)
         document = shaped(request, registry, parse_document(request, kind, options, shaped_next=True), options)
+        return await self._made(request, registry, document, options)
+
+    async def _made(
+        self, request: ApiRequest, registry: Registry, document: dict[str, Any], options: WriteOptions
+    ) -> Answer:
+        """The answer to a creation of `document`."""
+        kind, info = registry.kind, request.info
         asking = self._admission.webhooks.asking(request, registry, "CREATE")
         unsaid = registry.strategy.unsaid(document) if request.user_agent is not None else ()
         await self._admission.admit(Attributes(request.user, info, kind, document, asking))
@@ -228,17 +250,35 @@ class Resources:
     async def _update(self, request: ApiRequest, registry: Registry) -> Answer:
         info, options = request.info, write_options(request.query, "UpdateOptions")
         document = shaped(request, registry, parse_document(request, registry.kind, options, shaped_next=True), options)
-        written = await registry.update(
-            _namespace(request, registry),
-            info.name,
-            lambda old: document,
-            subresource=info.subresource,
-            dry_run=options.dry_run,
-            manager=request.manager,
-            review=await self._admission.reviewing(request.user, registry.kind, info),
-            asking=self._admission.webhooks.asking(request, registry, "UPDATE"),
-        )
+        try:
+            written = await registry.update(
+                _namespace(request, registry),
+                info.name,
+                lambda old: document,
+                subresource=info.subresource,
+                dry_run=options.dry_run,
+                manager=request.manager,
+                review=await self._admission.reviewing(request.user, registry.kind, info),
+                asking=self._admission.webhooks.asking(request, registry, "UPDATE"),
+            )
+        except NotFound:
+            metadata = document.get("metadata") or {}
+            known = metadata.get("uid") or metadata.get("resourceVersion")
+            if known or info.subresource or not registry.strategy.made_by_update:
+                raise
+            return await self._put(request, registry, document, options)
         return self._written(request, registry, written)
+
+    async def _put(
+        self, request: ApiRequest, registry: Registry, document: dict[str, Any], options: WriteOptions
+    ) -> Answer:
+        """An update of what there isn't (and not of what isn't there any more), of a kind whose objects are made so, too."""
+        metadata, name = document.setdefault("metadata", {}), request.info.name
+        if metadata.setdefault("name", name) != name:
+            raise BadRequest(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
+        request.info = request.info._replace(verb="create")
+        await self._authorizer.check(request.user, request.info)
+        return await self._made(request, registry, document, options)
 
     async def _patch(self, request: ApiRequest, registry: Registry) -> Answer:
         if body.media_type(request.content_type) == APPLY_PATCH:

@@ -21,6 +21,8 @@ _GROUP = "rbac.authorization.k8s.io"
 class RoleStrategy(Strategy):
     """Of Roles and ClusterRoles."""
 
+    made_by_update = True
+
     def check_name(self, name: str) -> str:
         return path_segment(name)
 
@@ -51,6 +53,8 @@ class RoleStrategy(Strategy):
 
 class BindingStrategy(Strategy):
     """Of RoleBindings and ClusterRoleBindings."""
+
+    made_by_update = True
 
     def check_name(self, name: str) -> str:
         return path_segment(name)

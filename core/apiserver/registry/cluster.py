@@ -79,6 +79,7 @@ class ServiceAccountStrategy(Strategy):
 
 
 class LeaseStrategy(Strategy):
+    made_by_update = True
     soft = True
     told_early = False
     unconditional_update = False
@@ -106,6 +107,7 @@ _EVENT_FIELDS = {
 
 
 class EventStrategy(Strategy):
+    made_by_update = True
     soft = True
     fields = _EVENT_FIELDS
 
@@ -163,6 +165,7 @@ def _is_address(text: str) -> bool:
 
 
 class EndpointsStrategy(Strategy):
+    made_by_update = True
     soft = True
 
     def complete(self, document: Document) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from core.api.kinds import Kind
-from core.apiserver.status import conflict, invalid, not_supported
+from core.apiserver.status import conflict, invalid, invalid_value, not_supported
 from core.clock import parse_time, timestamp
 from core.errors import BadRequest
 
@@ -36,6 +36,7 @@ def delete_options(body: Mapping[str, Any], query: Mapping[str, str]) -> DeleteO
     grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
     propagation = body.get("propagationPolicy") or query.get("propagationPolicy") or ""
     orphan = body.get("orphanDependents", query.get("orphanDependents"))
+    both = propagation if propagation and orphan is not None else ""
     if not propagation and orphan is not None:
         propagation = "Orphan" if orphan in (True, "true") else "Background"
     dry_run = body.get("dryRun") or [each for each in (query.get("dryRun"),) if each]
@@ -43,6 +44,9 @@ def delete_options(body: Mapping[str, Any], query: Mapping[str, str]) -> DeleteO
     causes = []
     if propagation not in ("", "Orphan", "Background", "Foreground"):
         causes.append(not_supported("propagationPolicy", propagation, ["Foreground", "Background", "Orphan"]))
+    if both:
+        why = "orphanDependents and deletionPropagation cannot be both set"
+        causes.append(invalid_value("propagationPolicy", both, why))
     if any(each != "All" for each in dry_run):
         causes.append(not_supported("dryRun", dry_run, ["All"]))
     if causes:

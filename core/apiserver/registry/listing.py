@@ -21,7 +21,7 @@ from core.apiserver.status import forbidden, invalid, invalid_value, not_support
 from core.errors import BadRequest, Expired
 from core.store.base import Compacted, Entry, FutureRevision
 
-__all__ = ["ListOptions", "list_options", "list_page"]
+__all__ = ["ListOptions", "list_options", "list_page", "resource_version"]
 
 _LIST_OPTIONS = Kind("meta.k8s.io", "v1", "ListOptions", "")
 _MAX_PAGE = 500
@@ -88,6 +88,7 @@ def resource_version(text: str, kind: Kind = _LIST_OPTIONS) -> int:
 def list_options(query: Mapping[str, str], prefix: str) -> ListOptions:
     """Raises `BadRequest`, `Invalid`."""
     limit = max(number(query, "limit") or 0, 0)
+    number(query, "timeoutSeconds")  # of watches; a list that has a bad one is refused all the same
     version, match = resource_version(query.get("resourceVersion", "")), query.get("resourceVersionMatch", "")
     token = query.get("continue", "")
     causes = []

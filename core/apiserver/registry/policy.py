@@ -87,6 +87,8 @@ class QuotaStrategy(Strategy):
 
 
 class LimitRangeStrategy(Strategy):
+    made_by_update = True
+
     def complete(self, document: Document) -> None:
         for limit in (document.get("spec") or {}).get("limits") or ():
             if limit.get("type") != "Container":

@@ -36,6 +36,7 @@ def _pair(spec: Document, was: Document) -> None:
 
 
 class ServiceStrategy(Strategy):
+    made_by_update = True
     returns_object = True
     tracks_stored = True
     allotted = tuple(

@@ -29,7 +29,8 @@ class Strategy:
     counts changes of its spec. `returns_object`: a deletion answers the object instead of a Status.
     `tracks_stored`: `stored` is called for every object when the server starts. `parts` are subresources that show the object and
     change a part of it (`prepare_part`). Through `narrow` ones goes a value that is checked where it goes in (a count of replicas, a node): the rest is what
-    was stored, so that it isn't completed and validated again. What the server decides of a new object is `allotted` to it.
+    was stored, so that it isn't completed and validated again. What the server decides of a new object is `allotted` to it. Objects of a
+    kind `made_by_update` may be created by an update of what there isn't.
     """
 
     soft: ClassVar[bool] = False
@@ -38,6 +39,7 @@ class Strategy:
     generation: bool = False
     returns_object: ClassVar[bool] = False
     unconditional_update: ClassVar[bool] = True
+    made_by_update: ClassVar[bool] = False
     status_keeps_metadata: ClassVar[bool] = False
     graceful: ClassVar[bool] = False
     tracks_stored: ClassVar[bool] = False

@@ -347,3 +347,15 @@ async def test_reviews_have_no_tables(ask):
     assert (await refused(ask, "POST", path, review, accept=table))[0] == 406
     status, _, _ = await ask("POST", path, review, accept=f"{table}, application/json")
     assert status == 201
+
+
+async def test_forms_that_dont_fit_what_is_asked_for(ask):
+    one, many = (f"application/json;as=PartialObjectMetadata{end};v=v1;g=meta.k8s.io" for end in ("", "List"))
+    assert (await ask("GET", f"{MAPS}/a", accept=one))[0] == (await ask("GET", MAPS, accept=many))[0] == 200
+    code, reason, message = await refused(ask, "GET", MAPS, accept=one)
+    assert (code, reason) == (406, "NotAcceptable")
+    assert message == "you requested PartialObjectMetadata, but the requested object is a list"
+    assert "is not a list" in (await refused(ask, "GET", f"{MAPS}/a", accept=many))[2]
+    table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    refusal = await refused(ask, "GET", MAPS, query=b"includeObject=All", accept=table)
+    assert refusal == (400, "BadRequest", 'unrecognized includeObject value: "All"')

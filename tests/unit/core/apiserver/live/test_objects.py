@@ -11,7 +11,7 @@ import pytest
 from core.apiserver import dispatch
 from core.apiserver.authn import User
 from core.apiserver.request import ApiRequest
-from core.errors import AlreadyExists, BadRequest, Conflict, Forbidden, Invalid, MethodNotAllowed, NotFound
+from core.errors import AlreadyExists, BadRequest, Conflict, Forbidden, Invalid, MethodNotAllowed, NotFound, Timeout
 
 CM = "/api/v1/namespaces/default/configmaps"
 
@@ -292,3 +292,46 @@ async def test_an_owner_that_is_named_twice_counts_once(api):
         assert owners == [owner, other, {**owner, "controller": True}]
         assert len(warnings) == 1 and warnings[0].endswith("; duplicate UID(s) observed: u1, u2")
         assert await ask("PATCH", f"{at}/m", [owner, other]) == ([owner, other], [])
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/v1/namespaces/default/services", {"spec": {"ports": [{"port": 80}]}}),
+        ("/api/v1/namespaces/default/endpoints", {"subsets": []}),
+        ("/api/v1/namespaces/default/limitranges", {"spec": {"limits": []}}),
+        ("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", {"rules": []}),
+        ("/apis/coordination.k8s.io/v1/namespaces/default/leases", {"spec": {"holderIdentity": "x"}}),
+    ],
+)
+async def test_objects_of_some_kinds_are_made_by_an_update_of_what_there_isnt(admin, path, body):
+    for known in ({"uid": "u"}, {"resourceVersion": "7"}):
+        with pytest.raises(NotFound):
+            await admin.put(f"{path}/new", {"metadata": {"name": "new", **known}, **body})
+    with pytest.raises(BadRequest, match="does not match the name on the URL"):
+        await admin.put(f"{path}/new", {"metadata": {"name": "other"}, **body})
+    made = await admin.put(f"{path}/new", body)
+    assert await admin.get(f"{path}/new") == made and made["metadata"]["uid"]
+    with pytest.raises(NotFound):
+        await admin.put(f"{CM}/new", {"metadata": {"name": "new"}})
+
+
+async def test_a_get_at_a_revision_that_isnt_reached_waits_for_it(admin):
+    await admin.post(CM, {"metadata": {"name": "m"}})
+    version = int((await admin.get(f"{CM}/m", resourceVersion="0"))["metadata"]["resourceVersion"])
+    assert await admin.get(f"{CM}/m", resourceVersion=str(version))
+    with pytest.raises(Timeout, match=f"Too large resource version: {version + 100}, current: "):
+        await admin.get(f"{CM}/m", resourceVersion=str(version + 100))
+    with pytest.raises(Invalid, match='resourceVersion: Invalid value: "x"'):
+        await admin.get(f"{CM}/m", resourceVersion="x")
+    with pytest.raises(BadRequest, match='strconv.ParseInt: parsing "x": invalid syntax'):
+        await admin.get(CM, timeoutSeconds="x")
+
+
+async def test_a_deletion_says_once_what_becomes_of_dependents(admin):
+    await admin.post(CM, {"metadata": {"name": "m"}})
+    with pytest.raises(
+        Invalid, match="propagationPolicy: .* orphanDependents and deletionPropagation cannot be both set"
+    ):
+        await admin.delete(f"{CM}/m", {"propagationPolicy": "Orphan", "orphanDependents": True})
+    await admin.delete(f"{CM}/m", {"orphanDependents": False})

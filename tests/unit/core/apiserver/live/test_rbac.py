@@ -183,3 +183,14 @@ async def test_who_may_watch_one_object_may_ask_the_collection_for_it(admin, cal
     for selector in ("", "metadata.name=other", "metadata.name!=mine", "metadata.namespace=team"):
         with pytest.raises(Forbidden):
             await alice.get(f"{TEAM}/configmaps", fieldSelector=selector)
+
+
+async def test_who_may_update_but_not_create_makes_nothing_by_an_update(team, caller):
+    services = f"{TEAM}/services"
+    await team.post(f"{RBAC}/namespaces/team/roles", role("updater", rule(["update"], ["services"])))
+    await team.post(f"{RBAC}/namespaces/team/rolebindings", binding("updater", "updater", "alice", kind="Role"))
+    body = {"spec": {"ports": [{"port": 80}]}}
+    with pytest.raises(Forbidden, match='User "alice" cannot create resource "services"'):
+        await caller(ALICE).put(f"{services}/s", body)
+    await team.put(f"{services}/s", body)
+    assert (await caller(ALICE).put(f"{services}/s", body))["metadata"]["name"] == "s"
