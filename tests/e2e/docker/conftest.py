@@ -148,8 +148,11 @@ class DockerPlatform(_whole["Platform"]):  # type: ignore[misc]
         return {sort: things for sort, things in found.items() if things}
 
 
+forked_commands = _whole["forked_commands"]
+
+
 @pytest.fixture(scope="module")
-def docker_platforms() -> Iterator[Callable[..., DockerPlatform]]:
+def docker_platforms(forked_commands: Any) -> Iterator[Callable[..., DockerPlatform]]:
     """Make platforms; what still runs at the end is stopped."""
     made: list[DockerPlatform] = []
 
@@ -157,6 +160,7 @@ def docker_platforms() -> Iterator[Callable[..., DockerPlatform]]:
         folder = Path(tempfile.mkdtemp(prefix="fd-", dir="/tmp"))
         folder.chmod(0o711)
         made.append(DockerPlatform(folder, engine, *flags))
+        made[-1].forked = forked_commands
         return made[-1]
 
     yield make

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 _platform = runpy.run_path(str(Path(__file__).parents[1] / "platform" / "conftest.py"))
+forked_commands = _platform["forked_commands"]
 platforms = _platform["platforms"]
 platform = _platform["platform"]
 

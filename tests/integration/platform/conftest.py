@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import re
+import runpy
 import shutil
 import ssl
 import subprocess
@@ -34,6 +35,9 @@ FAAS = Path(sys.executable).with_name("faas")
 NOISE = re.compile(r"Traceback|WARNING|ERROR|CRITICAL|Exception|Task was destroyed|never awaited|never retrieved")
 NOBODY = 65534
 _GONE_SECONDS = 10.0
+Commands: Any = runpy.run_path(str(Path(__file__).with_name("forked.py")))["Commands"]
+_EXECUTED = {"up", "down", "run", "dev", "exec", "login", "images"}
+"""Commands whose processes are what a test may be about."""
 T = TypeVar("T")
 
 
@@ -91,6 +95,8 @@ class Platform:
             each.mkdir()
         self.flags = flags
         self.command = [str(FAAS)]
+        self.forked: Any = None
+        """What runs commands in place of their program, where that is all the same (`forked.py`)."""
         self.url = self.api = ""
         self.environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("FAASLITE_", "KUBE", "PYTHON"))
@@ -101,13 +107,16 @@ class Platform:
     # The command
 
     def faas(self, *arguments: str, check: bool = True, timeout: float = 90.0, **more: Any) -> Done:
-        done = subprocess.run(
-            [*self.command, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            **{"env": self.environment, **more},
-        )
+        if self.forked and self.command == [str(FAAS)] and arguments[0] not in _EXECUTED and not more.keys() - {"env"}:
+            done = self.forked.run(arguments, timeout=timeout, **{"env": self.environment, **more})
+        else:
+            done = subprocess.run(
+                [*self.command, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                **{"env": self.environment, **more},
+            )
         if check and done.returncode:
             pytest.fail(f"`faas {' '.join(arguments)}` ended with {done.returncode}: {done.stderr}{done.stdout}")
         return Done(done.returncode, done.stdout, done.stderr)
@@ -296,7 +305,17 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-def platforms() -> Iterator[Callable[..., Platform]]:
+def forked_commands(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """What platforms run their commands with. A module that is about the command itself says `EXECUTED = True`."""
+    if getattr(request.module, "EXECUTED", False):
+        yield None
+        return
+    with Commands(str(FAAS)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def platforms(forked_commands: Any) -> Iterator[Callable[..., Platform]]:
     """Make data dirs (with short paths: Unix sockets lie in them); what still runs at the end is stopped."""
     made: list[tuple[Platform, Path]] = []
 
@@ -304,6 +323,7 @@ def platforms() -> Iterator[Callable[..., Platform]]:
         folder = Path(tempfile.mkdtemp(prefix="fp-", dir="/tmp"))
         folder.chmod(0o711)
         platform = Platform(folder, *(flags or ("--runtime", "process", "--api-port", "0", "--gateway-port", "0")))
+        platform.forked = forked_commands
         made.append((platform, folder))
         return platform
 

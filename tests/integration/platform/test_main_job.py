@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 FLAGS = ("--workers", "2")
+EXECUTED = True
 
 
 def picture(width: int, height: int) -> bytes:
