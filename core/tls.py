@@ -191,7 +191,8 @@ class Secured(asyncio.Transport, asyncio.Protocol):
         self._timer = self._loop.call_later(LINGER, self.abort)
         self._below.resume_reading()
         if self._below.can_write_eof():
-            self._below.write_eof()
+            with contextlib.suppress(OSError):  # the client has gone: there is nobody to tell
+                self._below.write_eof()
 
     def abort(self) -> None:
         self._closing = True

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -131,6 +132,19 @@ async def test_a_close_sends_what_was_written_to_a_client_that_still_sends(tmp_p
         assert await reader.read() == b"too long"
         await _close(writer)
         await echo.over
+
+
+async def test_a_close_after_the_client_has_reset_the_connection_is_nothing_special(tmp_path: Path) -> None:
+    async with serving(tmp_path) as site:
+        _, writer, echo = await site.open()
+        echo.transport.pause_reading()  # so that it doesn't learn of the end
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await _close(writer)
+        echo.transport.close()
+        await echo.over
+        assert not site.known
 
 
 async def test_a_client_that_doesn_t_close_its_side_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
