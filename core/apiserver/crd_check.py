@@ -173,7 +173,10 @@ def _check_root(schema: Any, path: str, found: Causes) -> None:
     metadata = (schema.get("properties") or {}).get("metadata")
     if type(metadata) is dict and not set(metadata) <= {"type", "properties", "description"}:
         found.append(
-            _forbidden(f"{path}.properties[metadata]", "must not specify anything other than name and generateName")
+            _forbidden(
+                f"{path}.properties[metadata]",
+                "must not specify anything other than name and generateName, but metadata is implicitly specified",
+            )
         )
     _check_schema(schema, path, found, structural=True)
 

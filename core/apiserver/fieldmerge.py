@@ -159,7 +159,7 @@ def all_fields(document: Any, node: Node) -> FieldSet:
         child = node.declared(key) or node.item or _LEAF_NODE
         if key not in node.embedded:
             found[f"f:{key}"] = _new(value, child)
-        elif value and (inner := _new_below(value, child)) != {}:
+        elif value and ((inner := _new_below(value, child)) or not _descends(None, value, child)):
             found[f"f:{key}"] = inner
     return found
 

@@ -32,6 +32,8 @@ class DefinitionStrategy(Strategy):
         self._on_stored = on_stored
         self._on_removed = on_removed
 
+    allotted = (("metadata", "finalizers"),)
+
     def prepare_create(self, document: Document, now: float) -> None:
         document.pop("status", None)
         finalizers = document["metadata"].setdefault("finalizers", [])

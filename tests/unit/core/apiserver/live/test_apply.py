@@ -15,7 +15,10 @@ from core.apiserver import dispatch
 from core.apiserver.app import ApiServer
 from core.apiserver.applies import APPLY_PATCH
 from core.apiserver.authn import User
+from core.apiserver.fieldmerge import all_fields, compare
+from core.apiserver.fieldtypes import built_in
 from core.apiserver.request import ApiRequest, Reply
+from core.apiserver.schema import load
 from core.errors import ApiError, BadRequest, Conflict, Forbidden, Invalid, NotFound
 from core.store.memory import MemoryStore
 
@@ -502,3 +505,46 @@ async def test_a_pod_of_a_client_that_applied_on_its_own_side_can_be_applied_fro
     config["metadata"]["labels"] = {"a": "b"}
     applied = await outside.apply(PODS, config, "kubectl")
     assert applied["spec"] == made["spec"] and applied["metadata"]["labels"] == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "owned"),
+    [
+        (
+            "/api/v1/namespaces/default/limitranges",
+            {"spec": {"limits": [{"type": "Pod"}]}},
+            {"f:spec": {"f:limits": {}}},
+        ),
+        (
+            "/api/v1/namespaces/default/events",
+            {"involvedObject": {"kind": "Pod", "namespace": "default"}},
+            {"f:involvedObject": {}},
+        ),
+        (
+            "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+            {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"}},
+            {"f:roleRef": {}},
+        ),
+    ],
+)
+async def test_values_that_are_one_field_are_owned_where_objects_hold_them_by_value(outside, path, body, owned):
+    made = await outside.send("POST", path, {"metadata": {"name": "x"}, **body})
+    [entry] = made["metadata"]["managedFields"]
+    assert owned.items() <= entry["fieldsV1"].items()
+    node = built_in(load().of(*_group_version(made["apiVersion"]), made["kind"]))
+    assert all_fields(made, node) == compare({}, made, node).added
+
+
+def _group_version(version: str) -> tuple[str, str]:
+    group, _, name = version.rpartition("/")
+    return group, name
+
+
+async def test_the_versions_of_a_definition_are_its_creators_and_its_finalizer_is_nobodys(outside):
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+    spec = {"group": "e.dev", "scope": "Namespaced", "names": {"plural": "as", "kind": "A"}, "versions": [version]}
+    body = {"metadata": {"name": "as.e.dev"}, "spec": spec}
+    made = await outside.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body)
+    [entry] = made["metadata"]["managedFields"]
+    assert sorted(entry["fieldsV1"]) == ["f:spec"]
+    assert sorted(entry["fieldsV1"]["f:spec"]) == ["f:conversion", "f:group", "f:names", "f:scope", "f:versions"]
