@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from core.api.quantity import parse
@@ -66,6 +67,54 @@ def _amounts(amounts: dict[str, Any] | None, at: str) -> list[Cause]:
 _SCOPES = ("BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating")
 
 
+_COMPUTE = ("cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory")
+_COUNTS = (
+    "configmaps", "persistentvolumeclaims", "pods", "replicationcontrollers", "resourcequotas", "secrets", "services",
+    "services.loadbalancers", "services.nodeports",
+)  # fmt: skip
+_QUOTAS = frozenset(
+    (
+        *_COMPUTE,
+        *_COUNTS,
+        "ephemeral-storage",
+        "limits.ephemeral-storage",
+        "requests.ephemeral-storage",
+        "requests.storage",
+    )
+)
+"""What a quota may bound by a name without a domain."""
+
+
+def _bounded(hard: dict[str, Any]) -> list[Cause]:
+    """Resources that no quota knows, and counts that aren't whole."""
+    found = []
+    for key, amount in hard.items():
+        at = f"spec.hard[{key}]"
+        if "/" not in key and key not in _QUOTAS and not key.startswith(("hugepages-", "requests.hugepages-")):
+            found.append(invalid_value(at, key, "must be a standard resource for quota"))
+        elif key in _COUNTS and _number(amount) % 1:
+            found.append(invalid_value(at, str(amount), "must be an integer"))
+    return found
+
+
+def _number(amount: Any) -> Decimal:
+    try:
+        return parse(amount)
+    except ValueError:
+        return Decimal(0)  # said by `_amounts`
+
+
+def _scoped(scopes: list[str], hard: dict[str, Any], at: str) -> list[Cause]:
+    """Scopes are of Pods: what else a quota bounds has none, and Pods of best effort are only counted."""
+    return [
+        invalid_value(at, scopes, "unsupported scope applied to resource")
+        for scope in scopes
+        if scope in _SCOPES
+        for key in sorted(hard)
+        if key in _QUOTAS and key not in (("pods",) if scope == "BestEffort" else ("pods", *_COMPUTE))
+    ]
+
+
 class QuotaStrategy(Strategy):
     returns_object = True
 
@@ -79,7 +128,13 @@ class QuotaStrategy(Strategy):
         for one, other in (("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")):
             if one in scopes and other in scopes:
                 found.append(invalid_value("spec.scopes", scopes, "conflicting scopes"))
-        return found + _amounts(spec.get("hard"), "spec.hard")
+        hard = spec.get("hard") or {}
+        found += _scoped(scopes, hard, "spec.scopes")
+        selected = [
+            each.get("scopeName") or "" for each in (spec.get("scopeSelector") or {}).get("matchExpressions") or ()
+        ]
+        found += _scoped(selected, hard, "spec.scopeSelector.matchExpressions.scopeName")
+        return found + _bounded(hard) + _amounts(hard, "spec.hard")
 
     def validate_update(self, new: Document, old: Document) -> list[Cause]:
         scopes = [sorted((each.get("spec") or {}).get("scopes") or []) for each in (new, old)]

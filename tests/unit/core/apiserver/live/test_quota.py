@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from core.errors import Forbidden
+from core.errors import Forbidden, Invalid
 
 PODS = "/api/v1/namespaces/default/pods"
 QUOTAS = "/api/v1/namespaces/default/resourcequotas"
@@ -155,3 +155,36 @@ async def test_a_namespace_enforces_its_level_of_pod_security(admin):
     )
     with pytest.raises(Forbidden, match="runAsNonRoot != true"):
         await admin.post(pods, pod("plainer"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"hard": {"foo": "1"}}, r'spec.hard\[foo\]: Invalid value: "foo": must be a standard resource for quota'),
+        ({"hard": {"pods": "1.5"}}, r'spec.hard\[pods\]: Invalid value: "1500m": must be an integer'),
+        (
+            {"hard": {"services": "1"}, "scopes": ["Terminating"]},
+            "spec.scopes: .* unsupported scope applied to resource",
+        ),
+        ({"hard": {"cpu": "1"}, "scopes": ["BestEffort"]}, "spec.scopes: .* unsupported scope applied to resource"),
+        (
+            {
+                "hard": {"secrets": "1"},
+                "scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "Exists"}]},
+            },
+            "spec.scopeSelector.matchExpressions.scopeName: .* unsupported scope applied to resource",
+        ),
+    ],
+)
+async def test_quotas_of_what_there_is_nothing_of_are_refused(admin, spec, why):
+    quotas = "/api/v1/namespaces/default/resourcequotas"
+    with pytest.raises(Invalid, match=why):
+        await admin.post(quotas, {"metadata": {"name": "bad"}, "spec": spec})
+    hard = {
+        "pods": "1",
+        "requests.cpu": "1",
+        "count/jobs.batch": "2",
+        "requests.example.com/gpu": "1",
+        "hugepages-2Mi": "0",
+    }
+    await admin.post(quotas, {"metadata": {"name": "good"}, "spec": {"hard": hard, "scopes": ["NotBestEffort"]}})
