@@ -160,10 +160,12 @@ class PodStrategy(Strategy):
 
     def prepare_update(self, new: Document, old: Document) -> None:
         super().prepare_update(new, old)
-        # A client that leaves these out doesn't mean to remove them: both have a server's value.
-        for key in ("nodeName", "serviceAccountName", "serviceAccount"):
+        # A client that leaves these out (it replaces the Pod by its manifest) doesn't mean to remove them: they have a server's value.
+        spec = new.setdefault("spec", {})
+        for key in ("nodeName", "preemptionPolicy", "priority", "serviceAccount", "serviceAccountName"):
             if key in _spec(old):
-                new.setdefault("spec", {}).setdefault(key, old["spec"][key])
+                spec.setdefault(key, old["spec"][key])
+        _tolerate_unhealthy(spec)
 
     def complete(self, document: Document) -> None:
         spec = document.setdefault("spec", {})

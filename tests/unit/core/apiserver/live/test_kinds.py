@@ -116,10 +116,12 @@ async def test_what_of_a_pod_may_change(admin, pod):
         Invalid, match=r"spec: Forbidden: pod updates may not change fields other than `spec.containers\[\*\].image`"
     ):
         await admin.patch(f"{PODS}/a", {"spec": {"hostNetwork": True}})
-    with pytest.raises(Invalid, match="existing toleration can not be modified"):
-        await admin.patch(f"{PODS}/a", {"spec": {"tolerations": []}})
+    cleared = await admin.patch(f"{PODS}/a", {"spec": {"tolerations": []}})
+    assert cleared["spec"]["tolerations"] == patched["spec"]["tolerations"], "those of sick nodes come back"
     more = [*patched["spec"]["tolerations"], {"key": "x", "operator": "Exists"}]
     assert len((await admin.patch(f"{PODS}/a", {"spec": {"tolerations": more}}))["spec"]["tolerations"]) == 3
+    with pytest.raises(Invalid, match="existing toleration can not be modified"):
+        await admin.patch(f"{PODS}/a", {"spec": {"tolerations": more[:2]}})
 
 
 async def test_status_and_spec_keep_apart(admin, pod):
@@ -379,3 +381,13 @@ async def test_schedules_are_refused_where_they_cant_be_read_not_where_their_day
     with pytest.raises(Invalid) as found:
         await making
     assert f'spec.schedule: Invalid value: "{schedule}": {why}' in found.value.message
+
+
+async def test_a_pod_may_be_replaced_by_its_manifest(admin, pod):
+    made = await admin.post(PODS, pod("p"))
+    manifest = pod("p")
+    manifest["metadata"]["labels"] = {"a": "b"}
+    replaced = await admin.put(f"{PODS}/p", manifest)
+    assert replaced["spec"] == made["spec"] and replaced["metadata"]["labels"] == {"a": "b"}
+    with pytest.raises(Invalid, match="pod updates may not change fields other than"):
+        await admin.put(f"{PODS}/p", pod("p", priority=7))
