@@ -16,6 +16,7 @@ from core.apiserver.admission.limits import LimitRanger
 from core.apiserver.admission.node import RESTRICTED, NodeRestriction, check_node_write
 from core.apiserver.admission.podsecurity import PodSecurity
 from core.apiserver.admission.quota import Quota
+from core.apiserver.admission.serviceaccounts import ServiceAccounts
 from core.apiserver.admission.storage import StorageObjects
 from core.apiserver.admission.tokensecrets import TokenSecrets
 from core.apiserver.admission.webhooks import MutatingWebhooks
@@ -66,6 +67,7 @@ class Admission:
             LimitRanger(store),
             StorageObjects(store),
             MutatingWebhooks(),
+            ServiceAccounts(store),
             TokenSecrets(index),
             self._pod_security,
             Quota(store),

@@ -9,7 +9,7 @@ from typing import Any
 
 import kr8s
 import pytest
-from kr8s.asyncio.objects import ConfigMap, Pod, ReplicaSet, new_class
+from kr8s.asyncio.objects import ConfigMap, Pod, ReplicaSet, Secret, new_class
 
 Test = Callable[[Any, str], Coroutine[Any, Any, None]]
 
@@ -56,6 +56,15 @@ async def test_objects(api: Any, name: str) -> None:
     assert config.annotations == {"note": "x"}
     await config.delete()
     assert not await config.exists()
+
+
+@against_the_cluster
+async def test_one_by_name_and_a_secret_in_lines(api: Any, name: str) -> None:
+    """A name is asked for with a field selector that ends with a comma; Base64 in lines is what the documentation of TLS Secrets shows."""
+    secret = await Secret({"metadata": {"name": name, "namespace": "default"}, "data": {"k": "aGVs\nbG8=\n"}}, api=api)
+    await secret.create()
+    assert [each.data async for each in api.get("secrets", name, namespace="default")] == [{"k": "aGVsbG8="}]
+    await secret.delete()
 
 
 @against_the_cluster

@@ -200,6 +200,22 @@ def test_a_custom_kind_from_a_manifest(api: client.ApiClient, name: str, tmp_pat
         )
 
 
+def test_refusals_read_as_kubernetes_writes_them(api: client.ApiClient, name: str) -> None:
+    """To the letter: the client's own tests compare the body's text."""
+    manifest = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name, "namespace": NS}}
+    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}
+    manifest["spec"] = {"suspend": True, "schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": {"spec": pod}}}}
+    utils.create_from_yaml(api, yaml_objects=[manifest])
+    with pytest.raises(utils.FailToCreateError) as refused:
+        utils.create_from_yaml(api, yaml_objects=[manifest])
+    assert str(refused.value) == (
+        'Error from server (Conflict): {"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure",'
+        f'"message":"cronjobs.batch \\"{name}\\" already exists","reason":"AlreadyExists",'
+        f'"details":{{"name":"{name}","group":"batch","kind":"cronjobs"}},"code":409}}\n'
+    )
+    client.BatchV1Api(api).delete_namespaced_cron_job(name, NS)
+
+
 def test_leaders_are_elected(api: client.ApiClient, name: str, kubeconfig: str) -> None:
     config.load_kube_config(kubeconfig)
     led, lost = threading.Event(), threading.Event()
