@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -31,16 +31,17 @@ class BuildPlace(StrEnum):
     local = "local"
 
 
-async def cluster_builds(client: Client) -> bool:
-    """Whether the cluster says that it builds dependencies (`kube-public/cluster-info`)."""
+async def cluster_builds(client: Client) -> Callable[[str], bool]:
+    """Of which runtimes the cluster says that it builds dependencies (`kube-public/cluster-info`): all, Python's alone, or none."""
     from core.api.kinds import CONFIG_MAP
     from core.errors import Forbidden, NotFound
 
     try:
         found = await client.get(CONFIG_MAP, "cluster-info", "kube-public")
     except (NotFound, Forbidden):
-        return False
-    return (found.get("data") or {}).get("builds") == BuildPlace.cluster
+        return lambda _: False
+    said = str((found.get("data") or {}).get("builds"))
+    return lambda runtime: said == BuildPlace.cluster or (said == "python" and runtime.startswith("python"))
 
 
 def built(document: Mapping[str, Any]) -> tuple[str, str]:

@@ -159,9 +159,10 @@ def asked(
 
     home = home_folder()
     if build is not None or session is None:
-        remote = lambda: build is BuildPlace.cluster  # noqa: E731
+        remote = lambda _: build is BuildPlace.cluster  # noqa: E731
     else:
-        remote = cache(lambda: session.run(lambda client, _: cluster_builds(client)))
+        says = cache(lambda: session.run(lambda client, _: cluster_builds(client)))
+        remote = lambda runtime: says()(runtime)  # noqa: E731
     known = same_but_code(partial(accepted, session)) if session is not None else lambda _: False
     layers, logs = home / "layers", home / "logs" / "builds"
     return Asked(namespace, name, handler, spec, preview, fresh, layers, logs, remote, known)

@@ -78,7 +78,7 @@ def _python_context(engine: Any, source: str, context: Path) -> None:
     """Ask the base image which Python it has, and lay the shim's libraries for that one into the context."""
     from docker.errors import APIError, ContainerError
 
-    from faaslite.build.wheels import PROBE, collect, parse_probe
+    from faaslite.build.wheels import PROBE, bring_installer, collect, parse_probe
 
     try:
         said = engine.containers.run(
@@ -93,6 +93,9 @@ def _python_context(engine: Any, source: str, context: Path) -> None:
     python = parse_probe(said.decode(errors="replace"), source)
     note(f"collecting the shim's libraries for Python {python.version[0]}.{python.version[1]}")
     collect(python, context / "libraries")
+    (context / "installer").mkdir()
+    if not python.installs:
+        bring_installer(context / "installer")
 
 
 @app.command("list")

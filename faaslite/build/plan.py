@@ -28,7 +28,8 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 class Asked:
     """What flags say. `spec` lies on top of everything; `cache` and `logs` are folders; `fresh` resolves dependencies anew.
 
-    `remote` says whether the cluster builds layers: then the Functions say what they require. It is asked where there is something to build.
+    `remote` says whether the cluster builds layers of a runtime: then the Functions say what they require. It is asked where there is something to
+    build.
     """
 
     namespace: str = "default"
@@ -39,7 +40,7 @@ class Asked:
     fresh: bool = False
     cache: Path = Path("layers")
     logs: Path | None = None
-    remote: Callable[[], bool] = lambda: False
+    remote: Callable[[str], bool] = lambda _: False
     accepted: Callable[[Document], bool] = lambda _: False
     """Whether the cluster has taken just such a document, but for its code: then it needn't be checked, which is slow to begin with."""
 
@@ -112,7 +113,7 @@ def _packaged(path: Path, documents: list[Document], asked: Asked, progress: Cal
         spec["package"] = {"digest": archive.digest}
         layer = None
         wanted = dependencies_of(path, module, runtime)
-        if wanted is not None and wanted.text.strip() and asked.remote():
+        if wanted is not None and wanted.text.strip() and asked.remote(runtime):
             node = runtime.startswith("node")
             spec["package"]["requirements"] = declared_modules(wanted.folder) if node else declared_text(wanted, path)
         elif wanted is not None and wanted.text.strip():

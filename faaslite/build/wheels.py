@@ -5,6 +5,8 @@ They are found on this machine with pip, whose settings (index, proxy, certifica
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,22 +16,26 @@ from pathlib import Path
 
 from faaslite.build.errors import BuildError
 
-__all__ = ["LIBRARIES", "PROBE", "ImagePython", "collect", "parse_probe", "platforms"]
+__all__ = ["LIBRARIES", "PROBE", "ImagePython", "bring_installer", "collect", "parse_probe", "platforms"]
 
 LIBRARIES = ("httptools", "uvloop")
 OLDEST = (3, 11)
-PROBE = "import platform, sys; print(*sys.version_info[:2], platform.machine(), *platform.libc_ver())"
+PROBE = (
+    "import importlib.util, platform, shutil, sys; installs = shutil.which('uv') or importlib.util.find_spec('pip'); "
+    "print(*sys.version_info[:2], platform.machine(), 'installs' if installs else 'alone', *platform.libc_ver())"
+)
 """What an image's Python is asked; `parse_probe` reads the answer."""
 _SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePython:
-    """`glibc` is (2, 36) and so on; None where the C library is another, which is taken for musl."""
+    """`glibc` is (2, 36) and so on; None where the C library is another, which is taken for musl. `installs`: it has pip or uv."""
 
     version: tuple[int, int]
     machine: str
     glibc: tuple[int, int] | None
+    installs: bool = True
 
 
 def parse_probe(output: str, image: str) -> ImagePython:
@@ -37,8 +43,9 @@ def parse_probe(output: str, image: str) -> ImagePython:
     words = output.split()
     try:
         version, machine = (int(words[0]), int(words[1])), words[2]
-        glibc = words[4].split(".") if words[3:4] == ["glibc"] else None
-        found = ImagePython(version, machine, (int(glibc[0]), int(glibc[1])) if glibc else None)
+        installs = words[3] == "installs"
+        glibc = words[5].split(".") if words[4:5] == ["glibc"] else None
+        found = ImagePython(version, machine, (int(glibc[0]), int(glibc[1])) if glibc else None, installs)
     except (IndexError, ValueError) as error:
         raise BuildError(
             f"{image} can't be a base: its python3 did not say what it is, but {output.strip()[:200]!r}"
@@ -82,3 +89,12 @@ def collect(python: ImagePython, target: Path) -> None:
         for each in sorted(Path(scratch).glob("*.whl")):
             with zipfile.ZipFile(each) as wheel:
                 wheel.extractall(target)
+
+
+def bring_installer(target: Path) -> None:
+    """Copy this Python's pip into the folder `target`, for an image that has no installer: it is plain Python, and runs on every version that
+    functions may have. Raises BuildError."""
+    found = importlib.util.find_spec("pip")
+    if found is None or not found.origin:
+        raise BuildError(f"the base has neither pip nor uv, and {sys.executable} has no pip to give it; install it")
+    shutil.copytree(Path(found.origin).parent, target / "pip", ignore=shutil.ignore_patterns("__pycache__"))

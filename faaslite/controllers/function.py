@@ -41,13 +41,21 @@ REPLICAS_DELAY = 1.0
 
 
 class FunctionController:
-    """`url` is the gateway's address (`http://127.0.0.1:8080`); `clock` gives seconds since the epoch."""
+    """`url` is the gateway's address (`http://127.0.0.1:8080`), `inner_url` that for Pods where it is another; `clock` gives seconds since the
+    epoch."""
 
     def __init__(
-        self, client: Client, informers: Informers, *, url: str = "", clock: Callable[[], float] = wall
+        self,
+        client: Client,
+        informers: Informers,
+        *,
+        url: str = "",
+        inner_url: str = "",
+        clock: Callable[[], float] = wall,
     ) -> None:
         self._client = client
         self._url = url.rstrip("/")
+        self._inner_url = inner_url.rstrip("/") or self._url
         self._clock = clock
         self._functions: Informer[FunctionObject] = informers.watch(names.FUNCTION, FunctionObject)
         self._sets: Informer[ReplicaSet] = informers.watch(REPLICA_SET, ReplicaSet)
@@ -62,7 +70,7 @@ class FunctionController:
         self._sets.add_index("function", _owner_uid)
         self._pods.add_index("revision", _revision_key)
         self._recorder = Recorder(client, component="function-controller")
-        self._builds = Builds(client, self._functions, self._pods, self._recorder, url=self._url, clock=clock)
+        self._builds = Builds(client, self._functions, self._pods, self._recorder, url=self._inner_url, clock=clock)
         self._late: dict[str, float] = {}
         # How often crashed Pods of a Function were replaced in a row, and when last.
         self._crashes: dict[str, tuple[int, float]] = {}
@@ -251,7 +259,7 @@ class FunctionController:
         last = revisions.number_of(str(found.status.get("latestCreatedRevision") or ""))
         number = max(last, revisions.number_of(newest.name) if newest is not None else 0) + 1
         name = names.revision_name(found.name, number)
-        document = resources.replica_set(function, name, template, found.metadata.uid, gateway=self._url)
+        document = resources.replica_set(function, name, template, found.metadata.uid, gateway=self._inner_url)
         try:
             made = await self._client.create(REPLICA_SET, document, found.namespace, as_=ReplicaSet)
         except AlreadyExists:

@@ -8,13 +8,14 @@ import socket
 import ssl
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from core.client.http import HttpTransport
 from core.client.rest import Client
 from faaslite.api.names import PORT
 from faaslite.launch import kubeconfig, slices
 from faaslite.launch.auditing import audit_policy
-from faaslite.launch.engine import EngineShare, settle
+from faaslite.launch.engine import EngineShare, left, settle
 from faaslite.launch.errors import LaunchError
 from faaslite.launch.home import Home
 from faaslite.launch.identity import oidc
@@ -43,12 +44,31 @@ class Cluster:
     """Where Docker nodes run their Pods."""
     api_listeners: list[socket.socket] = field(default_factory=list)
     gateway_listeners: list[socket.socket] = field(default_factory=list)
+    bridge: str = ""
+    """This machine's address for containers of an engine, where they can't have the one that is listened on."""
+    bridge_listeners: list[socket.socket] = field(default_factory=list)
+    """The gateway's there, one a worker."""
     claims: list[socket.socket] = field(default_factory=list)
     """What holds the networks of process nodes."""
 
     @property
     def nodes(self) -> list[str]:
         return node_names(self.settings)
+
+    @property
+    def inner_url(self) -> str:
+        """Where Pods reach the gateway."""
+        settings = self.settings
+        scheme = "https" if settings.gateway_tls else "http"
+        return f"{scheme}://{self.bridge}:{settings.gateway_port}" if self.bridge else settings.gateway_url
+
+    @property
+    def builds(self) -> str:
+        """Where `faas deploy` has dependencies installed by default: of all runtimes in the `cluster`, of `python`, or of none (`local`)."""
+        if self.runtime == "process":
+            return "cluster"
+        # A certificate that isn't the cluster's own bears other names than the bridge's address.
+        return "python" if self.bridge and not self.settings.gateway_cert else "local"
 
     def client(self, name: str) -> Client:
         """A client of the API over HTTP as `admin`, `gateway`, `jobs` or `node/NAME`: by its Unix socket where it serves on this machine, for TLS
@@ -81,7 +101,7 @@ class Cluster:
         return context
 
     def close_listeners(self) -> None:
-        for each in (*self.api_listeners, *self.gateway_listeners, *self.claims):
+        for each in (*self.api_listeners, *self.gateway_listeners, *self.bridge_listeners, *self.claims):
             each.close()
 
     def remove_sockets(self) -> None:
@@ -106,11 +126,12 @@ def prepare(home: Home, settings: ClusterSettings, *, parts: Collection[str] = A
     oidc(settings)
     runtime = settings.runtime if settings.runtime != "auto" else ("docker" if _docker_serves() else "process")
     pki = Pki(home.pki)
+    bridge = _bridge(home, settings, parts) if runtime == "docker" else ""
     names = [*_own_names(settings.listen), settings.listen]
     own = settings.gateway_tls and not settings.gateway_cert
     domain = [settings.domain, f"*.{settings.domain}", f"*.default.{settings.domain}"] if settings.domain else []
-    pki.prepare(names, node_names(settings), gateway=[*names, *domain] if own else ())
-    cluster = Cluster(home, settings, pki, runtime)
+    pki.prepare(names, node_names(settings), gateway=[*names, *domain, *([bridge] if bridge else [])] if own else ())
+    cluster = Cluster(home, settings, pki, runtime, bridge=bridge)
     cluster.gateway_tls()
     try:
         _take(cluster, parts)
@@ -137,11 +158,29 @@ def _take(cluster: Cluster, parts: Collection[str]) -> None:
             settings.listen, settings.gateway_port, "the gateway", "--gateway-port", shares=settings.workers
         )
         settings.gateway_port = cluster.gateway_listeners[0].getsockname()[1]
+        if cluster.bridge and settings.listen != "0.0.0.0":  # noqa: S104 - what is bound there has the bridge as well
+            cluster.bridge_listeners = bind(
+                cluster.bridge,
+                settings.gateway_port,
+                "the gateway",
+                "--gateway-port",
+                shares=settings.workers,
+                coming=True,
+            )
     if "slices" in parts and cluster.runtime == "process":
         claimed = slices.claim(settings.nodes, settings.slices, PORT)
         settings.slices, cluster.claims = [number for number, _ in claimed], [each for _, each in claimed]
     if "slices" in parts and cluster.runtime == "docker":
         cluster.engine = settle(cluster.home)
+
+
+def _bridge(home: Home, settings: ClusterSettings, parts: Collection[str]) -> str:
+    """Of a cluster with Docker nodes that is listened to on loopback, or everywhere; an address of its own is one for containers as well."""
+    address = ip_address(settings.listen)
+    if not address.is_loopback and not address.is_unspecified:
+        return ""
+    share = settle(home) if "slices" in parts else left(home)
+    return share.bridge if share is not None else ""
 
 
 def _own_names(listen: str) -> Iterator[str]:

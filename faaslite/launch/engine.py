@@ -42,6 +42,11 @@ class EngineShare:
         """The node's name among all clusters of the engine."""
         return f"{self.cluster}-{name}"
 
+    @property
+    def bridge(self) -> str:
+        """This machine's address on the first node's bridge, which all containers of the cluster reach; "" where the engine is elsewhere."""
+        return str(next(ip_network(self.pod_cidr(1)).hosts())) if self.url.startswith("unix://") else ""
+
     def pod_cidr(self, number: int) -> str:
         parts = list(ip_network(self.supernet).subnets(new_prefix=24))
         return str(parts[number])

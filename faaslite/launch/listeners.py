@@ -15,10 +15,14 @@ __all__ = ["bind", "bind_unix", "interface_addresses"]
 
 _BACKLOG = 2048
 _SIOCGIFADDR = 0x8915
+_IP_FREEBIND = 15
 
 
-def bind(address: str, port: int, what: str, flag: str, *, shares: int = 1) -> list[socket.socket]:
-    """`shares` listening sockets on one port (SO_REUSEPORT where more than one); port 0 takes a free one.
+def bind(
+    address: str, port: int, what: str, flag: str, *, shares: int = 1, coming: bool = False
+) -> list[socket.socket]:
+    """`shares` listening sockets on one port (SO_REUSEPORT where more than one); port 0 takes a free one. `coming`: the address may be one that
+    this machine doesn't have yet (ip(7), IP_FREEBIND).
 
     SO_REUSEPORT would quietly share a port with another process of the same user, so the port is first asked for without.
 
@@ -27,9 +31,9 @@ def bind(address: str, port: int, what: str, flag: str, *, shares: int = 1) -> l
     found: list[socket.socket] = []
     try:
         if port and shares > 1:
-            _listen(address, port, shared=False).close()
+            _listen(address, port, shared=False, coming=coming).close()
         for _ in range(shares):
-            found.append(_listen(address, port, shared=shares > 1))
+            found.append(_listen(address, port, shared=shares > 1, coming=coming))
             port = found[0].getsockname()[1]
     except OSError as error:
         for each in found:
@@ -50,13 +54,15 @@ def bind_unix(path: Path) -> socket.socket:
     return listener
 
 
-def _listen(address: str, port: int, *, shared: bool) -> socket.socket:
+def _listen(address: str, port: int, *, shared: bool, coming: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if coming:
+            listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         listener.bind((address, port))
         listener.listen(_BACKLOG)
         listener.setblocking(False)

@@ -93,7 +93,7 @@ def _core(cluster: Cluster, report: int) -> None:
             informers,
             Controllers(client, informers, ca=cluster.pki.ca_file.read_text(), authority=cluster.pki.authority),
             Scheduler(client, informers),
-            FunctionController(client, informers, url=cluster.settings.gateway_url),
+            FunctionController(client, informers, url=cluster.settings.gateway_url, inner_url=cluster.inner_url),
             Autoscaler(client, informers, cluster.home.autoscaler_socket),
             AsgiServer(
                 api,
@@ -109,10 +109,9 @@ def _core(cluster: Cluster, report: int) -> None:
 
 
 def _public(cluster: Cluster) -> dict[str, str]:
-    """What anybody may know. Containers of an engine don't reach a gateway that listens on loopback, so nothing is built in them by default."""
-    settings = cluster.settings
-    builds = "cluster" if cluster.runtime == "process" else "local"
-    return {"ca.crt": cluster.pki.ca_file.read_text(), "gateway": settings.gateway_url, "builds": builds}
+    """What anybody may know."""
+    ca = cluster.pki.ca_file.read_text()
+    return {"ca.crt": ca, "gateway": cluster.settings.gateway_url, "builds": cluster.builds}
 
 
 def _jobs(cluster: Cluster, report: int) -> None:
@@ -142,16 +141,20 @@ def _jobs(cluster: Cluster, report: int) -> None:
 
 
 def _gateway(cluster: Cluster, number: int, report: int) -> None:
-    for position, each in enumerate(cluster.gateway_listeners, 1):
-        if position != number:
-            each.close()
+    own = []
+    for listeners in (cluster.gateway_listeners, cluster.bridge_listeners):
+        for position, each in enumerate(listeners, 1):
+            if position == number:
+                own.append(each)
+            else:
+                each.close()
 
     async def build() -> Sequence[Component]:
         exporting = gateway_exporter()
         client = cluster.client("gateway")
         worker = Worker(
             client,
-            [cluster.gateway_listeners[number - 1]],
+            own,
             cluster.home.autoscaler_socket,
             cluster.home.jobs_socket,
             WorkerSettings(domain=cluster.settings.domain),

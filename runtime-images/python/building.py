@@ -220,7 +220,10 @@ def find_tool(environment: Mapping[str, str], folder: Path) -> list[str]:
         folder.mkdir(exist_ok=True)
         (folder / "pip").symlink_to(said)
         return [sys.executable, "-I", str(folder / "pip")]
-    return [sys.executable, "-I", "-m", "pip"] if importlib.util.find_spec("pip") is not None else []
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-I", "-m", "pip"]
+    brought = Path(__file__).with_name("installer") / "pip"
+    return [sys.executable, "-I", str(brought)] if brought.is_dir() else []
 
 
 def run(environment: Mapping[str, str], command: Sequence[str], place: Path, seconds: float) -> tuple[list[str], int]:

@@ -27,6 +27,7 @@ from core.node.runtime.base import (
     ContainerSpec,
     ContainerState,
     ImageNotFound,
+    Mount,
     RuntimeEvent,
     RuntimeEventType,
     RuntimeFailure,
@@ -46,6 +47,7 @@ from core.node.runtime.docker_records import Container, Sandbox, make_folder, te
 from core.node.runtime.docker_slot import Slot, remove_folder
 from core.node.runtime.docker_stream import EngineStreams
 from core.node.runtime.docker_warm import WarmPool, WarmSettings
+from core.node.runtime.sandboxer.builders import COMMAND, container_settings
 
 __all__ = ["DockerRuntime"]
 
@@ -328,6 +330,8 @@ class DockerRuntime(EngineQueries):
         notify, termination = folder / "notify", folder / "termination-log"
         await asyncio.to_thread(make_folder, notify, termination)
         joined, target = await self._beside(box, spec) if spec.added else ("", "")
+        if list(spec.command[:1]) == [COMMAND] and self._engine.base_url.startswith("unix://"):
+            spec = await asyncio.to_thread(_building, spec)
         body = said.container_body(
             box.spec, spec, self._labels(box),
             network=self.network, address=box.address, pause=box.pause, notify=str(notify), termination=str(termination),
@@ -531,3 +535,10 @@ class DockerRuntime(EngineQueries):
         if self._streams is None or known is None or known[1].exited.is_set():
             raise RuntimeFailure(f"container {container_id[:12]} isn't running")
         return self._streams, known[1]
+
+
+def _building(spec: ContainerSpec) -> ContainerSpec:
+    """A build of a layer, which looks for packages where this machine does. Blocks."""
+    settings, places = container_settings()
+    mounts = [*spec.mounts, *(Mount(each, each, read_only=True) for each in places)]
+    return replace(spec, env={**settings, **spec.env}, mounts=mounts)

@@ -73,7 +73,7 @@ def build_python(url: str) -> None:
     finally:
         client.close()
     command = [str(_whole["FAAS"]), "images", "build", "--base", _engine["BASE_IMAGE"]]
-    done = subprocess.run(command, env={**os.environ, "DOCKER_HOST": url}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env={**os.environ, "DOCKER_HOST": url}, capture_output=True, text=True, timeout=600)
     if done.returncode:
         pytest.fail(f"the image of Python functions can't be built: {done.stderr}")
 

@@ -1,7 +1,7 @@
 """What builds dependency layers on a process node: the runtime's `faaslite-build`, with this machine's installer and its settings.
 
 A build sees what a function sees, and besides that uv, pip or npm, and the folders and files that their settings name. The settings are those that
-they would have here: configuration files and environment. (Docker nodes' images bring their own.)
+they would have here: configuration files and environment. Builds in containers (Docker nodes) have the image's installer, and these settings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .images import RuntimeImage
 
-__all__ = ["COMMAND", "builder_of", "places_in", "settings_from"]
+__all__ = ["COMMAND", "builder_of", "container_settings", "places_in", "settings_from"]
 
 COMMAND = "faaslite-build"
 """The first word of a container's command that asks for a build."""
@@ -31,6 +31,14 @@ _SETTINGS = frozenset((
 ))  # fmt: skip
 _PASSED = re.compile(r"(UV_(DEFAULT_INDEX|INDEX|INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS|NO_INDEX|INSECURE_HOST|NATIVE_TLS|CONSTRAINT)|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE)|(?i:(https?|all|no)_proxy)")  # fmt: skip
 _LISTED = re.compile(r"(?P<place>[^.=]+|:env:)\.(?P<name>[^=]+)='?(?P<value>.*)")
+
+
+def container_settings() -> tuple[dict[str, str], list[str]]:
+    """What a build in a container is told of where Python's packages are on this machine, and the folders and files that it has to see for that.
+    Asks pip, which takes half a second."""
+    settings = {name: value for name, value in _pip().items() if name != "FAASLITE_INSTALLER"}
+    settings |= {name: value for name, value in os.environ.items() if value and _PASSED.fullmatch(name)}
+    return settings, [each for each in places_in(settings.values()) if not each.startswith("/usr/")]
 
 
 def builder_of(image: RuntimeImage) -> RuntimeImage | None:

@@ -9,8 +9,8 @@ from faaslite.build.wheels import ImagePython, parse_probe, platforms
 
 
 def test_an_image_says_what_it_is() -> None:
-    assert parse_probe("3 12 x86_64 glibc 2.36\n", "i") == ImagePython((3, 12), "x86_64", (2, 36))
-    assert parse_probe("3 12 aarch64  \n", "i") == ImagePython((3, 12), "aarch64", None)
+    assert parse_probe("3 12 x86_64 alone glibc 2.36\n", "i") == ImagePython((3, 12), "x86_64", (2, 36), False)
+    assert parse_probe("3 12 aarch64 installs  \n", "i") == ImagePython((3, 12), "aarch64", None)
 
 
 @pytest.mark.parametrize(("said", "why"), [("3 9 x86_64 glibc 2.31", "3.11 is the oldest"), ("sh: no", "did not say what it is"), ("", "did not say")])  # fmt: skip

@@ -12,10 +12,13 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
+from faaslite.launch.cluster import prepare
 from faaslite.launch.engine import _RANGES, EngineShare, clean, free_range, has_image, left, settle
 from faaslite.launch.errors import LaunchError
 from faaslite.launch.home import Home
+from faaslite.launch.settings import ClusterSettings
 
 
 class _Engine(http.server.BaseHTTPRequestHandler):
@@ -94,3 +97,31 @@ def test_cleaning_without_a_share_is_nothing_and_without_its_engine_is_to_be_tri
     with pytest.raises(LaunchError, match="faas down"):
         clean(home)
     assert left(home) == share
+
+
+@pytest.mark.parametrize(("listen", "bound", "tls"), [("127.0.0.1", 2, False), ("0.0.0.0", 0, False), ("127.0.0.1", 2, True)])  # fmt: skip
+def test_containers_reach_the_gateway_at_the_bridge_that_is_to_come(
+    home: Home, engine: str, listen: str, bound: int, tls: bool
+) -> None:
+    settings = ClusterSettings(runtime="docker", listen=listen, api_port=0, gateway_port=0, workers=2, gateway_tls=tls)
+    cluster = prepare(home, settings)
+    try:
+        address = next(ip_network(cluster.engine.pod_cidr(1)).hosts()) if cluster.engine else None
+        assert [each.getsockname() for each in cluster.bridge_listeners] == [
+            (str(address), settings.gateway_port)
+        ] * bound
+        scheme = "https" if tls else "http"
+        assert cluster.inner_url == f"{scheme}://{address}:{settings.gateway_port}"
+        assert cluster.builds == "python"
+        if tls:
+            names = x509.load_pem_x509_certificate(cluster.pki.files("gateway")[0].read_bytes()).extensions
+            found = names.get_extension_for_class(x509.SubjectAlternativeName).value
+            assert address in found.get_values_for_type(x509.IPAddress)
+    finally:
+        cluster.close_listeners()
+        cluster.remove_sockets()
+
+
+def test_an_engine_elsewhere_has_no_bridge_here() -> None:
+    assert EngineShare("abc", "tcp://10.9.9.9:2375", "10.1.0.0/16").bridge == ""
+    assert EngineShare("abc", "unix:///run/docker.sock", "10.1.0.0/16").bridge == "10.1.1.1"
