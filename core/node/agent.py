@@ -176,6 +176,7 @@ class Agent:
         self._spawn(self._housekeep(), f"housekeeping of {self.name}")
 
     async def stop(self) -> None:
+        workers = set(self._workers.values())  # those that forget their Pod meanwhile end a moment after that
         await self.heartbeat.stop()
         if self._warming is not None:
             await self._warming.stop()
@@ -186,7 +187,7 @@ class Agent:
         for each in list(self._tasks):
             each.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(each.close() for each in self._workers.values()))
+        await asyncio.gather(*(each.close() for each in {*workers, *self._workers.values()}))
         await self._writer.close()
         await self._recorder.stop()
         for plugin in self._csi.values():

@@ -19,7 +19,7 @@ from core.client.transport import STRATEGIC_PATCH
 from core.clock import timestamp
 from core.store.memory import MemoryStore
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 
 
 class ControlPlane:

@@ -129,7 +129,7 @@ class FakeRuntime:
         """The container says that it is ready."""
         self._announce(self._containers[container_id])
 
-    async def until_called(self, call: str, timeout: float = 5.0) -> None:
+    async def until_called(self, call: str, timeout: float = 30.0) -> None:
         """Return once that call was made. Raises TimeoutError."""
         async with asyncio.timeout(timeout):
             while not any(each == call for each, _ in self.calls):

@@ -150,7 +150,7 @@ class MemoryApi:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def until(self, holds: Callable[[], Any], timeout: float = 5.0) -> Any:
+    async def until(self, holds: Callable[[], Any], timeout: float = 30.0) -> Any:
         """Wait until that holds, looking after each write; returns what it gave."""
         async with asyncio.timeout(timeout):
             while True:
@@ -227,7 +227,7 @@ class Cluster:
         await self.api.until(lambda: self.status(path)["phase"] == phase)
         return self.status(path)
 
-    async def until_gone(self, path: str, timeout: float = 5.0) -> None:
+    async def until_gone(self, path: str, timeout: float = 30.0) -> None:
         await self.api.until(lambda: path not in self.api.objects, timeout)
 
     async def agent(self, runtime: Runtime, **options: Any) -> Agent:

@@ -310,10 +310,10 @@ async def test_a_second_deletion_with_less_grace_cuts_the_first_short(cluster: A
     await cluster.agent(runtime)
     path = cluster.pod()
     await cluster.until_ready(path)
-    cluster.api.delete_gracefully(path, 60)
+    cluster.api.delete_gracefully(path, 600)
     await runtime.until_called("stop_container")
     cluster.api.delete_gracefully(path, 1)
-    await cluster.until_gone(path, 4.0)
+    await cluster.until_gone(path)
 
 
 async def test_object_removed_from_the_api_takes_its_sandbox_along(cluster: Any) -> None:
@@ -323,7 +323,7 @@ async def test_object_removed_from_the_api_takes_its_sandbox_along(cluster: Any)
     await cluster.until_ready(path)
     cluster.api.remove(path)
     await runtime.until_called("remove_sandbox")
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         await agent.idle.wait()
     assert not await runtime.list()
     assert not (cluster.tmp / "node/pods/uid-a").exists()

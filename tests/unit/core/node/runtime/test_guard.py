@@ -59,12 +59,23 @@ async def test_changes_of_one_sandbox_follow_one_another() -> None:
 
 
 async def test_containers_of_one_sandbox_share_one_grace() -> None:
-    guard = Guard(DeafRuntime())
+    class Counting(DeafRuntime):
+        stopping = 0
+        all_are = asyncio.Event()
+
+        async def stop_container(self, container_id: str, grace: float) -> None:
+            self.stopping += 1
+            if self.stopping == 3:
+                self.all_are.set()
+            await self.all_are.wait()
+            await super().stop_container(container_id, grace)
+
+    guard = Guard(Counting())
     sandbox = await guard.create_sandbox(SPEC)
     containers = [await guard.create_container(sandbox.id, ContainerSpec(each, "i")) for each in "abc"]
     for each in containers:
         await guard.start_container(each)
-    async with asyncio.timeout(0.25):
+    async with asyncio.timeout(30):  # one after another they would wait for each other for ever
         await asyncio.gather(*(guard.stop_container(each, 0.1) for each in containers))
 
 
@@ -94,22 +105,25 @@ async def test_a_timeout_of_the_command_is_no_failure_of_the_runtime() -> None:
 async def test_who_waits_for_a_turn_to_be_made_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is over for the crowd as a whole, and for none of those in it."""
     monkeypatch.setattr("core.node.runtime.guard.STARTS_AT_ONCE", 2)
+    begin = now = asyncio.get_running_loop().time()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
 
     class OneByOne(FakeRuntime):
         under_way = most = 0
 
         async def create_sandbox(self, spec: SandboxSpec) -> SandboxInfo:
+            nonlocal now
             self.under_way += 1
             self.most = max(self.most, self.under_way)
-            await asyncio.sleep(0.02)
+            now += 0.02
+            await asyncio.sleep(0)
             self.under_way -= 1
             return await super().create_sandbox(spec)
 
     runtime = OneByOne()
     guard = Guard(runtime, {"create_sandbox": 0.2})
     specs = [SandboxSpec(f"u{number}", f"p{number}", "ns", "") for number in range(40)]
-    begin = asyncio.get_running_loop().time()
     await asyncio.gather(*map(guard.create_sandbox, specs))
-    assert asyncio.get_running_loop().time() - begin > 0.2
+    assert now - begin > 0.2
     assert len(await runtime.list()) == 40
     assert runtime.most == 2
