@@ -25,7 +25,8 @@ types: install
 contracts: install
 	$(BIN)/lint-imports
 
-test: lint types contracts
+test: install
+	+$(MAKE) --no-print-directory --jobs --output-sync=target lint types contracts
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder  # as collected: the long files come first
 
 clean:

@@ -20,7 +20,16 @@ fi
 
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
   rm -rf .venv
-  if "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+  # Today's pip at once, where another can fetch it: those that come with Python take a minute more to choose among releases.
+  if "$python" -m venv --without-pip .venv 2>/dev/null &&
+    "$python" -m pip --python .venv/bin/python install --quiet --disable-pip-version-check --no-compile pip 2>/dev/null; then
+    made=yes
+  else
+    rm -rf .venv
+  fi
+  if [ -n "${made:-}" ]; then
+    :
+  elif "$python" -c 'import venv, ensurepip' 2>/dev/null; then
     "$python" -m venv .venv
   elif "$python" -m pip --version >/dev/null 2>&1; then
     scratch=$(mktemp -d)
@@ -35,6 +44,8 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
   fi
 fi
 
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-# Compiled once, here: whoever runs it may not be allowed to, and every process of the platform would compile it anew.
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
+# Compiled once, here, on all cores: whoever runs it may not be allowed to, and every process of the platform would compile it anew.
 .venv/bin/python -m compileall -q -j 0 core faaslite gateway autoscaler cli runtime-images
+# But for what is never imported as Python; and a package may have files that are for another Python.
+.venv/bin/python -m compileall -qq -j 0 -x 'site-packages/(pip|mypy|mypyc|kubernetes/aio)/' .venv/lib || true
