@@ -116,9 +116,14 @@ def creation(document: Document, now: float) -> Any:
 
 def at(path: str, missing: Any = "") -> Cell:
     """A cell with what is at a path."""
+    parts = _parts(path)
 
     def cell(document: Document, now: float) -> Any:
-        found = dig(document, path)
+        found: Any = document
+        for part in parts:
+            if type(found) is not dict:
+                return missing
+            found = found.get(part)
         return missing if found is None or found == "" else str(found)
 
     return cell

@@ -62,8 +62,10 @@ def _ended(terminated: Document, prefix: str = "") -> str:
 
 
 def _condition(document: Document, type_: str) -> Document:
-    conditions: list[Document] = dig(document, "status.conditions") or []
-    return next((each for each in conditions if each.get("type") == type_), {})
+    for each in (document.get("status") or {}).get("conditions") or ():
+        if each.get("type") == type_:
+            return each  # type: ignore[no-any-return]
+    return {}
 
 
 class _Newest:
@@ -85,19 +87,20 @@ class _Newest:
 def summary(document: Document) -> Summary:
     """The one-word status, the ready containers and the restarts of a Pod."""
     spec, status = document.get("spec") or {}, document.get("status") or {}
-    sidecars = {each.get("name") for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"}
+    inits = spec.get("initContainers") or ()
+    sidecars = {each.get("name") for each in inits if each.get("restartPolicy") == "Always"}
     reason = str(status.get("reason") or status.get("phase") or "")
     if _condition(document, "PodScheduled").get("reason") == "SchedulingGated":
         reason = "SchedulingGated"
     found = Summary(reason, 0, len(spec.get("containers") or ()) + len(sidecars), 0, "")
     of_sidecars = Summary("", 0, 0, 0, "")
 
-    initializing = _initialize(found, of_sidecars, status, sidecars, len(spec.get("initContainers") or ()))
+    initializing = _initialize(found, of_sidecars, status, sidecars, len(inits))
     if not initializing or _condition(document, "Initialized").get("status") == "True":
         found.restarts, found.restarted = of_sidecars.restarts, of_sidecars.restarted
         _run(found, document, status)
 
-    if dig(document, "metadata.deletionTimestamp"):
+    if (document.get("metadata") or {}).get("deletionTimestamp"):
         if status.get("reason") == "NodeLost":
             found.reason = "Unknown"
         elif status.get("phase") not in ("Succeeded", "Failed"):

@@ -5,7 +5,8 @@ What doesn't change with time is kept by revision, so that the next list only wr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -143,4 +144,12 @@ def _cells(shown: Sequence[Column], document: Document, now: float, start: int, 
 
 def _fixed(shown: Sequence[Column], document: Document) -> bool:
     """Whether all cells but the age stay as they are."""
-    return all(each is AGE or each.fixed is True or (callable(each.fixed) and each.fixed(document)) for each in shown)
+    asked = _moving(tuple(shown))
+    return asked is not None and all(fixed(document) for fixed in asked)
+
+
+@lru_cache(maxsize=256)
+def _moving(shown: tuple[Column, ...]) -> tuple[Callable[[Document], bool], ...] | None:
+    """Whom to ask of a document whether its cells stay as they are; None where it isn't known of some column."""
+    others = [each.fixed for each in shown if each is not AGE]
+    return None if False in others else tuple(each for each in others if callable(each))
