@@ -303,13 +303,16 @@ class Agent:
         await self._pods.wait_synced()
         while True:
             try:
-                uids = {each.metadata.uid for each in self._pods.values()} | set(self._workers)
-                await sweep(self.runtime, self._volumes, uids)
-                await remove_logs(self._log_root, uids, wall(), self._log_retention)
+                await sweep(self.runtime, self._volumes, self._uids)
+                await remove_logs(self._log_root, self._uids(), wall(), self._log_retention)
             except (RuntimeFailure, OSError) as error:
                 log.warning("node %s: housekeeping failed: %s", self.name, error)
             self._found.clear()
             await asyncio.sleep(CLEANING_PERIOD)
+
+    def _uids(self) -> set[str]:
+        """Of all Pods that this node has, or is still to take leave of."""
+        return {each.metadata.uid for each in self._pods.values()} | set(self._workers)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from core.node.runtime.base import Runtime, RuntimeFailure, SandboxInfo
@@ -51,10 +51,14 @@ async def remove_logs(root: Path, uids: Collection[str], now: float, retention: 
     return await asyncio.to_thread(remove)
 
 
-async def sweep(runtime: Runtime, volumes: Volumes, uids: Collection[str]) -> list[str]:
-    """Remove sandboxes and volume folders of Pods that aren't among `uids`; returns whose sandboxes they were."""
+async def sweep(runtime: Runtime, volumes: Volumes, uids: Callable[[], Collection[str]]) -> list[str]:
+    """Remove sandboxes and volume folders of Pods that aren't among `uids()`; returns whose sandboxes they were.
+
+    It is asked after the look at what there is: a Pod is known before anything of it is there, so what was made meanwhile is nobody's orphan.
+    """
     removed = []
-    for each in orphans(await runtime.list(), uids):
+    there = await runtime.list()
+    for each in orphans(there, uids()):
         try:
             await runtime.remove_sandbox(each.id)
             removed.append(each.uid)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from core.api import views
@@ -95,18 +95,18 @@ class Volumes:
             log.debug("Pod %s never had all its volumes: %s", pod.key, error)
         await asyncio.to_thread(shutil.rmtree, self._root / pod.metadata.uid, True)
 
-    async def remove_others(self, uids: Collection[str]) -> list[str]:
-        """Remove the folders of Pods that aren't among `uids`; returns whose they were."""
+    async def remove_others(self, uids: Callable[[], Collection[str]]) -> list[str]:
+        """Remove the folders of Pods that aren't among `uids()`, asked after the look at what there is; returns whose they were."""
 
-        def remove() -> list[str]:
-            if not self._root.is_dir():
-                return []
-            found = [each for each in self._root.iterdir() if each.name not in uids]
-            for each in found:
-                shutil.rmtree(each, ignore_errors=True)
-            return [each.name for each in found]
+        def look() -> list[Path]:
+            return list(self._root.iterdir()) if self._root.is_dir() else []
 
-        return await asyncio.to_thread(remove)
+        there = await asyncio.to_thread(look)
+        known = uids()
+        gone = [each for each in there if each.name not in known]
+        for each in gone:
+            await asyncio.to_thread(shutil.rmtree, each, True)
+        return [each.name for each in gone]
 
     @staticmethod
     def sources(pod: views.Pod) -> set[tuple[str, str]]:

@@ -245,7 +245,7 @@ def test_sources_of_a_pod() -> None:
 async def test_folders_of_others_are_removed(volumes: Volumes, tmp_path: Path) -> None:
     await volumes.prepare(pod({"name": "v", "emptyDir": {}}))
     (tmp_path / "pods" / "gone").mkdir()
-    assert await volumes.remove_others({"u"}) == ["gone"]
+    assert await volumes.remove_others(lambda: {"u"}) == ["gone"]
     assert os.listdir(tmp_path / "pods") == ["u"]
 
 
