@@ -60,6 +60,7 @@ class Admission:
     def __init__(self, store: Store, index: Index, webhooks: Webhooks) -> None:
         self.webhooks = webhooks
         self._pod_security = PodSecurity(store)
+        self._quota = Quota(store)
         self._plugins: Sequence[Plugin] = (
             NamespaceLifecycle(store),
             NodeRestriction(store),
@@ -70,7 +71,7 @@ class Admission:
             ServiceAccounts(store),
             TokenSecrets(index),
             self._pod_security,
-            Quota(store),
+            self._quota,
         )
         self._index = index
         self._asked: dict[tuple[str, str], tuple[Plugin, ...]] = {}
@@ -88,17 +89,19 @@ class Admission:
             await each.admit(attributes)
 
     async def reviewing(self, user: User, kind: Kind, info: RequestInfo) -> Review | None:
-        """`review` of an update; what is added to a Pod is held to the level of its namespace, whoever adds it."""
+        """`review` of an update; what is added to a Pod is held to the level of its namespace, what it uses to its quotas, whoever writes."""
         asked = self.review(user, kind, info)
-        if kind.resource != POD.resource or info.subresource != "ephemeralcontainers":
-            return asked
-        secure = await self._pod_security.review(info.namespace)
-        if asked is None or secure is None:
-            return asked or secure
+        more: Review | None = None
+        if kind.resource == POD.resource and info.subresource == "ephemeralcontainers":
+            more = await self._pod_security.review(info.namespace)
+        elif not info.subresource:
+            more = await self._quota.review(kind, info.namespace)
+        if asked is None or more is None:
+            return asked or more
 
         def both(new: dict[str, Any], old: dict[str, Any] | None) -> None:
             asked(new, old)
-            secure(new, old)
+            more(new, old)
 
         return both
 

@@ -188,3 +188,18 @@ async def test_quotas_of_what_there_is_nothing_of_are_refused(admin, spec, why):
         "hugepages-2Mi": "0",
     }
     await admin.post(quotas, {"metadata": {"name": "good"}, "spec": {"hard": hard, "scopes": ["NotBestEffort"]}})
+
+
+async def test_an_update_may_use_what_is_left_of_a_quota_and_no_more(admin):
+    base = "/api/v1/namespaces/default"
+    hard = {"services.nodeports": "1", "requests.storage": "2Gi"}
+    await admin.post(f"{base}/resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": hard}})
+    for name in ("a", "b"):
+        await admin.post(f"{base}/services", {"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}})
+    await admin.patch(f"{base}/services/a", {"spec": {"type": "NodePort"}})
+    await admin.patch(f"{base}/services/a", {"metadata": {"labels": {"x": "y"}}})
+    why = 'services "b" is forbidden: exceeded quota: q, requested: services.nodeports=1, used: services.nodeports=1, limited'
+    with pytest.raises(Forbidden, match=why):
+        await admin.patch(f"{base}/services/b", {"spec": {"type": "NodePort"}})
+    await admin.patch(f"{base}/services/a", {"spec": {"type": "ClusterIP"}})
+    await admin.patch(f"{base}/services/b", {"spec": {"type": "NodePort"}})
