@@ -39,12 +39,14 @@ def encode(document: Document) -> bytes:
 class Codec:
     """Renders stored values as objects of one kind and version."""
 
-    __slots__ = ("_bare", "_head", "kind")
+    __slots__ = ("_bare", "_head", "kind", "since")
     splices = True
     """Whether objects lie in the store as they are shown, but for their head."""
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
+        self.since = 0
+        """What tells this codec from another of the same kind: what was rendered by one isn't the other's."""
         self._bare = b'{"apiVersion":"%s","kind":"%s","metadata":{' % (kind.api_version.encode(), kind.kind.encode())
         self._head = self._bare + b'"resourceVersion":"%d",'
 

@@ -42,6 +42,15 @@ class CustomSchema:
         self._root = _Node(raw)
         self._root.embedded = True
 
+    @property
+    def has_defaults(self) -> bool:
+        return self._root.has_defaults
+
+    def shape(self, document: dict[str, Any]) -> dict[str, Any]:
+        """A copy of a document that was stored, pruned and defaulted."""
+        found: dict[str, Any] = self._root.shape(document, "", [])
+        return found
+
     def prune_default_validate(self, document: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """A copy of `document` as it is stored, and a message for each field that was dropped (`unknown field "spec.foo"`).
 
@@ -102,6 +111,12 @@ class _Node:
         self.has_default = "default" in raw
         self.default = raw.get("default")
         self.values = Values(raw)
+
+    @property
+    def has_defaults(self) -> bool:
+        """Here or below."""
+        below = (*self.properties.values(), *(each for each in (self.items, self.more) if each is not None))
+        return self.has_default or any(each.has_defaults for each in below)
 
     def shape(self, value: Any, path: str, unknown: list[str]) -> Any:
         """A copy of `value` pruned and defaulted."""

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from core.api.kinds import CUSTOM_RESOURCE_DEFINITION
 from core.apiserver.cache import Cache, Document
 from core.apiserver.crd import CustomSchema
+from core.apiserver.registry.conversion import DefaultingCodec
 from core.apiserver.registry.crds import CLEANUP
 from core.apiserver.registry.custom import CustomStrategy, custom_kinds, storage_version
 from core.apiserver.registry.deletion import DeleteOptions
@@ -24,6 +25,7 @@ __all__ = ["CustomKinds"]
 
 log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
+_ALWAYS = 2**63
 
 
 class CustomKinds:
@@ -48,7 +50,7 @@ class CustomKinds:
         """Serve what is stored, and go on with drains that a stop has interrupted."""
         registry = self._served.of(CUSTOM_RESOURCE_DEFINITION)
         for entry in (await self._store.list(registry.prefix())).entries:
-            self.define(registry.codec.document(entry))
+            self.define(registry.codec.document(entry), entry.revision)
 
     async def stop(self) -> None:
         drains = list(self._drains.values())
@@ -56,21 +58,28 @@ class CustomKinds:
             each.cancel()
         await asyncio.gather(*drains, return_exceptions=True)
 
-    def define(self, definition: Document) -> None:
+    def define(self, definition: Document, since: int = 0) -> None:
+        """`since`: the revision from which on objects are written by this definition; 0 for now."""
         group, plural = definition["spec"]["group"], definition["spec"]["names"]["plural"]
         self._served.remove(group, plural)
         stored_as = storage_version(definition)
         for kind, version in custom_kinds(definition):
             schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+            custom, codec = CustomSchema(schema), None
+            if custom.has_defaults:
+                # What another version wrote has that version's defaults, whenever it was.
+                always = len(definition["spec"]["versions"]) > 1
+                codec = DefaultingCodec(kind, custom.shape, _ALWAYS if always else since or self._store.revision)
             registry = Registry(
                 kind,
                 CustomStrategy(kind, version),
                 self._store,
                 self._cache,
-                self._shape(CustomSchema(schema)),
+                self._shape(custom),
                 storage_version=stored_as,
                 columns=version.get("additionalPrinterColumns"),
                 open_schema=schema,
+                codec=codec,
                 scale=(version.get("subresources") or {}).get("scale"),
                 clock=self._clock,
             )

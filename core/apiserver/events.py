@@ -49,7 +49,7 @@ def line(registry: Registry, change: Change, form: Form, headers: bool) -> bytes
 
     # A revision is one write of one object; the kind's version and the form say how it is shown.
     kind = registry.kind
-    at = (entry.revision, change.type, kind.group, kind.version, form.name and (form, headers))
+    at = (entry.revision, change.type, kind.group, kind.version, registry.codec.since, form.name and (form, headers))
     return registry.cache.event(at, make)
 
 

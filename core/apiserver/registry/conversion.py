@@ -11,7 +11,7 @@ from core.api.kinds import Kind
 from core.apiserver.cache import Codec, Document
 from core.store.base import Entry
 
-__all__ = ["Conversion", "ConvertingCodec"]
+__all__ = ["Conversion", "ConvertingCodec", "DefaultingCodec"]
 
 
 class Conversion(NamedTuple):
@@ -38,6 +38,29 @@ class ConvertingCodec(Codec):
     def document(self, entry: Entry) -> Document:
         found: dict[str, Any] = self._read(super().document(entry))
         return {"apiVersion": self.kind.api_version, "kind": self.kind.kind, **_rest(found)}
+
+
+class DefaultingCodec(Codec):
+    """Renders custom resources with the defaults that their schema has by now. What was written after revision `since` has them already."""
+
+    __slots__ = ("_shape",)
+    splices = False
+
+    def __init__(self, kind: Kind, shape: Callable[[Document], Document], since: int) -> None:
+        super().__init__(kind)
+        self._shape = shape
+        self.since = since
+
+    def render(self, entry: Entry) -> bytes:
+        if entry.revision > self.since or not entry.revision:
+            return super().render(entry)
+        return msgspec.json.encode(self.document(entry))
+
+    def document(self, entry: Entry) -> Document:
+        found = super().document(entry)
+        if entry.revision > self.since or not entry.revision:
+            return found
+        return {**self._shape(found), "metadata": found["metadata"]}
 
 
 def _rest(document: Document) -> Document:

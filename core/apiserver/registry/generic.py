@@ -80,6 +80,7 @@ class Registry:
         open_schema: Document | None = None,
         scale: Document | None = None,
         conversion: Conversion | None = None,
+        codec: Codec | None = None,
         clock: Callable[[], float] = wall,
     ) -> None:
         self.kind = kind
@@ -87,7 +88,7 @@ class Registry:
         self.store = store
         self.cache = cache
         self.shape = shape
-        self.codec = Codec(kind) if conversion is None else ConvertingCodec(kind, conversion)
+        self.codec = codec or (Codec(kind) if conversion is None else ConvertingCodec(kind, conversion))
         self.columns = columns
         self.open_schema = open_schema
         self.scale = scale

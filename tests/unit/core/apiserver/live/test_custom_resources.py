@@ -184,3 +184,26 @@ async def test_selectable_fields(admin):
         await admin.post(WIDGETS, widget(name, colour=colour))
     found = await admin.get(WIDGETS, fieldSelector="spec.colour=blue")
     assert [each["metadata"]["name"] for each in found["items"]] == ["b"]
+
+
+@pytest.mark.parametrize("versions", [1, 2])
+async def test_defaults_of_a_later_schema_are_read_of_what_is_stored(admin, versions):
+    given = definition()
+    del given["spec"]["versions"][versions:]
+    await admin.post(CRDS, given)
+    old = await admin.post(WIDGETS, widget("old", size=1))
+    given = await admin.get(f"{CRDS}/widgets.shop.example.com")
+    for each in given["spec"]["versions"]:
+        fields = each["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        fields["weight"] = {"type": "integer", "default": 7}
+        del fields["replicas"]
+    await admin.put(f"{CRDS}/widgets.shop.example.com", given)
+    new = await admin.post(WIDGETS, widget("new", size=1))
+    read = await admin.get(f"{WIDGETS}/old")
+    assert read == {**old, "spec": {"size": 1, "colour": "red", "weight": 7}}
+    assert [each["spec"] for each in (await admin.get(WIDGETS))["items"]] == [new["spec"], read["spec"]]
+    assert (await admin.patch(f"{WIDGETS}/old", {}))["metadata"]["resourceVersion"] == old["metadata"][
+        "resourceVersion"
+    ]
+    changed = await admin.patch(f"{WIDGETS}/old", {"spec": {"size": 2}})
+    assert changed["spec"] == {"size": 2, "colour": "red", "weight": 7}
