@@ -158,7 +158,8 @@ def _take(cluster: Cluster, parts: Collection[str]) -> None:
             settings.listen, settings.gateway_port, "the gateway", "--gateway-port", shares=settings.workers
         )
         settings.gateway_port = cluster.gateway_listeners[0].getsockname()[1]
-        if cluster.bridge and settings.listen != "0.0.0.0":  # noqa: S104 - what is bound there has the bridge as well
+        # Who listens everywhere has the bridge as well.
+        if cluster.bridge and not ip_address(settings.listen).is_unspecified:
             cluster.bridge_listeners = bind(
                 cluster.bridge,
                 settings.gateway_port,

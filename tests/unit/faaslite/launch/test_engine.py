@@ -99,7 +99,7 @@ def test_cleaning_without_a_share_is_nothing_and_without_its_engine_is_to_be_tri
     assert left(home) == share
 
 
-@pytest.mark.parametrize(("listen", "bound", "tls"), [("127.0.0.1", 2, False), ("0.0.0.0", 0, False), ("127.0.0.1", 2, True)])  # fmt: skip
+@pytest.mark.parametrize(("listen", "bound", "tls"), [("127.0.0.1", 2, False), ("0.0.0.0", 0, False), ("::", 0, False), ("127.0.0.1", 2, True)])  # fmt: skip
 def test_containers_reach_the_gateway_at_the_bridge_that_is_to_come(
     home: Home, engine: str, listen: str, bound: int, tls: bool
 ) -> None:
