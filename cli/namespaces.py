@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,49 +41,45 @@ Viewers = Annotated[
 ]
 
 
-@app.command()
-def create(
-    name: str,
-    cpu: Cpu = None,
-    memory: Memory = None,
-    pods: Pods = None,
-    functions: Functions = None,
-    rps: Rps = None,
-    concurrency: Concurrency = None,
-    pod_security: Level = None,
-    developers: Developers = None,
-    viewers: Viewers = None,
-) -> None:
-    """Make a team's namespace: bounds, roles, a `ci` account, a network policy. Run again, it goes on where it stopped, and changes what is
-    said; `none` lifts a bound."""
-    said = {
-        "cpu": cpu, "memory": memory, "pods": pods, "functions": functions, "rps": rps, "concurrency": concurrency,
-        "pod_security": pod_security,
-    }  # fmt: skip
-    _bring_about(name, said, developers or [], viewers or [], must_be_there=False)
+def _command(purpose: str, *, must_be_there: bool) -> Callable[..., None]:
+    """`create` and `set` are told the same, of a namespace that may be there or must be."""
+
+    def command(
+        name: str,
+        cpu: Cpu = None,
+        memory: Memory = None,
+        pods: Pods = None,
+        functions: Functions = None,
+        rps: Rps = None,
+        concurrency: Concurrency = None,
+        pod_security: Level = None,
+        developers: Developers = None,
+        viewers: Viewers = None,
+    ) -> None:
+        said = {
+            "cpu": cpu, "memory": memory, "pods": pods, "functions": functions, "rps": rps, "concurrency": concurrency,
+            "pod_security": pod_security,
+        }  # fmt: skip
+        if must_be_there and not any(value is not None for value in (*said.values(), developers, viewers)):
+            raise Usage("nothing is said that could change; give a bound, such as --pods 20")
+        _bring_about(name, said, developers or [], viewers or [], must_be_there=must_be_there)
+
+    command.__doc__ = purpose
+    return command
 
 
-@app.command("set")
-def set_(
-    name: str,
-    cpu: Cpu = None,
-    memory: Memory = None,
-    pods: Pods = None,
-    functions: Functions = None,
-    rps: Rps = None,
-    concurrency: Concurrency = None,
-    pod_security: Level = None,
-    developers: Developers = None,
-    viewers: Viewers = None,
-) -> None:
-    """Change bounds of a namespace that is there; what isn't said stays, `none` lifts a bound."""
-    said = {
-        "cpu": cpu, "memory": memory, "pods": pods, "functions": functions, "rps": rps, "concurrency": concurrency,
-        "pod_security": pod_security,
-    }  # fmt: skip
-    if not any(value is not None for value in (*said.values(), developers, viewers)):
-        raise Usage("nothing is said that could change; give a bound, such as --pods 20")
-    _bring_about(name, said, developers or [], viewers or [], must_be_there=True)
+app.command("create")(
+    _command(
+        "Make a team's namespace: bounds, roles, a `ci` account, a network policy. Run again, it goes on where it stopped, and changes what is "
+        "said; `none` lifts a bound.",
+        must_be_there=False,
+    )
+)
+app.command("set")(
+    _command(
+        "Change bounds of a namespace that is there; what isn't said stays, `none` lifts a bound.", must_be_there=True
+    )
+)
 
 
 def _bring_about(

@@ -14,6 +14,7 @@ from core.api.kinds import API_SERVICE, BUILT_IN, Kind
 from core.apiserver.registry.deletion import DeleteOptions
 from core.apiserver.served import Served
 from core.errors import AlreadyExists, FaasliteError, NotFound
+from core.tasks import ended
 
 __all__ = ["AUTO_MANAGED", "ApiServices", "wanted"]
 
@@ -76,10 +77,8 @@ class ApiServices:
         self._task = asyncio.create_task(self._run(), name="API services")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await ended(self._task)
+        self._task = None
 
     async def _run(self) -> None:
         while True:

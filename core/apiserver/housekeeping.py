@@ -13,6 +13,7 @@ from core.apiserver.served import Served
 from core.clock import parse_time, wall
 from core.errors import FaasliteError, NotFound
 from core.store.base import Store
+from core.tasks import ended
 
 __all__ = ["Housekeeping"]
 
@@ -37,10 +38,8 @@ class Housekeeping:
         self._task = asyncio.create_task(self._run(), name="housekeeping")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await ended(self._task)
+        self._task = None
 
     async def _run(self) -> None:
         while True:

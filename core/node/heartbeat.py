@@ -23,6 +23,7 @@ from core.node.registration import (
     node_status,
 )
 from core.node.runtime.base import Runtime, RuntimeFailure, RuntimeInfo
+from core.tasks import ended
 
 __all__ = ["PERIOD", "Heartbeat", "allocatable"]
 
@@ -77,10 +78,8 @@ class Heartbeat:
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"heartbeat of {self.spec.name}")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await ended(self._task)
+        self._task = None
 
     async def shut_down(self, now: float) -> None:
         """Say that the node goes, so that nothing new is scheduled to it. Raises `ApiError`."""
