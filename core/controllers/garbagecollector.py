@@ -93,6 +93,8 @@ class GarbageCollector:
 
     def _changed(self, item: Item) -> None:
         old = self._graph.set(item)
+        if old is not None and old.owners != item.owners:
+            self._add_waiting(old)
         if item.foreground or item.orphaning:
             self.queue.add(item.uid)
             if old is None or not old.foreground:
@@ -108,7 +110,12 @@ class GarbageCollector:
         item = self._graph.remove(uid)
         self._unresolved.discard(uid)
         self._add_all(uid)
-        for reference in item.owners if item is not None else ():
+        if item is not None:
+            self._add_waiting(item)
+
+    def _add_waiting(self, dependent: Item) -> None:
+        """Its owners that wait for their dependents."""
+        for reference in dependent.owners:
             owner = self._graph.get(reference.uid)
             if owner is not None and (owner.foreground or owner.orphaning):
                 self.queue.add(owner.uid)
@@ -139,7 +146,8 @@ class GarbageCollector:
             log.info("%s %s: %s", item.kind.resource, item.name, error)
             self._unresolved.add(key)
             return UNKNOWN_KIND_RETRY
-        await self._act(item, decide(item, states, self._graph.has_dependents(item.uid)))
+        dependents = self._graph.dependents(item.uid)
+        await self._act(item, decide(item, states, bool(dependents), any(each.foreground for each in dependents)))
         return None
 
     async def _state(self, item: Item, reference: OwnerReference) -> Owner:
@@ -177,6 +185,9 @@ class GarbageCollector:
     async def _act(self, item: Item, action: Action) -> None:
         if action.delete:
             log.debug("deleting %s %s/%s: its owners are gone", item.kind.resource, item.namespace, item.name)
+            if action.unblock:
+                owners = [{**_reference(each), "blockOwnerDeletion": False} for each in item.owners]
+                await self._patch(item, {"ownerReferences": owners})
             try:
                 await self._client.delete(
                     item.kind,
@@ -184,7 +195,7 @@ class GarbageCollector:
                     item.namespace,
                     propagation=action.delete,
                     uid=item.uid,
-                    resource_version=item.version,
+                    resource_version="" if action.unblock else item.version,
                 )
             except NotFound:
                 return

@@ -111,14 +111,22 @@ class Owner(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What to do with an object: delete it with a propagation policy, or take owner references off it. Neither: leave it."""
+    """What to do with an object: delete it with a propagation policy, or take owner references off it. Neither: leave it. `unblock`: before it is
+    deleted, it no longer holds up its owners.
+    """
 
     delete: str = ""
+    unblock: bool = False
     drop_owners: frozenset[str] = field(default_factory=frozenset)
 
 
-def decide(item: Item, states: Iterable[tuple[OwnerReference, Owner]], has_dependents: bool) -> Action:
-    """What its owners' states mean for an object, after k8s.io/kubernetes garbagecollector `attemptToDeleteItem`."""
+def decide(
+    item: Item, states: Iterable[tuple[OwnerReference, Owner]], has_dependents: bool, in_circle: bool = False
+) -> Action:
+    """What its owners' states mean for an object, after k8s.io/kubernetes garbagecollector `attemptToDeleteItem`.
+
+    `in_circle`: one of its dependents waits to go itself, perhaps for this object; each of a circle would wait for the next for ever.
+    """
     found = list(states)
     if not found or item.deleting:
         return Action()
@@ -126,7 +134,7 @@ def decide(item: Item, states: Iterable[tuple[OwnerReference, Owner]], has_depen
     if len(gone) < len({reference.uid for reference, _ in found}):
         return Action(drop_owners=gone)
     if any(state is Owner.WAITING for _, state in found) and has_dependents:
-        return Action(delete="Foreground")
+        return Action(delete="Foreground", unblock=in_circle)
     if ORPHAN in item.finalizers:
         return Action(delete="Orphan")
     if FOREGROUND in item.finalizers:

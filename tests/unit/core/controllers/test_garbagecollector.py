@@ -93,6 +93,20 @@ async def test_in_the_foreground_the_owner_goes_last(plane) -> None:
     assert secrets.get("default/child") is None
 
 
+async def test_a_circle_is_deleted_in_the_foreground_from_any_of_its_members(plane) -> None:
+    secrets = await plane.see(SECRET)
+    await plane.run(GarbageCollector(plane.client, plane.informers))
+    first = await plane.client.create(SECRET, {"metadata": {"name": "first"}}, "default")
+    second = await plane.client.create(SECRET, owned_by(first, name="second"), "default")
+    third = await plane.client.create(SECRET, owned_by(second, name="third"), "default")
+    await plane.client.patch(
+        SECRET, "first", "default", {"metadata": {"ownerReferences": owned_by(third)["metadata"]["ownerReferences"]}}
+    )
+    await plane.until(lambda: secrets.get("default/first") and secrets.get("default/first").metadata.owner_references)
+    await plane.client.delete(SECRET, "first", "default", propagation="Foreground")
+    await plane.until(lambda: not secrets.values())
+
+
 async def test_orphans_stay_and_lose_their_owner(plane) -> None:
     secrets, maps = await plane.see(SECRET), await plane.see(CONFIG_MAP)
     await plane.run(GarbageCollector(plane.client, plane.informers))

@@ -39,6 +39,13 @@ def test_decisions(states: list[Owner], finalizers: tuple[str, ...], dependents:
     assert decide(found, zip(found.owners, states, strict=True), dependents) == expected
 
 
+def test_one_of_a_circle_no_longer_holds_up_its_owners() -> None:
+    found = item("x", "o")
+    waiting = [(found.owners[0], WAITING)]
+    assert decide(found, waiting, True, in_circle=True) == Action(delete="Foreground", unblock=True)
+    assert decide(found, [(found.owners[0], ABSENT)], True, in_circle=True) == Action(delete="Background")
+
+
 def test_what_is_being_deleted_is_left_alone() -> None:
     found = item("x", "o", deleting=True)
     assert decide(found, [(found.owners[0], ABSENT)], False) == Action()
