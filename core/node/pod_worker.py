@@ -388,7 +388,8 @@ class PodWorker:
             reason = error.reason if isinstance(error, VolumeError) else "CreateContainerConfigError"
             self.observed.waiting = self._waits(self.observed.waiting, reason, str(error))
         except RuntimeFailure as error:
-            self.observed.waiting = self._waits(self.observed.waiting, error.reason, str(error))
+            reason = _reason(error, "CreatePodSandboxError")
+            self.observed.waiting = self._waits(self.observed.waiting, reason, str(error))
         except OSError as error:
             self.observed.waiting = self._waits(self.observed.waiting, "CreatePodSandboxError", str(error))
         else:
@@ -434,7 +435,7 @@ class PodWorker:
     async def _start(self, record: ContainerRecord, attempt: int) -> None:
         if attempt != record.attempt:
             lifecycle.restored(record)
-        name, runtime = record.spec.name, self.node.runtime
+        name, runtime, doing = record.spec.name, self.node.runtime, "CreateContainerError"
         try:
             if self._sources:
                 await self.node.objects.ready(self.uid, self.pod.namespace, self._sources)
@@ -444,6 +445,7 @@ class PodWorker:
                 return
             spec = self._spec(record, attempt)
             container_id = await runtime.create_container(self.observed.sandbox_id, spec)
+            doing = "RunContainerError"
             if record.info is None:
                 record.info = ContainerInfo(
                     container_id, name, self.observed.sandbox_id, ContainerState.CREATED,
@@ -455,7 +457,7 @@ class PodWorker:
             record.waiting = self._waits(record.waiting, reason, str(error))
         except RuntimeFailure as error:
             record.info = None
-            record.waiting = self._waits(record.waiting, error.reason, str(error))
+            record.waiting = self._waits(record.waiting, _reason(error, doing), str(error))
         else:
             record.waiting = None
             if record.info is not None and record.info.state is ContainerState.CREATED:
@@ -552,3 +554,8 @@ class PodWorker:
         self.node.objects.release(self.uid, self.pod.namespace, self._sources)
         await self.node.volumes.release(self.pod)
         self.node.forget(self)
+
+
+def _reason(error: RuntimeFailure, doing: str) -> str:
+    """Why a container waits: what the runtime says more closely, else what it failed at, in the kubelet's words."""
+    return doing if error.reason == RuntimeFailure.reason else error.reason

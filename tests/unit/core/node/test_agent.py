@@ -14,7 +14,7 @@ import pytest
 from core.client.readiness import Hint, HintListener, HintSender
 from core.clock import parse_time, wall
 from core.node import pod_worker
-from core.node.runtime.base import AddressInUse, ContainerSpec, SandboxInfo, SandboxSpec
+from core.node.runtime.base import AddressInUse, ContainerSpec, RuntimeFailure, SandboxInfo, SandboxSpec
 from core.node.runtime.fake import (
     Behaviour,
     CrashingRuntime,
@@ -299,10 +299,42 @@ async def test_half_made_sandboxes_are_removed_before_the_next_try(cluster: Any)
     await cluster.agent(runtime)
     path = cluster.pod()
     waiting = await cluster.api.until(
-        lambda: cluster.state(path)["waiting"] if cluster.state(path)["waiting"]["reason"] == "RuntimeError" else None
+        lambda: (
+            cluster.state(path)["waiting"]
+            if cluster.state(path)["waiting"]["reason"] == "CreatePodSandboxError"
+            else None
+        )
     )
     assert waiting["message"] == "the address could not be set"
     assert not await runtime.list()
+
+
+class Refusing(FakeRuntime):
+    """What its `refuses` names fails."""
+
+    refuses = ""
+
+    async def create_container(self, sandbox_id: str, spec: ContainerSpec) -> str:
+        if self.refuses == "create":
+            raise RuntimeFailure("the folder is full")
+        return await super().create_container(sandbox_id, spec)
+
+    async def start_container(self, container_id: str) -> None:
+        if self.refuses == "start":
+            raise RuntimeFailure("exec: there is no such command")
+        await super().start_container(container_id)
+
+
+@pytest.mark.parametrize(("refuses", "reason"), [("create", "CreateContainerError"), ("start", "RunContainerError")])
+async def test_what_a_runtime_fails_at_is_said_as_the_kubelet_says_it(cluster: Any, refuses: str, reason: str) -> None:
+    runtime = Refusing()
+    runtime.refuses = refuses
+    await cluster.agent(runtime)
+    path = cluster.pod()
+    waiting = await cluster.api.until(
+        lambda: each if (each := cluster.state(path)["waiting"])["reason"] == reason else None
+    )
+    assert waiting["message"] in ("the folder is full", "exec: there is no such command")
 
 
 async def test_a_second_deletion_with_less_grace_cuts_the_first_short(cluster: Any) -> None:
