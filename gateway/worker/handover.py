@@ -91,13 +91,18 @@ class Handover:
     async def drain(self) -> None:
         """Take no more calls to make, and let those that run end."""
         self._draining = True
-        if self._transport is not None:
-            self._transport.write(pack(DRAIN, []))
+        if (jobs := self._open()) is not None:
+            jobs.write(pack(DRAIN, []))
         await self.executions.none()
 
     def _tell(self, ended: list[Executed]) -> None:
-        if self._transport is not None:
-            self._transport.write(pack(EXECUTED, ended))
+        if (jobs := self._open()) is not None:
+            jobs.write(pack(EXECUTED, ended))
+
+    def _open(self) -> asyncio.Transport | None:
+        """The connection, if it can be written to: one that has broken is closed some turns before that is said."""
+        found = self._transport
+        return None if found is None or found.is_closing() else found
 
     def sender(self, route: Route, line: RequestLine, fields: RequestFields) -> Callable[[Call], None] | None:
         """What hands over a call of this request; None where it isn't plain, or jobs has been away for long."""
@@ -128,7 +133,8 @@ class Handover:
     def _flush(self) -> None:
         """What waits, up to a limit, as one message."""
         self._flushing = False
-        if self._transport is None or self._sent:
+        jobs = self._open()
+        if jobs is None or self._sent:
             return
         size = 0
         while self._waiting and len(self._sent) < MOST and size < LARGEST:
@@ -137,7 +143,7 @@ class Handover:
                 size += len(accept.body)
                 self._sent[accept.number] = call, accept
         if self._sent:
-            self._transport.write(pack(ACCEPT, [accept for _, accept in self._sent.values()]))
+            jobs.write(pack(ACCEPT, [accept for _, accept in self._sent.values()]))
 
     def on_answers(self, answers: list[Answer]) -> None:
         for answer in answers:

@@ -53,8 +53,8 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    found = Home(tmp_path / "home")
+def home(short_path: Path) -> Home:
+    found = Home(short_path / "home")
     found.path.mkdir()
     return found
 
