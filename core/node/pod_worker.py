@@ -381,8 +381,8 @@ class PodWorker:
             found = None
             if node.warm and not pod.spec.init_containers and not any(each.info for each in self.observed.mains):
                 found = await self._run_warm(folder)
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             if found is None:
+                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
                 found = await node.runtime.create_sandbox(sandbox_spec(pod, folder, self._assigned, node.dns))
         except (VolumeError, ConfigError) as error:
             reason = error.reason if isinstance(error, VolumeError) else "CreateContainerConfigError"

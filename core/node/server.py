@@ -28,7 +28,7 @@ from core.api import views
 from core.api.meta import Document
 from core.clock import parse_time, wall
 from core.node.logs import LogOptions, read_logs
-from core.node.streams.endpoints import StreamEndpoints, StreamNode
+from core.node.streams.endpoints import NotRunning, StreamEndpoints, StreamNode
 from core.node.volumes.base import VolumeError
 from core.serving import AsgiServer
 
@@ -172,6 +172,13 @@ class AgentServer:
         body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self._node.pods()}
         return Response(msgspec.json.encode(body), media_type="application/json")
 
+    def _runs(self, namespace: str, pod: str, container: str) -> bool:
+        try:
+            self._node.running_container(namespace, pod, container)
+        except NotRunning:
+            return False
+        return True
+
     async def _logs(self, request: Request) -> Response:
         names = request.path_params
         query = dict(request.query_params)
@@ -180,7 +187,11 @@ class AgentServer:
             previous = query.get("previous", "").lower() in ("1", "true")
             source = self._node.log_source(names["namespace"], names["pod"], names["container"], previous)
             if not source.file.is_file():
-                raise FileNotFoundError(source.file)
+                if previous or not self._runs(**names):
+                    raise FileNotFoundError(source.file)
+                # One that has only just started: its log is empty, though nobody has made it yet.
+                source.file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                source.file.touch(mode=0o640)
             blocks = read_logs(source.file, options, source.ended)
             first = await anext(blocks, b"") if not options.follow else b""
         except ValueError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import signal
 import socket
@@ -38,8 +39,11 @@ from .zygotes import Child
 
 __all__ = ["Container", "Sandbox", "defaults", "listen"]
 
+log = logging.getLogger(__name__)
 READ_SIZE = 64 << 10
 BACKLOG = 1024
+LOG_SECONDS = 0.01
+"""From a start to the making of its log: by then its first call has been answered. Until then what it says waits in the pipes."""
 PACKAGE, LAYER, SECRETS = "/var/faaslite/package", "/var/faaslite/layer", "/var/run/secrets/faaslite"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -118,6 +122,7 @@ class Container:
         self.beside: set[Child] = set()
         """Commands that run beside it, and end with it."""
         self._loading = False
+        self._hearing: asyncio.TimerHandle | None = None
         self._strain = Strain()
         self.adopted: dict[str, Any] = {}
 
@@ -183,11 +188,7 @@ class Container:
             finally:
                 for each in set(outputs):
                     os.close(each)
-            # While the child is at work already: what it says waits in its pipes.
-            for each in self._pipes:
-                os.set_blocking(each, False)
-                self.node.loop.add_reader(each, self._readable, each)
-            self._log = LogFile(str(Path(sandbox.spec.log_dir) / spec.name / f"{spec.attempt}.log"))
+            self._hearing = self.node.loop.call_later(LOG_SECONDS, self._hear)
         except BaseException:
             self._close_pipes()
             child.on_ready = child.on_exit = None
@@ -252,6 +253,21 @@ class Container:
             "writable": writable,
         }
 
+    def _hear(self) -> None:
+        """Make the log, and read what the container says. Nothing where that was done."""
+        if self._hearing is None:
+            return
+        self._hearing.cancel()
+        self._hearing = None
+        spec = self.spec
+        try:
+            self._log = LogFile(str(Path(self.sandbox.spec.log_dir) / spec.name / f"{spec.attempt}.log"))
+        except OSError as error:
+            log.warning("the log of %s can't be written: %s", self.id, error)
+        for each in self._pipes:
+            os.set_blocking(each, False)
+            self.node.loop.add_reader(each, self._readable, each)
+
     # While it runs
 
     def _ready(self) -> None:
@@ -298,6 +314,7 @@ class Container:
         """Give the driver what is said from now on, and the input where it wants it and there is one. Raises `RuntimeFailure`."""
         if not self.running:
             raise RuntimeFailure(f"container {self.id} isn't running")
+        self._hear()
         streams = list(dict.fromkeys(self._pipes.values()))
         pipes = {stream: os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) for stream in streams}
         names, given = list(pipes), [each[0] for each in pipes.values()]
@@ -385,6 +402,7 @@ class Container:
         for each in self.beside:
             each.kill()
         self._loaded()
+        self._hear()
         self._close_pipes()
         killed = child.cgroup is not None and child.cgroup.oom_kills() > 0
         message = child.slot.message()

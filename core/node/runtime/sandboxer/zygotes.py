@@ -29,6 +29,8 @@ __all__ = ["Base", "Channel", "Child", "Zygote", "parked_target"]
 log = logging.getLogger(__name__)
 MAX_MESSAGE = 1 << 20
 REFILL_SECONDS = 0.015
+SLOT_BYTES = 64 << 20
+"""Of a zygote's slots where this node can mount: there is nothing in them but folders, links and termination messages."""
 MOST_PROCESSES = 4096
 """Of a zygote with all its Pods together, where control groups can't bound each but the zygote has a user namespace of its own."""
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/proc")
@@ -228,16 +230,14 @@ class Zygote:
         self._seen = "/pods" if node.mounts else str(self._folder)
         self.layer = ""
         if layer:
-            place = self._folder / "layer"
-            if node.mounts:
-                place.mkdir()
-            else:
-                place.symlink_to(layer)
+            if not node.mounts:
+                (self._folder / "layer").symlink_to(layer)
             self.layer = f"{self._seen}/layer"
         if node.mounts:
             self._root.mkdir()
-            isolation.make_shared(str(self._folder))
+            isolation.shared_scratch(str(self._folder), SLOT_BYTES)
             if layer:
+                (self._folder / "layer").mkdir()
                 isolation.attach(layer, str(self._folder / "layer"), read_only=True)
         readable = [*_SYSTEM, *(f"/etc/{each}" for each in _ETC), *image.folders]
         self.channel = Channel(node.loop, self._message)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .forking import forker_beside
 from .landlock import Ruleset, landlock_abi
-from .mounts import attach, detach, enter_root, make_private, make_shared, mounts_below, scratch
+from .mounts import attach, detach, enter_root, make_private, make_shared, mounts_below, scratch, shared_scratch
 from .privileges import (
     bound_processes,
     drop,
@@ -21,6 +21,6 @@ from .privileges import (
 from .seccomp import install_filter, seccomp_supported
 
 __all__ = [
-    "Ruleset", "attach", "bound_processes", "detach", "drop", "enter_root", "enter_user_namespace", "forker_beside", "install_filter", "landlock_abi", "make_private", "make_shared", "mounts_below", "no_new_privs", "parent_death_signal", "scratch", "seccomp_supported",
+    "Ruleset", "attach", "bound_processes", "detach", "drop", "enter_root", "enter_user_namespace", "forker_beside", "install_filter", "landlock_abi", "make_private", "make_shared", "mounts_below", "no_new_privs", "parent_death_signal", "scratch", "seccomp_supported", "shared_scratch",
     "subreaper", "unshare",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from .syscalls import libc, syscall
 
-__all__ = ["attach", "detach", "enter_root", "make_private", "make_shared", "mounts_below", "scratch"]
+__all__ = ["attach", "detach", "enter_root", "make_private", "make_shared", "mounts_below", "scratch", "shared_scratch"]
 
 _RDONLY, _NOSUID, _NODEV, _REMOUNT, _BIND, _REC = 1, 2, 4, 32, 4096, 16384
 _SLAVE, _SHARED = 1 << 19, 1 << 20
@@ -47,6 +47,12 @@ def make_private() -> None:
 def make_shared(folder: str) -> None:
     """Let what is attached below `folder` appear in namespaces that hold a slave of it."""
     _mount(folder, folder, None, _BIND)
+    _mount("none", folder, None, _SHARED)
+
+
+def shared_scratch(folder: str, size: int) -> None:
+    """As `make_shared`, with a file system in memory of `size` bytes at `folder`: to make and remove folders costs next to nothing there."""
+    _mount("tmpfs", folder, "tmpfs", _NOSUID | _NODEV, f"mode=711,size={size}")
     _mount("none", folder, None, _SHARED)
 
 

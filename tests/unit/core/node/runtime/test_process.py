@@ -273,6 +273,23 @@ async def test_forks_of_one_zygote_draw_random_numbers_of_their_own():
         assert all(len(set(each)) == 3 for each in zip(*drawn, strict=True)), drawn
 
 
+async def test_what_is_said_before_there_is_a_log_is_in_it():
+    async with sandboxed() as world:
+        for uid, address, source in (
+            ("fine", "127.91.0.26", "print('early', flush=True)\n" + HELLO),
+            ("broken", "127.91.0.27", "import sys\nprint('early', flush=True)\nsys.exit(3)"),
+        ):
+            sandbox, spec = world.pod(uid, source, address)
+            shutil.rmtree(sandbox.log_dir)  # the sandboxer makes it
+            assert await world.runtime.run_pod(sandbox, [spec]) is not None
+        await world.wait(RuntimeEventType.EXITED, "broken")
+        assert " stdout F early\n" in (world.folder / "logs/broken/function/0.log").read_text()
+        ready = await world.wait(RuntimeEventType.READY, "fine")
+        await world.runtime.stop_container(ready.id, 5)
+        await world.wait(RuntimeEventType.EXITED, "fine")
+        assert " stdout F early\n" in (world.folder / "logs/fine/function/0.log").read_text()
+
+
 async def test_an_address_that_is_taken_is_said_to_be():
     async with sandboxed() as world:
         sandbox, spec = world.pod("u1", HELLO, "127.91.0.9")
