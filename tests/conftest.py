@@ -40,9 +40,13 @@ def _below(pid: int) -> list[int]:
     if not _KERNEL_LISTS:
         return [each.pid for each in psutil.Process(pid).children(recursive=True)]
     found = []
-    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        return []
+    for thread in threads:
         try:
-            children = [int(each) for each in listed.read_text().split()]
+            children = [int(each) for each in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]
         except (FileNotFoundError, ProcessLookupError):
             continue
         for each in children:
