@@ -43,8 +43,8 @@ class Fanout:
     """The line of watches that have something to send."""
 
     def __init__(self) -> None:
-        self.line: deque[Feed] = deque()
-        self.serving = False
+        self._line: deque[Feed] = deque()
+        self._serving = False
         self._held: list[Feed] = []
         self._shared: WeakValueDictionary[tuple[object, ...], _Shared] = WeakValueDictionary()
 
@@ -59,32 +59,32 @@ class Fanout:
     def add(self, feed: Feed) -> None:
         """In line, or (it isn't urgent, and a Pod is on its way) in line some milliseconds later."""
         if feed.urgent or (not self._held and LULL.since() >= HOLD):
-            self.line.append(feed)
-            if not self.serving:
-                self.begin()
+            self._line.append(feed)
+            if not self._serving:
+                self._begin()
             return
         if not self._held:
             asyncio.get_running_loop().call_later(HOLD, self._release)
         self._held.append(feed)
 
     def _release(self) -> None:
-        self.line += self._held
+        self._line += self._held
         self._held.clear()
-        if not self.serving:
-            self.begin()
+        if not self._serving:
+            self._begin()
 
-    def begin(self) -> None:
-        self.serving = True
+    def _begin(self) -> None:
+        self._serving = True
         asyncio.get_running_loop().call_soon(self._serve)
 
     def _serve(self) -> None:
-        waiting = self.line
+        waiting = self._line
         for _ in range(min(SLICE, len(waiting))):
             waiting.popleft().deliver()
         if waiting:
             asyncio.get_running_loop().call_soon(self._serve)
         else:
-            self.serving = False
+            self._serving = False
 
 
 class Feed:

@@ -65,11 +65,7 @@ class _Connection:
         again, self.usable = self.usable, False
         if headers.get("transfer-encoding", "").lower() == "chunked":
             while size := _number(bytes(await self.reader.readuntil(b"\r\n")).partition(b";")[0].strip(), 16):
-                while size:
-                    part = await self.reader.read(min(size, _CHUNK))
-                    if not part:
-                        raise asyncio.IncompleteReadError(b"", size)
-                    size -= len(part)
+                async for part in self._next(size):
                     yield part
                 await self.reader.readexactly(2)
             while (await self.reader.readuntil(b"\r\n")).strip():
@@ -77,18 +73,22 @@ class _Connection:
         elif code in (204, 304):
             pass
         elif "content-length" in headers:
-            left = _number(headers["content-length"].encode(), 10)
-            while left:
-                part = await self.reader.read(min(left, _CHUNK))
-                if not part:
-                    raise asyncio.IncompleteReadError(b"", left)
-                left -= len(part)
+            async for part in self._next(_number(headers["content-length"].encode(), 10)):
                 yield part
         else:
             again = False
             while part := await self.reader.read(_CHUNK):
                 yield part
         self.usable = again
+
+    async def _next(self, left: int) -> AsyncIterator[bytes]:
+        """The next `left` bytes, in parts as they come."""
+        while left:
+            part = await self.reader.read(min(left, _CHUNK))
+            if not part:
+                raise asyncio.IncompleteReadError(b"", left)
+            left -= len(part)
+            yield part
 
 
 def _number(text: bytes, base: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import ssl as tls
@@ -28,7 +29,7 @@ class _WatchLine(msgspec.Struct):
 _decode_line = msgspec.json.Decoder(_WatchLine).decode
 
 
-class RemoteTransport:
+class RemoteTransport(abc.ABC):
     """The base of transports to the API at `base_url` (`https://127.0.0.1:6443`).
 
     `token` is sent as a bearer token. `timeout` (seconds) bounds a request from its start to its last byte; streams are bounded by their
@@ -69,9 +70,9 @@ class RemoteTransport:
         transport.namespace = access.namespace
         return transport
 
+    @abc.abstractmethod
     def stream(self, path: str, query: Mapping[str, str] | None = None) -> AsyncGenerator[bytes, None]:
         """The body of a GET as it arrives: Pod logs. Raises as `request` does. Close it with `contextlib.aclosing`."""
-        raise NotImplementedError
 
     async def watch(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[list[RawEvent], None]:
         rest: list[bytes] = []
